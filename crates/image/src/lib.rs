@@ -1,0 +1,1 @@
+//! OCI images: registry, layers, the pure merge and the read-only image.

@@ -1,0 +1,1 @@
+//! Kubernetes: API server, scheduler and provider. Reaches machines only through `client`.
