@@ -101,7 +101,9 @@ text_id!(
 
 fn is_dns_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -168,7 +170,11 @@ impl TryFrom<u32> for NetworkId {
             Ok(Self(bits))
         } else {
             let text = format!("{bits:#x}");
-            Err(InvalidId { kind: "network id", text, rule: "a number below 0x0a7b0000" })
+            Err(InvalidId {
+                kind: "network id",
+                text,
+                rule: "a number below 0x0a7b0000",
+            })
         }
     }
 }

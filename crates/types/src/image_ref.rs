@@ -46,7 +46,10 @@ impl FromStr for ImageRef {
     type Err = InvalidImageRef;
 
     fn from_str(text: &str) -> Result<Self, InvalidImageRef> {
-        let invalid = |reason| InvalidImageRef { text: text.chars().take(100).collect(), reason };
+        let invalid = |reason| InvalidImageRef {
+            text: text.chars().take(100).collect(),
+            reason,
+        };
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(invalid("longer than 512 bytes"));
         }
@@ -55,7 +58,9 @@ impl FromStr for ImageRef {
             None => (text, None),
         };
         if digest.is_some_and(|digest| !is_digest(digest)) {
-            return Err(invalid("the digest must be `sha256:` and 64 hexadecimal digits"));
+            return Err(invalid(
+                "the digest must be `sha256:` and 64 hexadecimal digits",
+            ));
         }
         let (name, tag) = match rest.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
@@ -90,7 +95,9 @@ impl FromStr for ImageRef {
 fn is_domain(text: &str) -> bool {
     (text.contains(['.', ':']) || text == "localhost")
         && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b))
 }
 
 fn is_path_component(text: &str) -> bool {
@@ -104,7 +111,9 @@ fn is_path_component(text: &str) -> bool {
 
 fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && !text.starts_with(['.', '-'])
 }
 
@@ -156,16 +165,36 @@ mod tests {
     fn short_names_are_written_out() {
         let full = |text: &str| text.parse::<ImageRef>().map(|r| r.to_string());
         assert_eq!(full("nginx").unwrap(), "docker.io/library/nginx:latest");
-        assert_eq!(full("grafana/loki:2.9").unwrap(), "docker.io/grafana/loki:2.9");
-        assert_eq!(full("127.0.0.1:5000/a/b").unwrap(), "127.0.0.1:5000/a/b:latest");
+        assert_eq!(
+            full("grafana/loki:2.9").unwrap(),
+            "docker.io/grafana/loki:2.9"
+        );
+        assert_eq!(
+            full("127.0.0.1:5000/a/b").unwrap(),
+            "127.0.0.1:5000/a/b:latest"
+        );
         assert_eq!(full("localhost/hello:1").unwrap(), "localhost/hello:1");
         let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(full(&format!("x@{digest}")).unwrap(), format!("docker.io/library/x@{digest}"));
+        assert_eq!(
+            full(&format!("x@{digest}")).unwrap(),
+            format!("docker.io/library/x@{digest}")
+        );
     }
 
     #[test]
     fn what_could_leave_a_directory_is_refused() {
-        for text in ["", "a/../b", "../a", "A", "a b", "a:", "x@sha256:00", "a//b", "a/", ":5000/x"] {
+        for text in [
+            "",
+            "a/../b",
+            "../a",
+            "A",
+            "a b",
+            "a:",
+            "x@sha256:00",
+            "a//b",
+            "a/",
+            ":5000/x",
+        ] {
             assert!(text.parse::<ImageRef>().is_err(), "{text}");
         }
     }

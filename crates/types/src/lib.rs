@@ -2,14 +2,14 @@
 //! protocol. No I/O, no clock, no async.
 #![forbid(unsafe_code)]
 
-
-
+pub mod api;
+pub mod guest;
 pub mod id;
 pub mod image_ref;
-
+pub mod machine;
 pub mod sixpn;
 
 pub use id::{AppName, BootId, HostId, MachineId, NetworkId, OrgSlug, VersionId};
 pub use image_ref::ImageRef;
-
+pub use machine::IsolationClass;
 pub use sixpn::SixPn;

@@ -34,7 +34,12 @@ pub struct SixPn {
 impl SixPn {
     /// The first address of the machine with this field.
     pub fn of_machine(network: NetworkId, host: HostId, machine: u32) -> Self {
-        Self { network, host, machine, free: 2 }
+        Self {
+            network,
+            host,
+            machine,
+            free: 2,
+        }
     }
 
     pub fn addr(self) -> Ipv6Addr {
@@ -66,12 +71,21 @@ impl SixPn {
 /// The network that `addr` belongs to, for any address inside `fdaa::/16`, VIPs included.
 pub fn network_of(addr: Ipv6Addr) -> Option<NetworkId> {
     let [prefix, n1, n2, ..] = addr.segments();
-    (prefix == 0xfdaa).then(|| u32::from(n1) << 16 | u32::from(n2))?.try_into().ok()
+    (prefix == 0xfdaa)
+        .then(|| u32::from(n1) << 16 | u32::from(n2))?
+        .try_into()
+        .ok()
 }
 
 /// The address of the host itself inside `network`: the source of proxied connections and probes.
 pub fn host_addr(network: NetworkId, host: HostId) -> Ipv6Addr {
-    SixPn { network, host, machine: 1, free: 1 }.addr()
+    SixPn {
+        network,
+        host,
+        machine: 1,
+        free: 1,
+    }
+    .addr()
 }
 
 impl fmt::Display for SixPn {

@@ -1,0 +1,286 @@
+//! Bodies of the Machines API beyond the machine itself.
+//!
+//! Requests and answers follow Fly.io's published OpenAPI document. Beyond it stand `watch` and
+//! the WebSocket streams (exec, attach, logs), whose messages are described here.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{AppName, NetworkId, OrgSlug};
+use crate::machine::{Machine, MachineConfig, MachineState};
+
+/// An app as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    pub id: String,
+    pub name: AppName,
+    pub machine_count: u64,
+    pub volume_count: u64,
+    /// Name of the private network that the app lives in.
+    pub network: String,
+    pub network_id: NetworkId,
+    /// `deployed` or `pending`.
+    pub status: String,
+    pub organization: Organization,
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Organization {
+    pub name: String,
+    pub slug: OrgSlug,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppList {
+    pub apps: Vec<App>,
+    pub total_apps: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateApp {
+    /// `app_name` is what Fly's documentation shows; its clients send `name`.
+    #[serde(alias = "app_name")]
+    pub name: String,
+    pub org_slug: String,
+    /// Name of the private network; empty for the organisation's own.
+    pub network: String,
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateMachine {
+    /// Made up when empty. Unique within the app.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    pub config: MachineConfig,
+    pub skip_launch: bool,
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateMachine {
+    pub config: MachineConfig,
+    pub skip_launch: bool,
+    /// Refuse unless this is the machine's version now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_version: Option<String>,
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StopMachine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<crate::machine::Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartAnswer {
+    pub previous_state: MachineState,
+    pub migrated: bool,
+    pub new_host: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ok {
+    pub ok: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitAnswer {
+    pub ok: bool,
+    pub state: MachineState,
+    pub version: String,
+    pub event_id: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exec {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Deprecated: one string, split as a shell would.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cmd: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecAnswer {
+    pub exit_code: i32,
+    pub exit_signal: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The body of every refusal and error.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorBody {
+    /// For people.
+    pub error: String,
+    /// For programs, stable: `insufficient_capacity`, `name_taken`, `not_found`, …
+    pub status: String,
+    pub details: ErrorDetails,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorDetails {
+    /// Where there was no room: `host`, `volume` or `region`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub scope: String,
+    /// Whether the same request may succeed later without anything else changing.
+    pub retryable: bool,
+    /// What to try next.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+/// One line of `GET /v1/apps/{app}/watch?from={revision}` (newline-delimited JSON). `from` is the
+/// revision of a list or of an earlier line; without it the watch begins with every machine.
+/// A revision that is no longer kept is answered with 410: list again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum WatchEvent {
+    /// A machine as it is now, also for a new one. A destroyed one is shown once, in state
+    /// `destroyed`.
+    Machine {
+        revision: u64,
+        machine: Box<Machine>,
+    },
+    /// Nothing happened up to this revision. Sent when the watch has caught up and then at least
+    /// every 30 s.
+    Bookmark { revision: u64 },
+}
+
+/// The header that carries the revision of a list.
+pub const REVISION_HEADER: &str = "aerostat-revision";
+
+/// Channels of an exec or attach WebSocket: the first byte of each binary message.
+///
+/// `GET …/machines/{id}/exec/stream?container=&command=a&command=b&stdin=true&tty=true` and
+/// `GET …/machines/{id}/attach?container=&stdin=true&tty=true`.
+/// The server ends with one `STATUS` message (JSON [`ExecStatus`]) and closes.
+pub mod channel {
+    pub const STDIN: u8 = 0;
+    pub const STDOUT: u8 = 1;
+    pub const STDERR: u8 = 2;
+    /// Server to client, JSON [`super::ExecStatus`], last.
+    pub const STATUS: u8 = 3;
+    /// Client to server, JSON [`super::TerminalSize`].
+    pub const RESIZE: u8 = 4;
+    /// Client to server: no more standard input.
+    pub const CLOSE_STDIN: u8 = 255;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub struct TerminalSize {
+    #[serde(alias = "Width")]
+    pub width: u16,
+    #[serde(alias = "Height")]
+    pub height: u16,
+}
+
+/// How an exec ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum ExecStatus {
+    /// `exit_code` is 128 and the signal's number after a signal.
+    Exited { exit_code: i32 },
+    /// It was never run, or its end is not known.
+    Failed { message: String },
+}
+
+/// A line of `GET …/machines/{id}/logs` (WebSocket, `?container=&follow=&tail=&since_ms=&previous=`),
+/// as one binary message: channel (1 stdout, 2 stderr), 8 bytes of nanoseconds since 1970
+/// (big-endian), then the bytes that were written, with their line feed if there was one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub channel: u8,
+    pub unix_ns: i64,
+    pub bytes: Vec<u8>,
+}
+
+impl LogLine {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(9 + self.bytes.len());
+        message.push(self.channel);
+        message.extend_from_slice(&self.unix_ns.to_be_bytes());
+        message.extend_from_slice(&self.bytes);
+        message
+    }
+
+    /// `None` if `message` is too short or its channel is unknown.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (&channel, rest) = message.split_first()?;
+        let (time, bytes) = rest.split_first_chunk::<8>()?;
+        matches!(channel, channel::STDOUT | channel::STDERR).then(|| Self {
+            channel,
+            unix_ns: i64::from_be_bytes(*time),
+            bytes: bytes.to_vec(),
+        })
+    }
+}
+
+/// What to send of a container's log.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogQuery {
+    /// May stay empty when the machine has one container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    pub follow: bool,
+    /// Only this many of the last lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u64>,
+    /// Only what was written at or after this time, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<i64>,
+    /// The run before the current one.
+    pub previous: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_survives_the_way_there_and_back() {
+        let line = LogLine {
+            channel: channel::STDERR,
+            unix_ns: -5,
+            bytes: b"a\n".to_vec(),
+        };
+        assert_eq!(LogLine::decode(&line.encode()), Some(line));
+        assert_eq!(LogLine::decode(&[1, 2, 3]), None);
+        assert_eq!(LogLine::decode(&[0; 20]), None);
+    }
+
+    #[test]
+    fn a_watch_event_names_its_type() {
+        let bookmark = serde_json::to_string(&WatchEvent::Bookmark { revision: 7 }).unwrap();
+        assert_eq!(bookmark, r#"{"type":"bookmark","revision":7}"#);
+    }
+}
