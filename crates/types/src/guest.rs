@@ -52,10 +52,10 @@ pub enum FrameKind {
 
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use FrameKind::{CloseStdin, Message, Resize, Stderr, Stdin, Stdout};
-        [Message, Stdin, Stdout, Stderr, CloseStdin, Resize]
+        use FrameKind::{CloseStdin, Log, Message, Resize, Stderr, Stdin, Stdout};
+        [Message, Stdin, Stdout, Stderr, CloseStdin, Resize, Log]
             .into_iter()
-            .find(|k| *k as u8 == byte)
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
