@@ -1,0 +1,196 @@
+//! The configuration of one host: a typed TOML file in which every key has a default that works
+//! on one server, and the paths that flags and environment may set.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use types::{HostId, IsolationClass};
+
+/// Where things are. Everything of a host lies below the first two.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Paths {
+    /// What must survive a reboot: images, machines, the control plane's data
+    #[arg(long, env = "AEROSTAT_DATA_DIR", default_value = "/var/lib/aerostat", global = true)]
+    pub data_dir: PathBuf,
+    /// Sockets and what lives only as long as the host is up
+    #[arg(long, env = "AEROSTAT_RUN_DIR", default_value = "/run/aerostat", global = true)]
+    pub run_dir: PathBuf,
+    /// The configuration file; may be absent
+    #[arg(
+        long,
+        env = "AEROSTAT_CONFIG",
+        default_value = "/etc/aerostat/aerostat.toml",
+        global = true
+    )]
+    pub config: PathBuf,
+}
+
+impl Paths {
+    /// The Machines API on this host.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("api.sock")
+    }
+
+    /// The bearer token for the Machines API over TCP.
+    pub fn token(&self) -> PathBuf {
+        self.data_dir.join("token")
+    }
+
+    pub fn kubernetes(&self) -> PathBuf {
+        self.data_dir.join("kubernetes")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubernetes().join("kubeconfig")
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.data_dir.join("images")
+    }
+
+    /// Kernel and initial RAM file system of the virtual machines.
+    pub fn guest(&self) -> PathBuf {
+        self.data_dir.join("guest")
+    }
+
+    /// Held by the daemon for as long as it lives; holds its process id.
+    pub fn lock(&self) -> PathBuf {
+        self.run_dir.join("aerostat.lock")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.data_dir.join("aerostat.log")
+    }
+
+    /// What the running daemon listens on, for the command line.
+    pub fn endpoints(&self) -> PathBuf {
+        self.run_dir.join("endpoints.json")
+    }
+}
+
+/// The file. Unknown keys are errors, so that a misspelt one is noticed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the region that this host is in; also the name of the Kubernetes node.
+    pub region: String,
+    /// Number of this host, 2 to 65535: 16 bits of the 6PN address of each of its machines.
+    pub host_number: u16,
+    /// Address of the Machines API over TCP. Plain HTTP, therefore loopback only.
+    pub api_listen: SocketAddr,
+    /// Address of the Kubernetes API.
+    pub kubernetes_listen: SocketAddr,
+    /// Class of machines that do not ask for one. Unset: `microvm` where KVM is usable, else
+    /// `container`.
+    pub isolation_default: Option<IsolationClass>,
+    /// Classes that machines may not use on this host.
+    pub isolation_refused: Vec<IsolationClass>,
+    /// Registries that are spoken to without TLS, as `host:port`.
+    pub plain_http_registries: Vec<String>,
+    /// Time a machine has from its start until its guest is ready, in seconds.
+    pub boot_timeout_s: u32,
+    /// Size of a machine's writable layer where it does not say, in MiB.
+    pub rootfs_mib: u64,
+    /// Whether machines reach the outside through the host's address.
+    pub egress: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            region: "local".into(),
+            host_number: 2,
+            api_listen: loopback(4280),
+            kubernetes_listen: loopback(6443),
+            isolation_default: None,
+            isolation_refused: Vec::new(),
+            plain_http_registries: Vec::new(),
+            boot_timeout_s: 60,
+            rootfs_mib: 1024,
+            egress: true,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read configuration {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {} is not valid", path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration {}: {key} {reason}", path.display())]
+    Value { path: PathBuf, key: &'static str, reason: String },
+}
+
+impl Config {
+    /// Reads the file at `path`; an absent file is the default configuration.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has an unknown key or a value that cannot be used.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+        };
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, reason: &str| {
+            Err(ConfigError::Value { path: path.into(), key, reason: reason.to_owned() })
+        };
+        if self.host_number < 2 {
+            return wrong("host_number", "must be 2 or more: 0 and 1 are reserved");
+        }
+        if !self.api_listen.ip().is_loopback() {
+            return wrong("api_listen", "must be a loopback address: it speaks plain HTTP");
+        }
+        if self.region.parse::<types::AppName>().is_err() {
+            return wrong("region", "must be lower-case letters, digits and dashes");
+        }
+        if self.boot_timeout_s == 0 {
+            return wrong("boot_timeout_s", "must be 1 or more");
+        }
+        Ok(())
+    }
+
+    pub fn host(&self) -> HostId {
+        HostId::new(self.host_number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        Config::load(file.path())
+    }
+
+    #[test]
+    fn an_absent_file_is_the_default_configuration() {
+        let config = Config::load(Path::new("/nonexistent/aerostat.toml")).unwrap();
+        assert_eq!(config.region, "local");
+    }
+
+    #[test]
+    fn a_misspelt_key_or_a_bad_value_is_an_error() {
+        assert!(matches!(load("regoin = \"x\""), Err(ConfigError::Parse { .. })));
+        assert!(matches!(load("host_number = 1"), Err(ConfigError::Value { .. })));
+        assert!(matches!(load("api_listen = \"0.0.0.0:4280\""), Err(ConfigError::Value { .. })));
+        assert!(load("region = \"fra\"\nisolation_default = \"emulated\"").is_ok());
+    }
+}

@@ -1,0 +1,9 @@
+//! One host of Aerostat: every role, their assembly and the command line.
+//!
+//! The modules stand in the order in which a request meets them: the command line (`cli`) talks to
+//! the Machines API (`api`), which asks the `directory` who may and `placement` who can; the
+//! `worker` owns its machines and tells the `catalog`, which `dns` reads. `app` puts them together.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod drain;
