@@ -1,0 +1,229 @@
+//! What the worker asks of a machine's body, and what it is told.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use types::api::{LogLine, LogQuery, TerminalSize};
+use types::guest::{ContainerReport, ExecEnd, ExecRequest, MachineSpec};
+use types::machine::{ExitEvent, Guest};
+use types::{BootId, IsolationClass, MachineId};
+
+use crate::VmmError;
+
+/// Runs machines' bodies on this host.
+///
+/// ```text
+///  boot() ── Ready ── Container… ── Exited ── kill()        kill() may come at any time
+///     └───── Failed ─────────────────────────── kill()
+/// ```
+///
+/// Every boot ends with exactly one `Failed` or `Exited` report, also when its shim or the host
+/// crashes. Reports are kept until `kill`, which is how the worker says that it has recorded the
+/// end.
+pub trait Vmm: Send + Sync + 'static {
+    /// Starts a boot. Returns when its shim is up and has its specification written down; the
+    /// boot goes on by itself and ends in `Ready` or `Failed` within `spec.boot_timeout`.
+    /// A boot that is there already is left alone.
+    ///
+    /// # Errors
+    /// If nothing was started: the class is not offered, a file is missing, or the shim failed.
+    fn boot(&self, spec: BootSpec) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Reports of a boot with a sequence number above `after` (0: all of them), and then new ones
+    /// as they come. The stream ends after the last report of the boot.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if this host knows nothing of that boot.
+    fn reports(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        after: u64,
+    ) -> impl Future<Output = Result<mpsc::Receiver<Report>, VmmError>> + Send;
+
+    /// Asks every container to end: `signal` (`None`: each one's own), and after `grace` a kill.
+    /// Returns when the request has been handed over. A second call may shorten the grace.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the boot is over or its body does not answer.
+    fn stop(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        signal: Option<String>,
+        grace: Duration,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Ends a boot at once and returns when nothing of it is left: no process, cgroup, mount or
+    /// file in the run directory. Logs stay. Idempotent; also cleans up after a crashed shim.
+    ///
+    /// # Errors
+    /// If something could not be removed; calling again is right.
+    fn kill(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Runs a process beside a container's own. That it could not be started is told by
+    /// [`Output::End`].
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn exec(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        request: ExecRequest,
+    ) -> impl Future<Output = Result<Io, VmmError>> + Send;
+
+    /// Connects to a container's own standard streams.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn attach(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        container: String,
+    ) -> impl Future<Output = Result<Io, VmmError>> + Send;
+
+    /// What a container wrote, also when the machine is stopped: logs stay until `forget`.
+    /// With `query.follow` the stream ends when the machine's boot does.
+    ///
+    /// # Errors
+    /// If the logs cannot be read, or `query.container` names none of the machine's containers.
+    fn logs(
+        &self,
+        machine: &MachineId,
+        query: LogQuery,
+    ) -> impl Future<Output = Result<mpsc::Receiver<LogLine>, VmmError>> + Send;
+
+    /// Deletes what a machine keeps on disk (writable layers, logs). Idempotent.
+    ///
+    /// # Errors
+    /// If something could not be deleted.
+    fn forget(&self, machine: &MachineId) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Machines that have anything on this host, with the boots whose end has not been
+    /// acknowledged by `kill`. For the sweep at start-up.
+    ///
+    /// # Errors
+    /// If the directories cannot be read.
+    fn present(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(MachineId, Option<BootId>)>, VmmError>> + Send;
+}
+
+/// Everything needed to run a machine once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootSpec {
+    pub machine: MachineId,
+    pub boot: BootId,
+    pub isolation: IsolationClass,
+    pub guest: Guest,
+    pub attachment: BootNetwork,
+    /// One for each of `spec.containers`.
+    pub images: Vec<ContainerImage>,
+    /// Size of each container's writable layer, which is fresh at every boot.
+    pub rootfs_size_bytes: u64,
+    /// What is handed to the guest. The disks' serial numbers (`image_disk`, `upper_disk`) are
+    /// set by this crate.
+    pub spec: MachineSpec,
+    /// Time from `boot` to `Ready`, after which the boot fails.
+    pub boot_timeout: Duration,
+}
+
+/// The network interface, already made by `net`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootNetwork {
+    /// The tap in the host's namespace (VM classes). Containers find `eth0` in their namespace.
+    pub ifname: String,
+    /// Path of the host's network namespace, in which the shim and the VMM run.
+    pub host_netns: PathBuf,
+    /// Path of the machine's own network namespace; needed by class `container` only.
+    pub machine_netns: Option<PathBuf>,
+    pub mac: MacAddress,
+    /// User (and group) that may open the tap; the VMM runs as it.
+    pub owner_uid: u32,
+}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// The read-only EROFS image of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerImage {
+    pub container: String,
+    pub rootfs: PathBuf,
+}
+
+/// Something that happened in a boot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// From 1, without gaps.
+    pub seq: u64,
+    pub event: ReportEvent,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ReportEvent {
+    /// Network and file systems are up and supervision has begun.
+    Ready,
+    Container(ContainerReport),
+    /// Last: the boot did not become ready, or its body was lost without an exit.
+    Failed {
+        reason: String,
+    },
+    /// Last: every container ended and the body is gone.
+    Exited {
+        exit: ExitEvent,
+    },
+}
+
+impl ReportEvent {
+    /// Whether no report follows this one.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Ready | Self::Container(_) => false,
+            Self::Failed { .. } | Self::Exited { .. } => true,
+        }
+    }
+}
+
+/// Standard streams of a process in a machine. Dropping `output` ends the connection; an exec's
+/// process then gets a hang-up, a container's own lives on.
+#[derive(Debug)]
+pub struct Io {
+    pub input: mpsc::Sender<Input>,
+    pub output: mpsc::Receiver<Output>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    Stdin(Bytes),
+    CloseStdin,
+    Resize(TerminalSize),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    Stdout(Bytes),
+    Stderr(Bytes),
+    /// Last.
+    End(ExecEnd),
+}

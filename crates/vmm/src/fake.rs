@@ -1,0 +1,307 @@
+//! A [`Vmm`] for tests of those who use one: boots happen in memory, as scripted.
+//!
+//! Clones share their machines, as the shims of a host outlive its worker: a test "restarts" the
+//! worker by giving a clone to the next one. An exec echoes its input and exits with 0.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use types::api::{LogLine, LogQuery};
+use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest};
+use types::machine::ExitEvent;
+use types::{BootId, MachineId};
+
+use crate::{BootSpec, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
+
+/// What the next boots do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Script {
+    /// Become ready at once, with every container started.
+    #[default]
+    Ready,
+    /// Stay silent until the test calls [`FakeVmm::report`].
+    Hang,
+    /// `boot` returns, and then the boot fails.
+    Fail { reason: String },
+    /// `boot` itself returns [`VmmError::ShimFailed`].
+    Refuse { reason: String },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct FakeVmm {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    script: Script,
+    ignore_stop: bool,
+    boots: BTreeMap<(MachineId, BootId), Boot>,
+    kept: BTreeMap<MachineId, Vec<LogLine>>,
+    stops: Vec<(MachineId, BootId, Option<String>, Duration)>,
+    specs: Vec<BootSpec>,
+}
+
+#[derive(Debug)]
+struct Boot {
+    spec: BootSpec,
+    reports: watch::Sender<Vec<Report>>,
+}
+
+impl Boot {
+    fn is_over(&self) -> bool {
+        self.reports
+            .borrow()
+            .last()
+            .is_some_and(|report| report.event.is_last())
+    }
+
+    fn push(&self, event: ReportEvent) {
+        if !self.is_over() {
+            self.reports.send_modify(|reports| {
+                let seq = reports.len() as u64 + 1;
+                reports.push(Report { seq, event });
+            });
+        }
+    }
+}
+
+impl FakeVmm {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What boots do from now on.
+    pub fn script(&self, script: Script) {
+        self.state().script = script;
+    }
+
+    /// Whether `stop` is noted but not followed, so that the machine goes on.
+    pub fn ignore_stop(&self, ignore: bool) {
+        self.state().ignore_stop = ignore;
+    }
+
+    /// Adds a report to a machine's newest boot. After the boot's end nothing is added.
+    pub fn report(&self, machine: &MachineId, event: ReportEvent) {
+        let state = self.state();
+        if let Some((_, boot)) = state.boots.iter().rfind(|((id, _), _)| id == machine) {
+            boot.push(event);
+        }
+    }
+
+    /// Ends a machine's newest boot.
+    pub fn exit(&self, machine: &MachineId, exit: ExitEvent) {
+        self.report(machine, ReportEvent::Exited { exit });
+    }
+
+    /// A line for a machine's log.
+    pub fn log(&self, machine: &MachineId, line: LogLine) {
+        self.state()
+            .kept
+            .entry(machine.clone())
+            .or_default()
+            .push(line);
+    }
+
+    /// Every call of `stop`.
+    pub fn stops(&self) -> Vec<(MachineId, BootId, Option<String>, Duration)> {
+        self.state().stops.clone()
+    }
+
+    /// Every specification that was ever booted.
+    pub fn specs(&self) -> Vec<BootSpec> {
+        self.state().specs.clone()
+    }
+
+    /// Boots that have not ended.
+    pub fn alive(&self) -> Vec<(MachineId, BootId)> {
+        let state = self.state();
+        let alive = state.boots.iter().filter(|(_, boot)| !boot.is_over());
+        alive.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn alive_spec(&self, machine: &MachineId, boot: BootId) -> Result<BootSpec, VmmError> {
+        let gone = || VmmError::Gone {
+            machine: machine.clone(),
+            boot,
+        };
+        let state = self.state();
+        let found = state.boots.get(&(machine.clone(), boot));
+        let found = found.filter(|found| !found.is_over());
+        Ok(found.ok_or_else(gone)?.spec.clone())
+    }
+
+    fn echo(&self, machine: &MachineId, boot: BootId, container: &str) -> Result<Io, VmmError> {
+        let spec = self.alive_spec(machine, boot)?;
+        let end = if spec.spec.containers.iter().any(|c| c.name == container) {
+            ExecEnd::Exited { exit_code: 0 }
+        } else {
+            let reason = format!("no container `{container}`");
+            ExecEnd::Failed { reason }
+        };
+        let (input, mut inputs) = mpsc::channel(16);
+        let (outputs, output) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Some(Input::Stdin(bytes)) = inputs.recv().await {
+                let _ = outputs.send(Output::Stdout(bytes)).await;
+            }
+            let _ = outputs.send(Output::End(end)).await;
+        });
+        Ok(Io { input, output })
+    }
+}
+
+impl Vmm for FakeVmm {
+    async fn boot(&self, spec: BootSpec) -> Result<(), VmmError> {
+        let mut state = self.state();
+        state.specs.push(spec.clone());
+        let key = (spec.machine.clone(), spec.boot);
+        if state.boots.contains_key(&key) {
+            return Ok(());
+        }
+        let boot = Boot {
+            spec: spec.clone(),
+            reports: watch::Sender::new(Vec::new()),
+        };
+        match state.script.clone() {
+            Script::Refuse { reason } => {
+                let machine = spec.machine;
+                return Err(VmmError::ShimFailed { machine, reason });
+            }
+            Script::Fail { reason } => boot.push(ReportEvent::Failed { reason }),
+            Script::Hang => {}
+            Script::Ready => {
+                boot.push(ReportEvent::Ready);
+                for (container, pid) in spec.spec.containers.iter().zip(2..) {
+                    boot.push(ReportEvent::Container(ContainerReport {
+                        container: container.name.clone(),
+                        run: 0,
+                        state: ContainerReportState::Started { pid, unix_ms: 1 },
+                    }));
+                }
+            }
+        }
+        state.kept.entry(key.0.clone()).or_default();
+        state.boots.insert(key, boot);
+        Ok(())
+    }
+
+    async fn reports(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        after: u64,
+    ) -> Result<mpsc::Receiver<Report>, VmmError> {
+        let gone = || VmmError::Gone {
+            machine: machine.clone(),
+            boot,
+        };
+        let key = (machine.clone(), boot);
+        let found = self.state().boots.get(&key).map(|b| b.reports.subscribe());
+        let mut reports = found.ok_or_else(gone)?;
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut after = after;
+            loop {
+                let new = reports.borrow_and_update().clone();
+                for report in new
+                    .into_iter()
+                    .filter(|r| r.seq > after)
+                    .collect::<Vec<_>>()
+                {
+                    after = report.seq;
+                    let last = report.event.is_last();
+                    if sender.send(report).await.is_err() || last {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    changed = reports.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn stop(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        signal: Option<String>,
+        grace: Duration,
+    ) -> Result<(), VmmError> {
+        self.alive_spec(machine, boot)?;
+        let mut state = self.state();
+        let key = (machine.clone(), boot);
+        state.stops.push((machine.clone(), boot, signal, grace));
+        if let Some(boot) = state.boots.get(&key).filter(|_| !state.ignore_stop) {
+            let exit = ExitEvent {
+                requested_stop: true,
+                ..ExitEvent::default()
+            };
+            boot.push(ReportEvent::Exited { exit });
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
+        self.state().boots.remove(&(machine.clone(), boot));
+        Ok(())
+    }
+
+    async fn exec(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        request: ExecRequest,
+    ) -> Result<Io, VmmError> {
+        self.echo(machine, boot, &request.container)
+    }
+
+    async fn attach(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        container: String,
+    ) -> Result<Io, VmmError> {
+        self.echo(machine, boot, &container)
+    }
+
+    async fn logs(
+        &self,
+        machine: &MachineId,
+        _query: LogQuery,
+    ) -> Result<mpsc::Receiver<LogLine>, VmmError> {
+        let lines = self.state().kept.get(machine).cloned().unwrap_or_default();
+        let (sender, receiver) = mpsc::channel(lines.len().max(1));
+        for line in lines {
+            let _ = sender.try_send(line);
+        }
+        Ok(receiver)
+    }
+
+    async fn forget(&self, machine: &MachineId) -> Result<(), VmmError> {
+        self.state().kept.remove(machine);
+        Ok(())
+    }
+
+    async fn present(&self) -> Result<Vec<(MachineId, Option<BootId>)>, VmmError> {
+        let state = self.state();
+        let mut present: BTreeMap<MachineId, Option<BootId>> =
+            state.kept.keys().map(|id| (id.clone(), None)).collect();
+        present.extend(
+            state
+                .boots
+                .keys()
+                .map(|(id, boot)| (id.clone(), Some(*boot))),
+        );
+        Ok(present.into_iter().collect())
+    }
+}
