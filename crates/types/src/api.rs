@@ -157,6 +157,75 @@ pub struct ErrorDetails {
     pub hint: String,
 }
 
+/// A region as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Region {
+    pub code: String,
+    pub name: String,
+    pub latitude: f64,
+    pub longitude: f64,
+    pub gateway_available: bool,
+    pub requires_paid_plan: bool,
+    pub deprecated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionList {
+    /// Code of the region that is nearest to the caller.
+    #[serde(alias = "Nearest")]
+    pub nearest: String,
+    #[serde(alias = "Regions")]
+    pub regions: Vec<Region>,
+}
+
+/// An image that this host holds, ready to boot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// The name it was pulled or imported under.
+    pub reference: String,
+    /// Digest of its manifest, `sha256:…`.
+    pub digest: String,
+    /// Size of the read-only root filesystem.
+    pub size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub created_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageList {
+    pub images: Vec<Image>,
+}
+
+/// Body of `POST /v1/images`. The answer is newline-delimited JSON of [`PullEvent`]s.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PullImage {
+    pub reference: String,
+    /// Speak HTTP without TLS to this registry.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// Body of `POST /v1/images/import`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImportImage {
+    /// An OCI layout on the API's own host: a directory, or a tar file of one. Absolute.
+    pub path: String,
+    /// The name to keep it under.
+    pub name: String,
+}
+
+/// One line of the answer to a pull.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum PullEvent {
+    /// How far it is. `total_bytes` is 0 until it is known.
+    Progress { done_bytes: u64, total_bytes: u64 },
+    /// Last: the image is there.
+    Image { image: Image },
+    /// Last: it could not be pulled.
+    Failed { body: ErrorBody },
+}
+
 /// One line of `GET /v1/apps/{app}/watch?from={revision}` (newline-delimited JSON). `from` is the
 /// revision of a list or of an earlier line; without it the watch begins with every machine.
 /// A revision that is no longer kept is answered with 410: list again.
@@ -180,7 +249,8 @@ pub const REVISION_HEADER: &str = "aerostat-revision";
 /// Channels of an exec or attach WebSocket: the first byte of each binary message.
 ///
 /// `GET …/machines/{id}/exec/stream?container=&command=a&command=b&stdin=true&tty=true` and
-/// `GET …/machines/{id}/attach?container=&stdin=true&tty=true`.
+/// `GET …/machines/{id}/attach?container=&stdin=true&tty=true`; `width=` and `height=` give the
+/// terminal its first size.
 /// The server ends with one `STATUS` message (JSON [`ExecStatus`]) and closes.
 pub mod channel {
     pub const STDIN: u8 = 0;
