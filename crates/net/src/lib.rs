@@ -1,1 +1,34 @@
 //! Packets and the kernel's network: one host's namespace, links, guards and the way out.
+//!
+//! ```text
+//!      root namespace            aero-<host>                          machines
+//!                          lo  fdaa::3 (resolver)
+//!  uplink -- NAT -- aero<host> ==== egress -- NAT -- forward -- guard -- m<field> ==== eth0 | tap
+//!            table inet             198.18.x.y/31               table inet aerostat
+//!            aerostat_<host>                                    table arp  aerostat
+//! ```
+//!
+//! Everything of a host lives in its own namespace, so tear-down is deleting the namespace and
+//! several hosts share one server. Outside are one veth end and one nftables table, both named
+//! after the host. `outside` is the network namespace of the thread that calls; for the product
+//! that is the root namespace, for tests one of their own.
+//!
+//! Every function here blocks for some milliseconds (netlink, `nft`): call them from a blocking
+//! thread. Each may be repeated, and repairs what an earlier call, killed half-way, left behind.
+//! No state is kept anywhere but in the kernel.
+#![deny(unsafe_code)]
+
+mod egress;
+mod error;
+mod guard;
+mod host;
+mod links;
+mod names;
+mod netns;
+mod nft;
+mod sys;
+mod sysctl;
+
+pub use error::NetError;
+pub use host::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig};
+pub use names::{GATEWAY_V4, LinkName, MACHINES_V4, Mac};

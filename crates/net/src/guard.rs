@@ -1,0 +1,176 @@
+//! The guards: what a machine may send, as nftables scripts for the host's namespace. Pure.
+//!
+//! ```text
+//! from a machine's link -> from_machine: extension headers, router messages: dropped
+//!                       -> map: link -> chain of that machine (one look-up however many there are)
+//!                       -> its chain: neighbour discovery with the gateway; then its own source;
+//!                          then fdaa::3, its own network, or the world outside 6PN
+//! to this namespace     -> input: fdaa::3 (names, echo) and answers, nothing else
+//! from link to link     -> forward: 6PN between machines (already judged), IPv4/IPv6 to `egress`
+//! ```
+//!
+//! A machine has a chain of literal rules rather than an element in a set of tuples, so that
+//! attaching it again with other addresses replaces what it may do in one transaction, whatever
+//! it was before.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use types::{NetworkId, SixPn};
+
+use crate::names::{EGRESS_LINK, GATEWAY_V4, LinkName, MACHINES_V4};
+
+/// Bits of a 6PN address that are a machine's own prefix.
+pub(crate) const MACHINE_PREFIX_LEN: u8 = 112;
+
+/// The chains that all machines share. Loading it again leaves machines' own chains as they are.
+///
+/// The hook's priority is before defragmentation (-400), or IPv6 fragments would arrive here put
+/// together and without their extension header.
+pub(crate) fn base() -> String {
+    let resolver = types::sixpn::RESOLVER;
+    let (v4, v4_len) = MACHINES_V4;
+    format!(
+        r#"
+add table inet aerostat
+add map inet aerostat machines {{ type ifname : verdict; }}
+add chain inet aerostat from_machine
+add chain inet aerostat guard {{ type filter hook prerouting priority -450; policy accept; }}
+add chain inet aerostat input {{ type filter hook input priority filter; policy drop; }}
+add chain inet aerostat forward {{ type filter hook forward priority filter; policy drop; }}
+add chain inet aerostat egress {{ type nat hook postrouting priority srcnat; policy accept; }}
+flush chain inet aerostat from_machine
+flush chain inet aerostat guard
+flush chain inet aerostat input
+flush chain inet aerostat forward
+flush chain inet aerostat egress
+
+add rule inet aerostat guard iifname "m*" jump from_machine
+add rule inet aerostat guard iifname "{EGRESS_LINK}" ip6 saddr fdaa::/16 counter drop
+add rule inet aerostat guard iifname "{EGRESS_LINK}" ip saddr {v4}/{v4_len} counter drop
+
+add rule inet aerostat from_machine ip6 nexthdr != {{ tcp, udp, ipv6-icmp }} counter drop
+add rule inet aerostat from_machine icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} counter drop
+add rule inet aerostat from_machine ip daddr {{ {v4}/{v4_len}, 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }} counter drop
+add rule inet aerostat from_machine iifname vmap @machines
+add rule inet aerostat from_machine counter drop
+
+add rule inet aerostat input iifname "lo" accept
+add rule inet aerostat input ct state established,related accept
+add rule inet aerostat input icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+add rule inet aerostat input iifname "m*" ip6 daddr {resolver} udp dport 53 accept
+add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 accept
+add rule inet aerostat input iifname "m*" ip6 daddr {resolver} icmpv6 type echo-request accept
+add rule inet aerostat input counter drop
+
+add rule inet aerostat forward tcp flags syn tcp option maxseg size set rt mtu
+add rule inet aerostat forward ct state established,related accept
+add rule inet aerostat forward iifname "m*" oifname "m*" ip6 daddr fdaa::/16 accept
+add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" ip6 daddr != fdaa::/16 accept
+add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" meta nfproto ipv4 accept
+add rule inet aerostat forward counter drop
+
+add rule inet aerostat egress oifname "{EGRESS_LINK}" masquerade
+
+add table arp aerostat
+add map arp aerostat machines {{ type ifname : verdict; }}
+add chain arp aerostat guard {{ type filter hook input priority filter; policy accept; }}
+flush chain arp aerostat guard
+add rule arp aerostat guard iifname vmap @machines
+add rule arp aerostat guard iifname "m*" counter drop
+"#
+    )
+}
+
+/// What the machine on `link` may send: from its own /112 and its own IPv4 address.
+pub(crate) fn machine(link: LinkName, address: SixPn, ipv4: Ipv4Addr) -> String {
+    let own = machine_prefix(address);
+    let own_hex = hex(own, MACHINE_PREFIX_LEN);
+    let network = network_prefix(address.network);
+    let gateway = types::sixpn::GATEWAY;
+    let gateway_hex = hex(gateway, 128);
+    let resolver = types::sixpn::RESOLVER;
+    let chain = format!("inet aerostat {link}");
+    let arp = format!("arp aerostat {link}");
+    format!(
+        r#"
+add chain {chain}
+flush chain {chain}
+add rule {chain} icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 ip6 daddr {{ ff02::1:ff00:1, {gateway} }} ip6 saddr {{ fe80::/10, {own}/{MACHINE_PREFIX_LEN} }} @th,64,128 {gateway_hex} accept
+add rule {chain} icmpv6 type nd-neighbor-advert ip6 hoplimit 255 ip6 daddr {gateway} @th,64,{MACHINE_PREFIX_LEN} {own_hex} accept
+add rule {chain} icmpv6 type nd-neighbor-advert ip6 hoplimit 255 ip6 daddr {gateway} @th,64,16 0xfe80 @th,64,128 != {gateway_hex} accept
+add rule {chain} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} counter drop
+add rule {chain} ip6 saddr != {own}/{MACHINE_PREFIX_LEN} counter drop
+add rule {chain} ip saddr != {ipv4} counter drop
+add rule {chain} meta nfproto ipv4 accept
+add rule {chain} ip6 daddr {resolver} accept
+add rule {chain} ip6 daddr {network}/48 accept
+add rule {chain} ip6 daddr {{ fdaa::/16, fe80::/10, ff00::/8, ::/127, fd00:ec2::254 }} counter drop
+add rule {chain} accept
+add element inet aerostat machines {{ "{link}" : jump {link} }}
+add chain {arp}
+flush chain {arp}
+add rule {arp} arp operation request arp saddr ip {ipv4} arp daddr ip {GATEWAY_V4} accept
+add rule {arp} arp operation reply arp saddr ip {ipv4} arp daddr ip {GATEWAY_V4} accept
+add element arp aerostat machines {{ "{link}" : jump {link} }}
+"#
+    )
+}
+
+/// Takes back what `machine` gave; also when it gave nothing (each thing is added before it is
+/// deleted, since this nft has no "delete if there").
+pub(crate) fn no_machine(link: LinkName) -> String {
+    let mut script = String::new();
+    for family in ["inet", "arp"] {
+        write!(
+            script,
+            r#"
+add table {family} aerostat
+add map {family} aerostat machines {{ type ifname : verdict; }}
+add chain {family} aerostat {link}
+add element {family} aerostat machines {{ "{link}" : jump {link} }}
+delete element {family} aerostat machines {{ "{link}" }}
+flush chain {family} aerostat {link}
+delete chain {family} aerostat {link}
+"#
+        )
+        .unwrap_or_default();
+    }
+    script
+}
+
+/// The /112 that is the machine's own.
+pub(crate) fn machine_prefix(address: SixPn) -> Ipv6Addr {
+    SixPn { free: 0, ..address }.addr()
+}
+
+fn network_prefix(network: NetworkId) -> Ipv6Addr {
+    Ipv6Addr::from(0xfdaa_u128 << 112 | u128::from(u32::from(network)) << 80)
+}
+
+/// The first `len` bits of `address` as nft writes raw payload.
+fn hex(address: Ipv6Addr, len: u8) -> String {
+    let digits = usize::from(len / 4);
+    format!(
+        "0x{:0digits$x}",
+        u128::from(address) >> (128 - u32::from(len))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::HostId;
+
+    #[test]
+    fn a_machines_rules_name_its_own_prefix_network_and_ipv4_address() {
+        let network = NetworkId::try_from(0x22b7).unwrap();
+        let address = SixPn::of_machine(network, HostId::new(0x7d), 0xf066_b83b);
+        let link = LinkName::of_machine(address.machine);
+        let script = machine(link, address, Ipv4Addr::new(172, 19, 1, 2));
+        assert!(script.contains("ip6 saddr != fdaa:0:22b7:a7b:7d:f066:b83b:0/112 counter drop"));
+        assert!(script.contains("0xfdaa000022b70a7b007df066b83b accept"));
+        assert!(script.contains("ip6 daddr fdaa:0:22b7::/48 accept"));
+        assert!(script.contains("ip saddr != 172.19.1.2 counter drop"));
+    }
+}
