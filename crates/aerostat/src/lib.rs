@@ -5,5 +5,8 @@
 //! `worker` owns its machines and tells the `catalog`, which `dns` reads. `app` puts them together.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod config;
 pub mod drain;
+pub mod placement;
+pub mod worker;

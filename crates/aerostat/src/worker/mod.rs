@@ -1,0 +1,26 @@
+//! The worker: owns the machines of this host, and nobody else changes them.
+//!
+//! ```text
+//!  Handle ──request──▶ driver (one task per machine)      waits: requests, reports, time
+//!                        │  machine.apply(now, event)     decides, pure
+//!                        ├─▶ ledger: row and events, one transaction ─▶ catalog
+//!                        └─▶ effects: images, network, vmm            performs
+//! ```
+//!
+//! Every change is in the ledger before its effect is performed, and what can be half done when
+//! the process dies is found again at the next start (`recovery`): shims outlive the worker and
+//! are re-adopted.
+
+mod capacity;
+mod check;
+mod handle;
+mod ledger;
+mod ports;
+mod refused;
+
+pub use capacity::{Bid, BidRequest, Capacity, Reservation};
+pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
+pub use handle::{CreateRequest, Handle, StopRequest, UpdateRequest};
+pub use ledger::LedgerError;
+pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
+pub use refused::{NoBid, Refused, Scope};
