@@ -1,1 +1,21 @@
-//! Supervision of the containers of one machine, shared by init and the container-class shim.
+//! Supervision of the containers of one machine, and both ends of its protocol.
+//!
+//! ```text
+//!  host (shim)                      guest (init as PID 1, or the container-class shim itself)
+//!  wire::host::Connection ==yamux== Guest::serve --events--> supervisor --effects--> Runtime
+//! ```
+//!
+//! `supervisor` decides when a container starts, is signalled and has ended; a [`Runtime`] knows
+//! how a container is made to exist; [`Reaper`] is the only place that waits for processes.
+//! Nothing here knows how machines are isolated: that is what the two runtimes differ in.
+
+pub mod fd;
+pub mod reaper;
+pub mod runtime;
+pub mod signal;
+pub mod stdio;
+mod sys;
+pub mod wire;
+
+pub use reaper::{Exit, ExitStatus, Reaper};
+pub use runtime::{Process, ProcessIo, RunEnd, Runtime, RuntimeError};

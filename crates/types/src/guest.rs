@@ -171,7 +171,7 @@ pub enum HostMessage {
     },
 }
 
-/// Guest to host, on the control stream.
+/// Guest to host, on the control stream, beside the [`LogChunk`]s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub enum GuestMessage {
@@ -183,15 +183,7 @@ pub enum GuestMessage {
     Ready,
     /// A container changed its state.
     Container(ContainerReport),
-    /// What a container wrote. One message may hold several lines or a part of one.
-    Log {
-        container: String,
-        run: u32,
-        stderr: bool,
-        unix_ns: i64,
-        bytes: Vec<u8>,
-    },
-    /// Every container has ended for good; nothing follows. The machine's exit is that of the
+    /// Every container has ended for good; nothing follows, and the guest closes the stream. The machine's exit is that of the
     /// first container that failed, else of the last that ended.
     Exited { exit: ExitEvent },
 }

@@ -1,0 +1,132 @@
+//! How containers are made to exist: the border between supervision and the isolation class.
+//!
+//! The methods block (they mount, fork and wait), and the supervisor calls them on threads made
+//! for that, so that an implementation may be written straight down. Calls for different
+//! containers may be made at the same time; those for one container come one after the other,
+//! except that `exec` may be called at any time while it runs.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+
+use crate::reaper::{Exit, ExitStatus, Reaper};
+
+/// Makes machines and containers exist.
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes everything that the machine's containers share: host name, network, clock.
+    /// Nothing was started when it fails, and the host is told why.
+    ///
+    /// # Errors
+    /// If the machine cannot be carried out as specified.
+    fn prepare(&self, spec: &MachineSpec) -> Result<(), RuntimeError>;
+
+    /// Starts run number `run` of a container: root file system, files, user, main process.
+    ///
+    /// The process must be watched (by [`Reaper::watch`] or [`Reaper::spawn`]) before it can end.
+    ///
+    /// # Errors
+    /// If the main process does not run; nothing of the run is left then.
+    fn start(
+        &self,
+        reaper: &Reaper,
+        machine: &MachineSpec,
+        container: &ContainerSpec,
+        run: u32,
+    ) -> Result<Process, RuntimeError>;
+
+    /// Starts a process beside the main process `main` of a running container, as the leader of
+    /// a session of its own.
+    ///
+    /// # Errors
+    /// If it does not run.
+    fn exec(
+        &self,
+        reaper: &Reaper,
+        container: &ContainerSpec,
+        main: i32,
+        request: &ExecRequest,
+    ) -> Result<Process, RuntimeError>;
+
+    /// Sends a signal to the main process.
+    ///
+    /// # Errors
+    /// If it was not delivered. That the process has ended already is no error.
+    fn signal(&self, container: &ContainerSpec, main: i32, signal: i32)
+    -> Result<(), RuntimeError>;
+
+    /// Kills every process of the container.
+    ///
+    /// # Errors
+    /// If some may be left. That none is left already is no error.
+    fn kill(&self, container: &ContainerSpec, main: i32) -> Result<(), RuntimeError>;
+
+    /// The main process of a run has ended: kills what is left beside it and takes apart what
+    /// `start` made. The writable layer stays for the next run.
+    fn ended(&self, container: &ContainerSpec, run: u32, status: ExitStatus) -> RunEnd;
+}
+
+/// What the runtime knows about the end of a run beyond the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunEnd {
+    /// Whether the kernel killed the container, or one of its processes, for want of memory.
+    pub oom_killed: bool,
+}
+
+/// A process that was just started.
+#[derive(Debug)]
+pub struct Process {
+    /// In the supervisor's PID namespace.
+    pub pid: i32,
+    pub exit: Exit,
+    pub io: ProcessIo,
+}
+
+/// The supervisor's ends of a process's standard streams. [`crate::stdio`] makes them.
+#[derive(Debug)]
+pub enum ProcessIo {
+    Pipes {
+        /// `None`: standard input is empty.
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    Pty {
+        controller: OwnedFd,
+    },
+}
+
+/// What a runtime was doing when it failed, and why it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}")]
+pub struct RuntimeError {
+    /// Continues "cannot …".
+    pub doing: String,
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl RuntimeError {
+    pub fn new(doing: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            doing: doing.into(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// The whole chain of causes in one line, for the host and the person behind it.
+    pub fn reason(&self) -> String {
+        reason(self)
+    }
+}
+
+/// The chain of causes of an error in one line.
+pub fn reason(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
