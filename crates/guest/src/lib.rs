@@ -14,6 +14,7 @@ pub mod reaper;
 pub mod runtime;
 pub mod signal;
 pub mod stdio;
+pub mod supervisor;
 mod sys;
 pub mod wire;
 
