@@ -5,8 +5,11 @@
 //! `worker` owns its machines and tells the `catalog`, which `dns` reads. `app` puts them together.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod catalog;
 pub mod config;
+pub mod dns;
+pub mod directory;
 pub mod drain;
 pub mod placement;
 pub mod worker;

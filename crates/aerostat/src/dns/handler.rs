@@ -1,0 +1,190 @@
+//! Between hickory's server, which speaks the protocol, and our answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::proto::op::{
+    Edns, Header, HeaderCounts, Message, Metadata, OpCode, Query, ResponseCode,
+};
+use hickory_server::proto::rr::rdata::{AAAA, SOA, TXT};
+use hickory_server::proto::rr::{DNSClass, Name, RData, Record};
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use tracing::debug;
+use types::sixpn::network_of;
+
+use super::Names;
+use super::answer::{Answer, answer};
+use super::forward::{Forwarder, Transport, UDP_BYTES_MAX};
+use super::question::{Question, Zone};
+
+/// How long an answer may be kept, in seconds; also that there is none. Machines come and go.
+const TTL_S: u32 = 5;
+
+pub(crate) struct Handler {
+    names: Arc<dyn Names>,
+    forwarder: Forwarder,
+}
+
+/// What goes back to the one who asks.
+struct Reply {
+    metadata: Metadata,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    additionals: Vec<Record>,
+}
+
+impl Reply {
+    fn empty(request: &Metadata, code: ResponseCode) -> Self {
+        let mut metadata = Metadata::response_from_request(request);
+        metadata.recursion_available = true;
+        metadata.response_code = code;
+        Self {
+            metadata,
+            answers: vec![],
+            authorities: vec![],
+            additionals: vec![],
+        }
+    }
+}
+
+impl Handler {
+    pub(crate) fn new(names: Arc<dyn Names>, forwarder: Forwarder) -> Self {
+        Self { names, forwarder }
+    }
+
+    async fn reply(&self, request: &Request) -> Reply {
+        let metadata = &request.metadata;
+        let refuse = |code| Reply::empty(metadata, code);
+        if metadata.op_code != OpCode::Query {
+            return refuse(ResponseCode::NotImp);
+        }
+        let Ok(info) = request.request_info() else {
+            return refuse(ResponseCode::FormErr);
+        };
+        let query = info.query.original();
+        if query.query_class() != DNSClass::IN {
+            return refuse(ResponseCode::Refused);
+        }
+        let IpAddr::V6(source) = request.src().ip() else {
+            return refuse(ResponseCode::Refused);
+        };
+        let Some(network) = network_of(source) else {
+            return refuse(ResponseCode::Refused);
+        };
+        let question = Question::read(query.name().iter());
+        match &question {
+            Question::Foreign => self.foreign(metadata, query, request.protocol()).await,
+            Question::Unknown(zone) | Question::Apex(zone) => {
+                let answer = answer(&*self.names, network, &question, query.query_type());
+                own(metadata, query.name(), *zone, answer)
+            }
+            Question::Internal(_) => {
+                let answer = answer(&*self.names, network, &question, query.query_type());
+                own(metadata, query.name(), Zone::Internal, answer)
+            }
+        }
+    }
+
+    async fn foreign(&self, request: &Metadata, query: &Query, protocol: Protocol) -> Reply {
+        let transport = match protocol {
+            Protocol::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        let Some(message) = self.forwarder.ask(query, transport).await else {
+            return Reply::empty(request, ResponseCode::ServFail);
+        };
+        let Message {
+            metadata,
+            answers,
+            authorities,
+            additionals,
+            ..
+        } = message;
+        let mut reply = Reply::empty(request, metadata.response_code);
+        reply.metadata.truncation = metadata.truncation;
+        Reply {
+            answers,
+            authorities,
+            additionals,
+            ..reply
+        }
+    }
+}
+
+/// A reply about a name of ours. Without records, the zone's SOA says how long that holds (RFC
+/// 2308).
+fn own(request: &Metadata, name: &Name, zone: Zone, answer: Answer) -> Reply {
+    let mut reply = Reply::empty(request, ResponseCode::NoError);
+    reply.metadata.authoritative = true;
+    let record = |data| Record::from_rdata(name.clone(), TTL_S, data);
+    match answer {
+        Answer::Addresses(addresses) => {
+            let data = addresses
+                .into_iter()
+                .map(|address| RData::AAAA(AAAA(address)));
+            reply.answers = data.map(record).collect();
+        }
+        Answer::Text(strings) => reply.answers = vec![record(RData::TXT(TXT::new(strings)))],
+        Answer::NoData => reply.authorities = soa(zone),
+        Answer::NoName => {
+            reply.metadata.response_code = ResponseCode::NXDomain;
+            reply.authorities = soa(zone);
+        }
+    }
+    reply
+}
+
+fn soa(zone: Zone) -> Vec<Record> {
+    let apex = Name::from_labels(zone.labels().iter().map(|label| label.as_bytes()));
+    let record = apex.and_then(|apex| {
+        let server = apex.clone().prepend_label("ns")?;
+        let person = apex.clone().prepend_label("hostmaster")?;
+        // Nobody transfers the zone, so serial and intervals say nothing; only the last counts.
+        let data = SOA::new(server, person, 1, 3600, 600, 86400, TTL_S);
+        Ok(Record::from_rdata(apex, TTL_S, RData::SOA(data)))
+    });
+    record.into_iter().collect()
+}
+
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response: R,
+    ) -> ResponseInfo {
+        let reply = self.reply(request).await;
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(asked.max_payload().min(UDP_BYTES_MAX));
+            edns
+        });
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &edns {
+            builder.edns(edns);
+        }
+        let metadata = reply.metadata;
+        let message = builder.build(
+            metadata,
+            &reply.answers,
+            &reply.authorities,
+            std::iter::empty(),
+            &reply.additionals,
+        );
+        response
+            .send_response(message)
+            .await
+            .unwrap_or_else(|error| {
+                debug!(%error, "cannot answer");
+                Header {
+                    metadata,
+                    counts: HeaderCounts::default(),
+                }
+                .into()
+            })
+    }
+}
