@@ -1,1 +1,19 @@
 //! Kubernetes: API server, scheduler and provider. Reaches machines only through `client`.
+//!
+//! [`api`] is the API without HTTP: in-process callers and the HTTP server share it. Objects are
+//! JSON values, resources are rows of [`resource`], types are rows of [`schema`]; only the rules
+//! that are truly one kind's own ([`defaults`], [`validation`], [`admission`]) are code.
+
+mod admission;
+pub mod api;
+mod defaults;
+pub mod object;
+mod patch;
+pub mod quantity;
+pub mod resource;
+pub mod schema;
+mod selectors;
+pub mod status;
+pub mod streams;
+pub mod time;
+mod validation;

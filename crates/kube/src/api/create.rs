@@ -1,0 +1,118 @@
+//! Create.
+
+use jiff::Timestamp;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+use store::WriteError;
+
+use super::{Api, DryRun, WriteOptions, Written, encode, prepare, refused};
+use crate::object;
+use crate::resource::{EVENTS, Resource};
+use crate::status::Status;
+use crate::{admission, defaults, validation};
+
+/// Names made from `generateName` that are taken are made anew this often.
+const GENERATE_ATTEMPTS: usize = 8;
+/// Upstream's alphabet: no vowels and no look-alikes, so no words come out.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LEN: usize = 5;
+const GENERATE_PREFIX_MAX: usize = 63 - SUFFIX_LEN;
+/// Events are kept for an hour.
+const EVENT_TTL_S: u64 = 3600;
+
+impl Api {
+    pub(crate) async fn create_with(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        mut object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        let warnings = prepare::decode_body(resource, &mut object, options.validation)?;
+        prepare::set_namespace(resource, namespace, &mut object)?;
+        if object::resource_version(&object) != 0 {
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let template = object::meta(&object, "generateName").map(str::to_owned);
+        let template = template.filter(|_| object::name(&object).is_empty());
+        let mut attempts = 0;
+        loop {
+            let mut object = object.clone();
+            if let Some(template) = &template {
+                object::meta_mut(&mut object).insert("name".into(), generate(template).into());
+            }
+            attempts += 1;
+            match self
+                .create_named(resource, namespace, object, options)
+                .await
+            {
+                Err(status)
+                    if status.reason == "AlreadyExists"
+                        && template.is_some()
+                        && attempts < GENERATE_ATTEMPTS => {}
+                result => return result.map(|object| Written { object, warnings }),
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        mut object: Value,
+        options: WriteOptions,
+    ) -> Result<Value, Status> {
+        let now = Timestamp::now();
+        let uid = uuid::Uuid::new_v4().to_string();
+        prepare::for_create(resource, &mut object, now, &uid);
+        defaults::on_create(resource, &mut object);
+        admission::on_create(self, resource, namespace, &mut object)?;
+        let name = object::name(&object).to_owned();
+        let causes = validation::on_create(resource, &object);
+        if !causes.is_empty() {
+            return Err(Status::invalid(resource, &name, causes));
+        }
+        let key = resource.key(namespace.filter(|_| resource.is_namespaced()), &name);
+        if options.dry_run == DryRun::All {
+            return match self.store.get(&key) {
+                Some(_) => Err(Status::already_exists(resource, &name)),
+                None => Ok(object),
+            };
+        }
+        let expires = expiry(resource, now);
+        match self.store.create(&key, encode(&object)?, expires).await {
+            Ok(rev) => {
+                object::set_resource_version(&mut object, rev);
+                Ok(object)
+            }
+            Err(
+                error @ (WriteError::Exists { .. }
+                | WriteError::NotFound { .. }
+                | WriteError::Conflict { .. }
+                | WriteError::Disk { .. }
+                | WriteError::Closed),
+            ) => Err(refused(resource, &name, error)),
+        }
+    }
+}
+
+/// When the store may forget an object by itself.
+pub(super) fn expiry(resource: &Resource, now: Timestamp) -> Option<u64> {
+    let now_s = u64::try_from(now.as_second()).unwrap_or(0);
+    resource.is(&EVENTS).then_some(now_s + EVENT_TTL_S)
+}
+
+fn generate(template: &str) -> String {
+    let mut name: String = template.chars().take(GENERATE_PREFIX_MAX).collect();
+    let mut random = rand::rng();
+    for _ in 0..SUFFIX_LEN {
+        name.extend(
+            SUFFIX_ALPHABET
+                .choose(&mut random)
+                .map(|byte| char::from(*byte)),
+        );
+    }
+    name
+}

@@ -1,0 +1,226 @@
+//! The API without HTTP: the one path on which objects are read and written.
+//!
+//! ```text
+//!   HTTP server ─┐                 decode ─ identity ─ defaults ─ admission ─ validation
+//!   scheduler   ─┼─> Api ── write ──────────────────────────────────────────────────> store
+//!   controllers ─┤      └── read, watch <───────────────────────────────────────────── store
+//!   provider    ─┘
+//! ```
+//!
+//! Objects are JSON values and resources are rows of [`crate::resource`]; there is no struct per
+//! kind. Who may call is decided before this line: in-process callers are trusted, the HTTP server
+//! authorizes first.
+//!
+//! ```no_run
+//! # async fn example(api: kube::api::Api) -> Result<(), kube::status::Status> {
+//! use kube::api::Selector;
+//! use kube::resource::PODS;
+//! let mine = Selector::fields(&PODS, "spec.nodeName=region")?;
+//! let (pods, rev) = api.list(&PODS, None, &mine).await?;
+//! let mut watch = api.watch(&PODS, None, rev, mine)?;
+//! loop {
+//!     let event = watch.next().await?; // 410 Expired: list again
+//!     println!("{:?} {}", event.kind, kube::object::name(&event.object));
+//! }
+//! # }
+//! ```
+
+mod bootstrap;
+mod create;
+mod delete;
+mod pod;
+mod prepare;
+mod read;
+mod review;
+mod update;
+mod watch;
+
+use serde_json::Value;
+use store::{Store, WriteError};
+
+use crate::resource::Resource;
+use crate::status::Status;
+
+pub use crate::patch::Patch;
+pub use crate::selectors::Selector;
+pub use delete::{DeleteOptions, Deleted, Preconditions};
+pub use pod::set_condition;
+pub use read::{List, ListOptions};
+pub use review::User;
+pub use watch::{Event, EventKind, Watch};
+
+/// Attempts of a read-modify-write before the conflict is given to the caller.
+const CONFLICT_RETRIES: usize = 8;
+
+/// A handle to the API; clones share the store.
+#[derive(Debug, Clone)]
+pub struct Api {
+    store: Store,
+}
+
+/// Which part of an object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status, where the resource has a status part.
+    Object,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+}
+
+/// What to do with fields that the schema does not know. They are never stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Strict,
+    #[default]
+    Warn,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DryRun {
+    #[default]
+    No,
+    /// Everything but the store.
+    All,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriteOptions {
+    pub dry_run: DryRun,
+    pub validation: FieldValidation,
+}
+
+/// The outcome of a write.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub object: Value,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+impl Api {
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Creates an object. `namespace` is `None` for cluster resources.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let options = WriteOptions::default();
+        Ok(self
+            .create_with(resource, namespace, object, options)
+            .await?
+            .object)
+    }
+
+    /// Replaces an object except its status. If `object` carries a `resourceVersion`, it must be
+    /// the current one, else 409.
+    pub async fn update(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        self.update_part(resource, Part::Object, namespace, object)
+            .await
+    }
+
+    /// Replaces the status of an object; the rest of `object` is ignored, its `resourceVersion`
+    /// counts as in [`Api::update`].
+    pub async fn update_status(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        self.update_part(resource, Part::Status, namespace, object)
+            .await
+    }
+
+    /// Replaces `spec.finalizers` of a namespace; the last one gone removes a namespace that is
+    /// being deleted.
+    pub async fn finalize(&self, namespace: Value) -> Result<Value, Status> {
+        self.update_part(
+            &crate::resource::NAMESPACES,
+            Part::Finalize,
+            None,
+            namespace,
+        )
+        .await
+    }
+
+    async fn update_part(
+        &self,
+        resource: &Resource,
+        part: Part,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
+        let name = crate::object::name(&object).to_owned();
+        let options = WriteOptions::default();
+        Ok(self
+            .update_with(resource, part, namespace, &name, object, options)
+            .await?
+            .object)
+    }
+
+    /// Changes an object, tried again on conflicts unless the patch names a `resourceVersion`.
+    pub async fn patch(
+        &self,
+        resource: &Resource,
+        part: Part,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Patch,
+    ) -> Result<Value, Status> {
+        let options = WriteOptions::default();
+        Ok(self
+            .patch_with(resource, part, namespace, name, patch, options)
+            .await?
+            .object)
+    }
+
+    /// The revision of the store.
+    pub fn current_rev(&self) -> u64 {
+        self.store.current_rev()
+    }
+}
+
+/// A refusal of the store in the words of the API.
+fn refused(resource: &Resource, name: &str, error: WriteError) -> Status {
+    match error {
+        WriteError::Exists { .. } => Status::already_exists(resource, name),
+        WriteError::NotFound { .. } => Status::not_found(resource, name),
+        WriteError::Conflict { .. } => Status::modified(resource, name),
+        WriteError::Disk { source } => {
+            Status::unavailable(format!("the object was not stored: {source}"))
+        }
+        WriteError::Closed => Status::unavailable("the API server is shutting down"),
+    }
+}
+
+/// The object as it is stored: without its revision, which the store knows better.
+fn encode(object: &Value) -> Result<bytes::Bytes, Status> {
+    let mut object = object.clone();
+    crate::object::meta_mut(&mut object).remove("resourceVersion");
+    let bytes = serde_json::to_vec(&object)
+        .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
+    Ok(bytes.into())
+}
+
+/// A stored object with its revision.
+fn decode(entry: &store::Entry) -> Result<Value, Status> {
+    decode_at(entry, entry.rev)
+}
+
+fn decode_at(entry: &store::Entry, rev: u64) -> Result<Value, Status> {
+    let mut object: Value = serde_json::from_slice(&entry.value)
+        .map_err(|error| Status::internal(format!("cannot read a stored object: {error}")))?;
+    crate::object::set_resource_version(&mut object, rev);
+    Ok(object)
+}

@@ -1,0 +1,227 @@
+//! What the server itself writes into an object, before the rules of its kind. Pure.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{FieldValidation, Part};
+use crate::object::{self, meta_mut};
+use crate::resource::{Resource, StatusPart};
+use crate::schema;
+use crate::status::Status;
+use crate::time;
+
+/// Makes a body an object of this resource: kind and version (bodies may leave them out), unknown
+/// fields, types. Returns the warnings.
+pub(super) fn decode_body(
+    resource: &Resource,
+    object: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    if !object.is_object() {
+        return Err(Status::bad_request(
+            "the body of the request is not an object",
+        ));
+    }
+    let (api_version, kind) = (resource.api_version(), resource.kind);
+    let given = object::text(object, &["apiVersion"]);
+    if !given.is_empty() && given != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version \
+             ({api_version})"
+        )));
+    }
+    let given = object::text(object, &["kind"]);
+    if !given.is_empty() && given != kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({given}) does not match the expected kind ({kind})"
+        )));
+    }
+    object["apiVersion"] = api_version.as_str().into();
+    object["kind"] = kind.into();
+    let schema = schema::type_named(resource.schema)
+        .ok_or_else(|| Status::internal(format!("{} has no schema", resource.schema)))?;
+    let unknown = schema::decode(schema.get(), object).map_err(|error| {
+        Status::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {kind}: {error}",
+            resource.version
+        ))
+    })?;
+    let texts = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => {
+            let all = texts.collect::<Vec<_>>().join(", ");
+            Err(Status::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {all}",
+                resource.version
+            )))
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(texts.collect()),
+    }
+}
+
+/// The namespace of the path goes into the object, and must not contradict it.
+pub(super) fn set_namespace(
+    resource: &Resource,
+    namespace: Option<&str>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let given = object::namespace(object).unwrap_or_default().to_owned();
+    match namespace.filter(|_| resource.is_namespaced()) {
+        Some(namespace) if given.is_empty() || given == namespace => {
+            meta_mut(object).insert("namespace".into(), namespace.into());
+            Ok(())
+        }
+        Some(_) => Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+        None if resource.is_namespaced() => Err(Status::bad_request(
+            "an empty namespace may not be set during creation",
+        )),
+        None => {
+            meta_mut(object).remove("namespace");
+            Ok(())
+        }
+    }
+}
+
+/// Fields that belong to the server and begin here.
+pub(super) fn for_create(resource: &Resource, object: &mut Value, now: Timestamp, uid: &str) {
+    let meta = meta_mut(object);
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+        "generation",
+    ] {
+        meta.remove(field);
+    }
+    meta.insert("uid".into(), uid.into());
+    meta.insert("creationTimestamp".into(), time::seconds(now).into());
+    if resource.has_generation {
+        meta.insert("generation".into(), 1.into());
+    }
+    // A node brings its status along; of the others it is the server's to begin.
+    if resource.status == StatusPart::Subresource
+        && !resource.is(&crate::resource::NODES)
+        && let Some(object) = object.as_object_mut()
+    {
+        object.insert("status".into(), json!({}));
+    }
+}
+
+/// Makes `new` a legal successor of `old`: what this part of the API may not write is taken over.
+pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
+    match part {
+        Part::Object => {
+            if resource.status == StatusPart::Subresource {
+                take_over(old, new, "status");
+            }
+        }
+        Part::Status => {
+            let status = new.get("status").cloned();
+            let mut meta = new.get("metadata").cloned().unwrap_or_default();
+            take_over(&old["metadata"], &mut meta, "ownerReferences");
+            *new = old.clone();
+            new["metadata"] = meta;
+            new["status"] = status.unwrap_or_else(|| json!({}));
+        }
+        Part::Finalize => {
+            let finalizers = object::items(new, &["spec", "finalizers"]).to_vec();
+            *new = old.clone();
+            object::map_mut(new, "spec").insert("finalizers".into(), finalizers.into());
+        }
+    }
+    let (old_meta, new_meta) = (&old["metadata"], object::map_mut(new, "metadata"));
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
+        match old_meta.get(field) {
+            Some(value) => drop(new_meta.insert(field.into(), value.clone())),
+            None => drop(new_meta.remove(field)),
+        }
+    }
+    new_meta.remove("managedFields");
+    new_meta.remove("selfLink");
+    if resource.has_generation && part == Part::Object && old.get("spec") != new.get("spec") {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        meta_mut(new).insert("generation".into(), generation.into());
+    }
+}
+
+fn take_over(old: &Value, new: &mut Value, field: &str) {
+    let Some(new) = new.as_object_mut() else {
+        return;
+    };
+    match old.get(field) {
+        Some(value) => drop(new.insert(field.into(), value.clone())),
+        None => drop(new.remove(field)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{CONFIG_MAPS, PODS};
+
+    #[test]
+    fn a_status_write_changes_nothing_else_and_an_object_write_not_the_status() {
+        let old = json!({"metadata": {"name": "a", "uid": "u", "generation": 1},
+            "spec": {"x": 1}, "status": {"phase": "Pending"}});
+        let written = json!({"metadata": {"name": "a", "uid": "other"},
+            "spec": {"x": 2}, "status": {"phase": "Running"}});
+        let mut new = written.clone();
+        for_update(&PODS, Part::Status, &old, &mut new);
+        assert_eq!(
+            (&new["spec"], &new["status"]),
+            (&old["spec"], &written["status"])
+        );
+        assert_eq!(new["metadata"], old["metadata"]);
+        let mut new = written.clone();
+        for_update(&PODS, Part::Object, &old, &mut new);
+        assert_eq!(
+            (&new["spec"], &new["status"]),
+            (&written["spec"], &old["status"])
+        );
+        assert_eq!(new["metadata"]["generation"], 2);
+    }
+
+    #[test]
+    fn a_body_without_kind_gets_it_from_the_path_and_a_wrong_one_is_refused() {
+        let mut body = json!({"metadata": {"name": "a"}});
+        decode_body(&CONFIG_MAPS, &mut body, FieldValidation::Strict).expect("fits");
+        assert_eq!(
+            (&body["kind"], &body["apiVersion"]),
+            (&json!("ConfigMap"), &json!("v1"))
+        );
+        let mut body = json!({"kind": "Secret"});
+        assert_eq!(
+            decode_body(&CONFIG_MAPS, &mut body, FieldValidation::Warn)
+                .expect_err("refused")
+                .code,
+            400
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_warned_about_or_ignored() {
+        let body = || json!({"dta": {}});
+        let strict = decode_body(&CONFIG_MAPS, &mut body(), FieldValidation::Strict);
+        assert_eq!(
+            strict.expect_err("refused").message,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
+             unknown field \"dta\""
+        );
+        let warned = decode_body(&CONFIG_MAPS, &mut body(), FieldValidation::Warn);
+        assert_eq!(warned.expect("pruned"), ["unknown field \"dta\""]);
+        let ignored = decode_body(&CONFIG_MAPS, &mut body(), FieldValidation::Ignore);
+        assert!(ignored.expect("pruned").is_empty());
+    }
+}

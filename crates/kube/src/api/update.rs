@@ -1,0 +1,162 @@
+//! Update and patch: read, change, compare-and-swap.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::create::expiry;
+use super::{
+    Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, decode, encode, prepare,
+    refused,
+};
+use crate::object;
+use crate::resource::{NAMESPACES, PODS, Resource};
+use crate::status::Status;
+use crate::{admission, defaults, validation};
+
+impl Api {
+    /// PUT. Without `resourceVersion` in the body the last writer wins.
+    pub(crate) async fn update_with(
+        &self,
+        resource: &Resource,
+        part: Part,
+        namespace: Option<&str>,
+        name: &str,
+        mut object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        let warnings = prepare::decode_body(resource, &mut object, options.validation)?;
+        prepare::set_namespace(resource, namespace, &mut object)?;
+        check_name(name, &object)?;
+        let change = |_: &Value| Ok(object.clone());
+        let object = self
+            .modify(resource, part, namespace, name, options, change)
+            .await?;
+        Ok(Written { object, warnings })
+    }
+
+    /// PATCH.
+    pub(crate) async fn patch_with(
+        &self,
+        resource: &Resource,
+        part: Part,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Patch,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        let mut warnings = Vec::new();
+        let change = |old: &Value| {
+            let mut new = patch.apply(resource, old)?;
+            warnings = prepare::decode_body(resource, &mut new, options.validation)?;
+            check_name(name, &new)?;
+            // A patch that does not name a revision means the one it is applied to.
+            Ok(new)
+        };
+        let object = self
+            .modify(resource, part, namespace, name, options, change)
+            .await?;
+        Ok(Written { object, warnings })
+    }
+
+    /// Read, `change`, check, swap; again if somebody else was faster and the caller did not
+    /// insist on a revision.
+    pub(super) async fn modify(
+        &self,
+        resource: &Resource,
+        part: Part,
+        namespace: Option<&str>,
+        name: &str,
+        options: WriteOptions,
+        mut change: impl FnMut(&Value) -> Result<Value, Status>,
+    ) -> Result<Value, Status> {
+        let namespace = namespace.filter(|_| resource.is_namespaced());
+        let key = resource.key(namespace, name);
+        let mut attempts = 0;
+        loop {
+            let entry = self
+                .store
+                .get(&key)
+                .ok_or_else(|| Status::not_found(resource, name))?;
+            let old = decode(&entry)?;
+            let mut new = change(&old)?;
+            check_preconditions(resource, name, &old, &new)?;
+            prepare::for_update(resource, part, &old, &mut new);
+            defaults::on_update(resource, &mut new);
+            admission::on_update(resource, &old, &mut new)?;
+            let causes = validation::on_update(resource, part, &old, &new);
+            if !causes.is_empty() {
+                return Err(Status::invalid(resource, name, causes));
+            }
+            object::set_resource_version(&mut new, entry.rev);
+            if options.dry_run == DryRun::All || new == old {
+                // Writing the same again would wake every watch for nothing.
+                return Ok(new);
+            }
+            let written = if is_finished(resource, &new) {
+                self.store.delete(&key, entry.rev).await
+            } else {
+                let expires = expiry(resource, Timestamp::now());
+                self.store
+                    .update(&key, entry.rev, encode(&new)?, expires)
+                    .await
+            };
+            attempts += 1;
+            match written {
+                Ok(rev) => {
+                    object::set_resource_version(&mut new, rev);
+                    return Ok(new);
+                }
+                Err(store::WriteError::Conflict { .. }) if attempts < CONFLICT_RETRIES => {}
+                Err(error) => return Err(refused(resource, name, error)),
+            }
+        }
+    }
+}
+
+fn check_name(name: &str, object: &Value) -> Result<(), Status> {
+    match object::name(object) {
+        given if given == name => Ok(()),
+        given => Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
+/// A `resourceVersion` or `uid` that the new object brings must be the stored one's.
+fn check_preconditions(
+    resource: &Resource,
+    name: &str,
+    old: &Value,
+    new: &Value,
+) -> Result<(), Status> {
+    let given = object::resource_version(new);
+    if given != 0 && given != object::resource_version(old) {
+        return Err(Status::modified(resource, name));
+    }
+    let (given, uid) = (object::uid(new), object::uid(old));
+    if !given.is_empty() && given != uid {
+        return Err(Status::conflict(
+            resource,
+            name,
+            &format!(
+                "Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The object is being deleted and this write took away the last reason to keep it.
+fn is_finished(resource: &Resource, object: &Value) -> bool {
+    if !object::is_terminating(object) || object::has_finalizers(object) {
+        return false;
+    }
+    if resource.is(&NAMESPACES) {
+        return object::items(object, &["spec", "finalizers"]).is_empty();
+    }
+    // The provider confirms a pod's end with a deletion of grace 0.
+    let grace = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    !resource.is(&PODS) || grace == 0
+}

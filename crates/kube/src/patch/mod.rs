@@ -1,0 +1,63 @@
+//! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and Kubernetes' strategic merge.
+
+mod merge;
+mod strategic;
+
+use serde_json::Value;
+
+use crate::resource::Resource;
+use crate::schema;
+use crate::status::{Details, Status};
+
+/// Upstream's bound.
+const OPERATIONS_MAX: usize = 10_000;
+
+/// A change that is applied to whatever the object is.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// A merge patch: maps are merged, null removes, everything else replaces.
+    pub fn merge(patch: Value) -> Self {
+        Self::Merge(patch)
+    }
+
+    /// Reads a JSON patch.
+    pub fn json(body: Value) -> Result<Self, Status> {
+        let patch: json_patch::Patch = serde_json::from_value(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        if patch.0.len() > OPERATIONS_MAX {
+            return Err(Status::request_too_large(OPERATIONS_MAX));
+        }
+        Ok(Self::Json(patch))
+    }
+
+    /// The patched object.
+    pub fn apply(&self, resource: &Resource, object: &Value) -> Result<Value, Status> {
+        let mut patched = object.clone();
+        match self {
+            // Upstream tells nothing more about a failed test or a missing path.
+            Patch::Json(patch) => {
+                json_patch::patch(&mut patched, patch).map_err(|_| Status {
+                    code: 422,
+                    reason: "Invalid",
+                    message: "the server rejected our request due to an error in our request"
+                        .into(),
+                    details: Some(Details::default()),
+                })?;
+            }
+            Patch::Merge(patch) => merge::apply(&mut patched, patch),
+            Patch::Strategic(patch) => {
+                let schema = schema::type_named(resource.schema).ok_or_else(|| {
+                    Status::internal(format!("{} has no schema", resource.schema))
+                })?;
+                strategic::apply(schema.get(), &mut patched, patch)?;
+            }
+        }
+        Ok(patched)
+    }
+}

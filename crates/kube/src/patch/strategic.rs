@@ -1,0 +1,245 @@
+//! Strategic merge: a merge patch that knows which lists are merged, and by which key.
+//!
+//! Directives, in maps: `$patch: replace|delete|merge`, `$retainKeys`; for the list `x` of a map:
+//! `$setElementOrder/x`, `$deleteFromPrimitiveList/x`; in items of a merged list: `$patch: delete`
+//! with the key, or an item `$patch: replace` that makes the rest replace the list.
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Field, Kind, Type};
+use crate::status::Status;
+
+const PATCH: &str = "$patch";
+const RETAIN: &str = "$retainKeys";
+const ORDER: &str = "$setElementOrder/";
+const DELETE: &str = "$deleteFromPrimitiveList/";
+
+pub(super) fn apply(
+    schema: &'static Type,
+    target: &mut Value,
+    patch: &Value,
+) -> Result<(), Status> {
+    let (Value::Object(patch), Some(target)) = (patch, target.as_object_mut()) else {
+        return Err(Status::bad_request("a strategic merge patch is an object"));
+    };
+    merge_map(Some(schema), target, patch)
+}
+
+fn merge_map(
+    schema: Option<&'static Type>,
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<(), Status> {
+    match patch.get(PATCH).and_then(Value::as_str) {
+        Some("replace") => {
+            *target = without_directives(patch);
+            return Ok(());
+        }
+        Some("delete") => {
+            target.clear();
+            return Ok(());
+        }
+        Some("merge") | None => {}
+        Some(other) => {
+            return Err(Status::bad_request(format!(
+                "unknown patch type: {other} in map"
+            )));
+        }
+    }
+    if let Some(Value::Array(keep)) = patch.get(RETAIN) {
+        target.retain(|key, _| keep.iter().any(|one| one == key));
+    }
+    for (key, change) in patch {
+        if let Some(list) = key.strip_prefix(DELETE) {
+            delete_primitives(target.get_mut(list), change);
+        } else if !key.starts_with('$') {
+            let field = schema.and_then(|schema| schema.field(key));
+            merge_field(field, target, key, change)?;
+        }
+    }
+    for (key, order) in patch {
+        if let (Some(list), Value::Array(order)) = (key.strip_prefix(ORDER), order) {
+            let field = schema.and_then(|schema| schema.field(list));
+            if let Some(Value::Array(items)) = target.get_mut(list) {
+                reorder(items, order, field.and_then(Field::merge_key));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_field(
+    field: Option<&'static Field>,
+    target: &mut Map<String, Value>,
+    key: &str,
+    change: &Value,
+) -> Result<(), Status> {
+    match change {
+        Value::Null => drop(target.remove(key)),
+        Value::Object(change) => {
+            let schema = match field.map(|field| &field.kind) {
+                Some(Kind::Message(schema)) => Some(schema.get()),
+                Some(Kind::Scalar(_) | Kind::List(_) | Kind::Map(_)) | None => None,
+            };
+            let present = target
+                .entry(key)
+                .or_insert_with(|| Value::Object(Map::new()));
+            if !present.is_object() {
+                *present = Value::Object(Map::new());
+            }
+            if let Some(map) = present.as_object_mut() {
+                merge_map(schema, map, change)?;
+            }
+            if change
+                .get(PATCH)
+                .is_some_and(|directive| directive == "delete")
+            {
+                target.remove(key);
+            }
+        }
+        Value::Array(changes) => {
+            let Some(field) = field.filter(|field| field.has_patch_strategy("merge")) else {
+                target.insert(key.into(), without_item_directives(changes));
+                return Ok(());
+            };
+            let present = target
+                .entry(key)
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if !present.is_array() {
+                *present = Value::Array(Vec::new());
+            }
+            if let Some(items) = present.as_array_mut() {
+                merge_list(field, items, changes)?;
+            }
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            target.insert(key.into(), change.clone());
+        }
+    }
+    Ok(())
+}
+
+fn merge_list(
+    field: &'static Field,
+    items: &mut Vec<Value>,
+    changes: &[Value],
+) -> Result<(), Status> {
+    let Some(merge_key) = field.merge_key() else {
+        // A list of scalars is a set.
+        for change in changes {
+            if !items.contains(change) {
+                items.push(change.clone());
+            }
+        }
+        return Ok(());
+    };
+    let schema = match &field.kind {
+        Kind::List(item) => match &**item {
+            Kind::Message(schema) => Some(schema.get()),
+            Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) => None,
+        },
+        Kind::Scalar(_) | Kind::Message(_) | Kind::Map(_) => None,
+    };
+    let is_replaced = changes.iter().any(|change| change[PATCH] == "replace");
+    if is_replaced {
+        items.clear();
+    }
+    for change in changes.iter().filter_map(Value::as_object) {
+        if change
+            .get(PATCH)
+            .is_some_and(|directive| directive == "replace")
+        {
+            continue;
+        }
+        let Some(key) = change.get(merge_key) else {
+            return Err(missing_key(change, merge_key));
+        };
+        if change
+            .get(PATCH)
+            .is_some_and(|directive| directive == "delete")
+        {
+            items.retain(|item| item.get(merge_key) != Some(key));
+            continue;
+        }
+        let present = items
+            .iter_mut()
+            .find(|item| item.get(merge_key) == Some(key));
+        match present.and_then(Value::as_object_mut) {
+            Some(present) => merge_map(schema, present, change)?,
+            None => {
+                // Nested directives of a new item have nothing to act on, but must not stay.
+                let mut added = Map::new();
+                merge_map(schema, &mut added, change)?;
+                items.push(Value::Object(added));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Upstream answers 500 here, in Go's notation of a map; clients have learned to expect it.
+fn missing_key(change: &Map<String, Value>, merge_key: &str) -> Status {
+    let fields: Vec<_> = change
+        .iter()
+        .map(|(key, value)| match value.as_str() {
+            Some(text) => format!("{key}:{text}"),
+            None => format!("{key}:{value}"),
+        })
+        .collect();
+    Status {
+        code: 500,
+        reason: "",
+        message: format!(
+            "map: map[{}] does not contain declared merge key: {merge_key}",
+            fields.join(" ")
+        ),
+        details: None,
+    }
+}
+
+fn delete_primitives(list: Option<&mut Value>, gone: &Value) {
+    if let (Some(Value::Array(items)), Value::Array(gone)) = (list, gone) {
+        items.retain(|item| !gone.contains(item));
+    }
+}
+
+/// The items that the order names come in that order; the others keep their place relative to the
+/// item before them.
+fn reorder(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
+    let rank = |item: &Value| {
+        order.iter().position(|one| match merge_key {
+            Some(key) => one.get(key).is_some() && one.get(key) == item.get(key),
+            None => one == item,
+        })
+    };
+    let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
+    let mut last = 0;
+    for item in items.drain(..) {
+        last = rank(&item).map_or(last, |rank| rank + 1);
+        ranked.push((last, item));
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    items.extend(ranked.into_iter().map(|(_, item)| item));
+}
+
+fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
+    let plain = map.iter().filter(|(key, _)| !key.starts_with('$'));
+    plain
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn without_item_directives(items: &[Value]) -> Value {
+    let is_directive = |item: &&Value| {
+        item.as_object()
+            .is_some_and(|map| map.len() == 1 && map.contains_key(PATCH))
+    };
+    items
+        .iter()
+        .filter(|item| !is_directive(item))
+        .map(|item| match item {
+            Value::Object(map) => Value::Object(without_directives(map)),
+            other => other.clone(),
+        })
+        .collect()
+}

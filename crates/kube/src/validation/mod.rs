@@ -1,0 +1,229 @@
+//! Validation: the rules of each kind, told in upstream's words because people search for them.
+
+mod names;
+mod pod;
+
+use serde_json::{Value, json};
+
+use crate::api::Part;
+use crate::object;
+use crate::resource::{NameRule, PODS, Resource};
+use crate::status::Cause;
+
+/// Bytes that all values of a ConfigMap or Secret may have together.
+const DATA_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that all annotations may have together.
+const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
+
+pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let name = object::name(object);
+    if name.is_empty() {
+        causes.push(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
+    } else if let Some(why) = name_fault(resource.names, name) {
+        causes.push(Cause::invalid("metadata.name", &json!(name), why));
+    }
+    causes.extend(metadata(object));
+    causes.extend(kind_rules(resource, object));
+    causes
+}
+
+pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Value) -> Vec<Cause> {
+    if part != Part::Object {
+        return metadata(new);
+    }
+    let mut causes = metadata(new);
+    causes.extend(kind_rules(resource, new));
+    causes.extend(immutability(resource, old, new));
+    causes
+}
+
+fn name_fault(rule: NameRule, name: &str) -> Option<&'static str> {
+    match rule {
+        NameRule::Label => names::label_fault(name),
+        NameRule::Subdomain => names::subdomain_fault(name),
+    }
+}
+
+fn metadata(object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let map = |field| object["metadata"][field].as_object().into_iter().flatten();
+    for (key, value) in map("labels") {
+        if let Some(why) = names::qualified_fault(key) {
+            causes.push(Cause::invalid("metadata.labels", &json!(key), &why));
+        }
+        let value = value.as_str().unwrap_or_default();
+        if let Some(why) = names::label_value_fault(value) {
+            causes.push(Cause::invalid("metadata.labels", &json!(value), &why));
+        }
+    }
+    let mut annotation_bytes = 0;
+    for (key, value) in map("annotations") {
+        if let Some(why) = names::qualified_fault(&key.to_lowercase()) {
+            causes.push(Cause::invalid("metadata.annotations", &json!(key), &why));
+        }
+        annotation_bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if annotation_bytes > ANNOTATION_BYTES_MAX {
+        causes.push(Cause::too_long(
+            "metadata.annotations",
+            ANNOTATION_BYTES_MAX,
+        ));
+    }
+    for finalizer in object::items(object, &["metadata", "finalizers"]) {
+        let text = finalizer.as_str().unwrap_or_default();
+        if let Some(why) = names::qualified_fault(text) {
+            causes.push(Cause::invalid("metadata.finalizers", finalizer, &why));
+        }
+    }
+    causes
+}
+
+fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
+    match (resource.group, resource.plural) {
+        ("", "pods") => pod::spec(object),
+        ("", "configmaps") => data(object, &["data", "binaryData"], &[]),
+        ("", "secrets") => {
+            let required = match object::text(object, &["type"]) {
+                "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"][..],
+                "kubernetes.io/dockercfg" => &[".dockercfg"],
+                "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+                "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+                _ => &[],
+            };
+            data(object, &["data"], required)
+        }
+        ("node.k8s.io", "runtimeclasses") => handler(object),
+        ("coordination.k8s.io", "leases") => lease(object),
+        ("", "events") => event(object),
+        _ => Vec::new(),
+    }
+}
+
+fn data(object: &Value, fields: &[&str], required: &[&str]) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut bytes = 0;
+    for field in fields {
+        for (key, value) in object[*field].as_object().into_iter().flatten() {
+            if let Some(why) = names::config_key_fault(key) {
+                causes.push(Cause::invalid(format!("{field}[{key}]"), &json!(key), &why));
+            }
+            bytes += value.as_str().map_or(0, str::len);
+        }
+    }
+    for key in required {
+        if object["data"].get(*key).is_none() {
+            causes.push(Cause::required(format!("data[{key}]"), ""));
+        }
+    }
+    if bytes > DATA_BYTES_MAX {
+        causes.push(Cause::too_long("", DATA_BYTES_MAX));
+    }
+    causes
+}
+
+fn handler(object: &Value) -> Vec<Cause> {
+    let handler = object::text(object, &["handler"]);
+    match names::label_fault(handler) {
+        Some(why) => vec![Cause::invalid("handler", &json!(handler), why)],
+        None => Vec::new(),
+    }
+}
+
+fn lease(object: &Value) -> Vec<Cause> {
+    match object::at(object, &["spec", "leaseDurationSeconds"]) {
+        Some(seconds) if seconds.as_i64().unwrap_or(0) <= 0 => {
+            vec![Cause::invalid(
+                "spec.leaseDurationSeconds",
+                seconds,
+                "must be greater than 0",
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn event(object: &Value) -> Vec<Cause> {
+    let about = object::text(object, &["involvedObject", "namespace"]);
+    let own = object::namespace(object).unwrap_or_default();
+    // Events about cluster objects live in `default`.
+    if about != own && !(about.is_empty() && own == "default") {
+        let why = "does not match event.namespace";
+        return vec![Cause::invalid(
+            "involvedObject.namespace",
+            &json!(about),
+            why,
+        )];
+    }
+    Vec::new()
+}
+
+fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
+    if resource.is(&PODS) {
+        return pod::immutability(old, new);
+    }
+    let mut causes = Vec::new();
+    match (resource.group, resource.plural) {
+        ("", "secrets" | "configmaps") if old["immutable"] == true => {
+            for field in ["data", "binaryData"] {
+                if old.get(field) != new.get(field) {
+                    let why = "field is immutable when `immutable` is set";
+                    causes.push(Cause::forbidden(field, why));
+                }
+            }
+            if new["immutable"] != true {
+                let why = "field is immutable when `immutable` is set";
+                causes.push(Cause::forbidden("immutable", why));
+            }
+        }
+        ("", "secrets") => causes.extend(unchanged(old, new, "type")),
+        ("node.k8s.io", "runtimeclasses") => causes.extend(unchanged(old, new, "handler")),
+        _ => {}
+    }
+    causes
+}
+
+fn unchanged(old: &Value, new: &Value, field: &str) -> Option<Cause> {
+    (old.get(field) != new.get(field))
+        .then(|| Cause::invalid(field, &new[field], "field is immutable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{CONFIG_MAPS, SECRETS};
+
+    #[test]
+    fn a_bad_name_is_told_in_upstreams_words() {
+        let object = json!({"metadata": {"name": "Bad_Name"}});
+        let causes = on_create(&CONFIG_MAPS, &object);
+        let message = &causes[0].message;
+        assert!(message.starts_with("Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain"));
+        assert!(message.ends_with("*')"), "{message}");
+        assert_eq!(causes[0].reason, "FieldValueInvalid");
+        let causes = on_create(&CONFIG_MAPS, &json!({"metadata": {}}));
+        assert_eq!(
+            causes[0].message,
+            "Required value: name or generateName is required"
+        );
+    }
+
+    #[test]
+    fn an_immutable_config_map_stays_as_it_is() {
+        let old = json!({"metadata": {"name": "a"}, "immutable": true, "data": {"a": "1"}});
+        let new = json!({"metadata": {"name": "a"}, "immutable": true, "data": {"a": "2"}});
+        let causes = on_update(&CONFIG_MAPS, Part::Object, &old, &new);
+        assert_eq!(causes[0].field, "data");
+    }
+
+    #[test]
+    fn typed_secrets_have_their_keys() {
+        let secret = json!({"metadata": {"name": "a"}, "type": "kubernetes.io/tls", "data": {}});
+        let causes = on_create(&SECRETS, &secret);
+        let fields: Vec<_> = causes.iter().map(|cause| cause.field.as_str()).collect();
+        assert_eq!(fields, ["data[tls.crt]", "data[tls.key]"]);
+    }
+}
