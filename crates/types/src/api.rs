@@ -214,12 +214,28 @@ pub struct ImportImage {
     pub name: String,
 }
 
+/// How far a pull has come. Layers are counted from 0, the lowest; several go on at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "lowercase")]
+pub enum PullProgress {
+    Downloading {
+        layer: usize,
+        layers: usize,
+        done_bytes: u64,
+        total_bytes: u64,
+    },
+    /// Downloaded and checked.
+    Unpacking { layer: usize, layers: usize },
+    /// All layers are there; the root filesystem is being written.
+    Writing { layers: usize },
+}
+
 /// One line of the answer to a pull.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum PullEvent {
-    /// How far it is. `total_bytes` is 0 until it is known.
-    Progress { done_bytes: u64, total_bytes: u64 },
+    /// How far it is.
+    Progress(PullProgress),
     /// Last: the image is there.
     Image { image: Image },
     /// Last: it could not be pulled.

@@ -418,7 +418,7 @@ pub struct Machine {
 }
 
 /// The image that a machine runs, as far as it is known.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageIdentity {
     pub registry: String,
