@@ -8,8 +8,8 @@
 pub mod api;
 pub mod catalog;
 pub mod config;
-pub mod dns;
 pub mod directory;
+pub mod dns;
 pub mod drain;
 pub mod placement;
 pub mod worker;

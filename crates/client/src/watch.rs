@@ -18,7 +18,7 @@ use crate::{Client, Error};
 /// The server sends a bookmark at least every 30 s. After three of them have failed to come, there
 /// is nobody on the other side.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
-/// One machine with its configuration; a configuration is bounded by the API at 1 MiB.
+/// One machine with its configuration; the API takes no body above 4 MiB.
 const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// What happens to the machines of an app. Ends with `None` when the server has closed it, for

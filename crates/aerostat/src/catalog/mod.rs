@@ -126,19 +126,23 @@ impl Catalog {
 
     /// Machines of `filter` that are not destroyed.
     pub fn list(&self, filter: &Filter) -> Snapshot {
+        let mut snapshot = self.list_with_destroyed(filter);
+        snapshot
+            .entries
+            .retain(|entry| entry.machine.state != MachineState::Destroyed);
+        snapshot
+    }
+
+    /// The same with the destroyed machines that are still known.
+    pub fn list_with_destroyed(&self, filter: &Filter) -> Snapshot {
         let rows = self.rows();
-        let alive = |entry: &Arc<Entry>| entry.machine.state != MachineState::Destroyed;
         let entries = match filter {
-            Filter::All => rows
-                .machines
-                .values()
-                .filter(|e| alive(e))
-                .cloned()
-                .collect(),
+            Filter::All => rows.machines.values().cloned().collect(),
             Filter::App(app) => {
                 let ids = rows.by_app.get(app).into_iter().flatten();
-                let entries = ids.filter_map(|id| rows.machines.get(id));
-                entries.filter(|e| alive(e)).cloned().collect()
+                ids.filter_map(|id| rows.machines.get(id))
+                    .cloned()
+                    .collect()
             }
         };
         Snapshot {

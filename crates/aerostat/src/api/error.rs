@@ -1,0 +1,417 @@
+//! Everything that the API answers with when it does not do what it was asked, and the only place
+//! where status codes are made.
+//!
+//! The text is for people and is that of Fly where its clients match on it; `status` is for
+//! programs and stable; `details` says where there was no room, whether to try again and what to
+//! try next.
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use image::{ImageError, ImportError, PullError, StoreError};
+use types::api::{ErrorBody, ErrorDetails};
+use types::machine::MachineState;
+use vmm::VmmError;
+
+use crate::directory::{CreateAppError, DirectoryError};
+use crate::worker::{Invalid, NoBid, Refused};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("no token, or not the one of this host")]
+    Unauthorized,
+    #[error("`{host}` is not a name of this API")]
+    ForeignHost { host: String },
+    #[error("web pages may not call this API")]
+    ForeignOrigin,
+    #[error("{reason}")]
+    BadRequest { reason: String },
+    #[error("the body is larger than {bytes_max} bytes")]
+    BodyTooLarge { bytes_max: usize },
+    #[error("there is nothing at {path}")]
+    NoSuchPath { path: String },
+    #[error("{method} is not possible at {path}")]
+    NoSuchMethod { method: String, path: String },
+    #[error("{feature} are not built yet")]
+    NotBuilt { feature: &'static str },
+    #[error("this is a WebSocket; the request must ask for an upgrade")]
+    NotWebSocket,
+    #[error("the request took longer than {} s", .limit.as_secs())]
+    TooSlow { limit: Duration },
+    #[error("Could not find App \"{name}\"")]
+    AppNotFound { name: String },
+    #[error("app `{name}` has {machines} machines")]
+    AppNotEmpty { name: String, machines: usize },
+    #[error("{}", app_text(.0))]
+    CreateApp(#[source] CreateAppError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error("machine not found")]
+    MachineNotFound,
+    #[error("invalid machine configuration: {0}")]
+    Invalid(#[from] Invalid),
+    /// No worker would have a new machine.
+    #[error(transparent)]
+    NoPlace(NoBid),
+    /// The machine's own worker refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("lease not found")]
+    LeaseNotFound,
+    #[error("deadline_exceeded: the machine is {state} and did not become {wanted} in time")]
+    WaitTimeout { wanted: String, state: MachineState },
+    #[error("machine failed to reach desired state, {wanted}, currently {state}")]
+    WaitElsewhere { wanted: String, state: String },
+    #[error("changes after revision {from} are no longer known")]
+    Gone { from: u64 },
+    #[error("the command did not end within {} s", .limit.as_secs())]
+    ExecTimeout { limit: Duration },
+    #[error("the command was not run: {reason}")]
+    ExecFailed { reason: String },
+    #[error("the command wrote more than {bytes_max} bytes")]
+    ExecOutput { bytes_max: usize },
+    #[error("there is no image `{reference}` on this host")]
+    ImageNotFound { reference: String },
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    ImageStore(#[from] StoreError),
+    #[error("the API is shutting down")]
+    ShuttingDown,
+}
+
+/// Fly's clients look for this text.
+fn app_text(error: &CreateAppError) -> String {
+    match error {
+        CreateAppError::NameTaken { .. } => "Name has already been taken".into(),
+        CreateAppError::OrgNotFound { .. }
+        | CreateAppError::NetworkName { .. }
+        | CreateAppError::NetworksExhausted
+        | CreateAppError::Directory(_) => error.to_string(),
+    }
+}
+
+/// Status code, stable word, and the rest.
+struct Verdict {
+    code: StatusCode,
+    status: &'static str,
+    details: ErrorDetails,
+}
+
+fn verdict(code: StatusCode, status: &'static str) -> Verdict {
+    Verdict {
+        code,
+        status,
+        details: ErrorDetails::default(),
+    }
+}
+
+impl Verdict {
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.details.hint = hint.into();
+        self
+    }
+
+    fn retryable(mut self) -> Self {
+        self.details.retryable = true;
+        self
+    }
+}
+
+impl ApiError {
+    pub(super) fn bad(reason: String) -> Self {
+        Self::BadRequest { reason }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unauthorized => verdict(StatusCode::UNAUTHORIZED, "unauthorized")
+                .hint("`aerostat env` prints the token of this host"),
+            Self::ForeignHost { .. } => verdict(StatusCode::FORBIDDEN, "foreign_host")
+                .hint("call it at 127.0.0.1 or over its Unix socket"),
+            Self::ForeignOrigin => verdict(StatusCode::FORBIDDEN, "foreign_origin"),
+            Self::BadRequest { .. } | Self::Invalid(_) => {
+                verdict(StatusCode::BAD_REQUEST, "invalid_argument")
+            }
+            Self::BodyTooLarge { .. } => verdict(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::NoSuchPath { .. } => verdict(StatusCode::NOT_FOUND, "no_such_path"),
+            Self::NoSuchMethod { .. } => verdict(StatusCode::METHOD_NOT_ALLOWED, "no_such_method"),
+            Self::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
+            Self::NotWebSocket => verdict(StatusCode::UPGRADE_REQUIRED, "not_websocket"),
+            Self::TooSlow { .. } => verdict(StatusCode::GATEWAY_TIMEOUT, "timeout").retryable(),
+            Self::AppNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+                .hint("`aerostat app list` shows the apps that there are"),
+            Self::AppNotEmpty { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
+                .hint("destroy its machines first, or use force"),
+            Self::CreateApp(error) => create_app(error),
+            Self::Directory(DirectoryError::Write { .. }) => internal(),
+            Self::MachineNotFound => verdict(StatusCode::NOT_FOUND, "not_found")
+                .hint("`aerostat machine list` shows the machines that there are"),
+            Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),
+            Self::Refused(refused) => worker(refused),
+            Self::LeaseNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
+            Self::WaitTimeout { .. } => {
+                verdict(StatusCode::REQUEST_TIMEOUT, "deadline_exceeded").retryable()
+            }
+            Self::WaitElsewhere { .. } => {
+                verdict(StatusCode::PRECONDITION_FAILED, "failed_precondition")
+            }
+            Self::Gone { .. } => verdict(StatusCode::GONE, "gone").hint("list again"),
+            Self::ExecTimeout { .. } => verdict(StatusCode::REQUEST_TIMEOUT, "exec_timeout")
+                .hint("give it more time, or use a streaming exec"),
+            Self::ExecFailed { .. } => verdict(StatusCode::BAD_REQUEST, "exec_failed"),
+            Self::ExecOutput { .. } => {
+                verdict(StatusCode::UNPROCESSABLE_ENTITY, "too_large").hint("use a streaming exec")
+            }
+            Self::ImageNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+                .hint("`aerostat image list` shows the images that there are"),
+            Self::Pull(error) => pull(error),
+            Self::Import(error) => import(error),
+            Self::ImageStore(StoreError::Io { .. } | StoreError::Record { .. }) => internal(),
+            Self::ShuttingDown => shutting_down(),
+        }
+    }
+
+    /// What the caller is told. Logs what a person must look after; `IntoResponse` uses it too.
+    pub(super) fn body(&self) -> (StatusCode, ErrorBody) {
+        let Verdict {
+            code,
+            status,
+            details,
+        } = self.verdict();
+        let error = with_causes(self);
+        if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED {
+            tracing::error!(status, error, "request failed");
+        }
+        (
+            code,
+            ErrorBody {
+                error,
+                status: status.into(),
+                details,
+            },
+        )
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (code, body) = self.body();
+        (code, Json(body)).into_response()
+    }
+}
+
+/// The message and its causes. Whoever may call this API runs this host, and a cause such as a
+/// full disk is what has to be looked after.
+fn with_causes(error: &ApiError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        // `transparent` errors and those whose text was replaced would be told twice.
+        if !text.contains(&told) && !matches!(text.as_str(), "Name has already been taken") {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn internal() -> Verdict {
+    verdict(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+}
+
+fn shutting_down() -> Verdict {
+    verdict(StatusCode::SERVICE_UNAVAILABLE, "shutting_down").retryable()
+}
+
+fn create_app(error: &CreateAppError) -> Verdict {
+    match error {
+        CreateAppError::NameTaken { .. } => verdict(StatusCode::UNPROCESSABLE_ENTITY, "name_taken"),
+        CreateAppError::OrgNotFound { .. } => {
+            verdict(StatusCode::NOT_FOUND, "not_found").hint("leave it out to use `personal`")
+        }
+        CreateAppError::NetworkName { .. } => verdict(StatusCode::BAD_REQUEST, "invalid_argument")
+            .hint("use up to 63 letters, digits, dashes, dots and underscores"),
+        CreateAppError::NetworksExhausted => internal(),
+        CreateAppError::Directory(DirectoryError::Write { .. }) => internal(),
+    }
+}
+
+fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
+    let code = match refusal {
+        NoBid::InsufficientMemory { .. }
+        | NoBid::InsufficientCpus { .. }
+        | NoBid::InsufficientDisk { .. }
+        | NoBid::ClassNotOffered { .. }
+        | NoBid::RegionUnknown { .. } => code,
+        NoBid::Late => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let details = ErrorDetails {
+        scope: refusal.scope().as_str().into(),
+        retryable: refusal.retryable(),
+        hint: refusal.hint(),
+    };
+    Verdict {
+        code,
+        status: refusal.code(),
+        details,
+    }
+}
+
+fn worker(refused: &Refused) -> Verdict {
+    match refused {
+        Refused::Invalid(_) => verdict(StatusCode::BAD_REQUEST, "invalid_argument"),
+        // Fly answers 409 when the host of an existing machine has no room.
+        Refused::NoBid(refusal) => no_bid(refusal, StatusCode::CONFLICT),
+        Refused::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found"),
+        Refused::NameTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists"),
+        Refused::IdTaken { .. } => verdict(StatusCode::CONFLICT, "id_taken").retryable(),
+        Refused::WrongState { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
+        Refused::VersionMismatch { .. } => {
+            verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
+                .hint("read the machine again and send its version as current_version")
+        }
+        Refused::ReservationExpired => {
+            verdict(StatusCode::SERVICE_UNAVAILABLE, "reservation_expired").retryable()
+        }
+        Refused::Exhausted { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
+                .hint("destroy machines that are no longer needed")
+        }
+        Refused::NoContainer { .. } => verdict(StatusCode::BAD_REQUEST, "no_container"),
+        Refused::Busy => verdict(StatusCode::SERVICE_UNAVAILABLE, "busy").retryable(),
+        Refused::ShuttingDown => shutting_down(),
+        Refused::Vmm { source, .. } => body(source),
+        Refused::Ledger { .. } => internal(),
+    }
+}
+
+fn body(error: &VmmError) -> Verdict {
+    match error {
+        VmmError::Gone { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
+        VmmError::NoContainer { .. } | VmmError::WhichContainer { .. } => {
+            verdict(StatusCode::BAD_REQUEST, "no_container")
+        }
+        VmmError::NotOffered { .. } => verdict(StatusCode::CONFLICT, "isolation_not_offered"),
+        VmmError::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
+        VmmError::Refused { .. } => verdict(StatusCode::BAD_REQUEST, "refused"),
+        VmmError::GuestMissing { .. }
+        | VmmError::Spec { .. }
+        | VmmError::File { .. }
+        | VmmError::Spawn { .. }
+        | VmmError::ShimFailed { .. }
+        | VmmError::Channel { .. }
+        | VmmError::Left { .. } => internal(),
+    }
+}
+
+fn pull(error: &PullError) -> Verdict {
+    match error {
+        PullError::NotImported { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found")
+            .hint("`aerostat image import` takes an OCI layout"),
+        PullError::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found"),
+        PullError::Unauthorized { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_unauthorized")
+        }
+        PullError::Unreachable { .. } => {
+            verdict(StatusCode::BAD_GATEWAY, "registry_unreachable").retryable()
+        }
+        PullError::Registry { .. } => {
+            verdict(StatusCode::BAD_GATEWAY, "registry_failed").retryable()
+        }
+        PullError::Image(error) => image(error),
+    }
+}
+
+fn import(error: &ImportError) -> Verdict {
+    match error {
+        ImportError::NoLayout { .. } | ImportError::NoSuchImage { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "image_not_found")
+        }
+        ImportError::Image(error) => image(error),
+    }
+}
+
+fn image(error: &ImageError) -> Verdict {
+    match error {
+        ImageError::Refused(_)
+        | ImageError::DigestMismatch { .. }
+        | ImageError::SizeMismatch { .. }
+        | ImageError::TooLarge { .. }
+        | ImageError::Malformed { .. }
+        | ImageError::Unsupported { .. }
+        | ImageError::Platform { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "image_unusable")
+        }
+        ImageError::Io { .. } => internal(),
+        ImageError::Store(StoreError::Io { .. } | StoreError::Record { .. }) => internal(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: ApiError) -> (u16, String) {
+        let (code, body) = error.body();
+        (code.as_u16(), serde_json::to_string(&body).unwrap())
+    }
+
+    #[test]
+    fn a_full_host_is_told_with_scope_and_what_to_try() {
+        let refusal = NoBid::InsufficientMemory {
+            asked_mb: 512,
+            free_mb: 64,
+        };
+        let (code, body) = told(ApiError::NoPlace(refusal.clone()));
+        assert_eq!(code, 422);
+        assert_eq!(
+            body,
+            r#"{"error":"could not reserve resource for machine: insufficient memory available to fulfill request (512 MB asked, 64 MB free)","status":"insufficient_capacity","details":{"scope":"host","retryable":true,"hint":"ask for at most 64 MB of memory, or stop a machine"}}"#
+        );
+        assert_eq!(told(ApiError::Refused(refusal.into())).0, 409);
+    }
+
+    #[test]
+    fn texts_that_fly_s_clients_match_on_are_there() {
+        let name = "web".parse().unwrap();
+        let taken = ApiError::CreateApp(CreateAppError::NameTaken { name });
+        let (code, body) = told(taken);
+        assert_eq!(code, 422);
+        assert!(body.contains(r#""error":"Name has already been taken","status":"name_taken""#));
+        let wanted = "started".to_owned();
+        let state = "stopped".to_owned();
+        let (_, body) = told(ApiError::WaitElsewhere { wanted, state });
+        assert!(body.contains("machine failed to reach desired state, started, currently stopped"));
+        assert!(
+            told(ApiError::MachineNotFound)
+                .1
+                .contains("machine not found")
+        );
+        assert!(told(ApiError::LeaseNotFound).1.contains("lease not found"));
+        let (_, body) = told(ApiError::AppNotFound { name: "x".into() });
+        assert!(body.contains("Could not find App"));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let id: types::MachineId = "0123456789abcd".parse().unwrap();
+        let source = VmmError::Channel {
+            machine: id.clone(),
+            source: std::io::ErrorKind::ConnectionReset.into(),
+        };
+        let (code, body) = told(ApiError::Refused(Refused::Vmm { id, source }));
+        assert_eq!(code, 500);
+        assert!(body.contains(
+            "cannot reach into machine 0123456789abcd: cannot talk to the shim of machine \
+             0123456789abcd: connection reset"
+        ));
+    }
+}

@@ -1,0 +1,204 @@
+//! The sockets, opened before anything else so that a port that is taken is known at once.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use super::Config;
+
+/// Owner and group may connect. Everybody else would be root on this host.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Open sockets that nobody serves yet.
+#[derive(Debug)]
+pub struct Listeners {
+    pub(super) unix: UnixListener,
+    pub(super) tcp: Option<TcpListener>,
+    pub(super) path: SocketFile,
+}
+
+/// Removed when dropped: else the next one would find a file and have to ask who serves it.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Why the API cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("another process serves the Machines API on {}; `aerostat down` ends it", path.display())]
+    Served { path: PathBuf },
+    #[error("cannot listen on {}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("{address} is not a loopback address, and the Machines API speaks plain HTTP")]
+    NotLoopback { address: SocketAddr },
+    #[error("port {} of the Machines API is taken{}; set `api_listen` to another", .address.port(), held_by(.holder.as_deref()))]
+    PortTaken {
+        address: SocketAddr,
+        holder: Option<String>,
+    },
+    #[error("cannot listen on {address}")]
+    Tcp {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+fn held_by(holder: Option<&str>) -> String {
+    holder
+        .map(|holder| format!(" by {holder}"))
+        .unwrap_or_default()
+}
+
+/// Opens the sockets that `config` names. A socket file that nobody serves is replaced.
+///
+/// # Errors
+/// If one of them cannot be opened; then none is.
+pub async fn bind(config: &Config) -> Result<Listeners, ListenError> {
+    let tcp = match config.tcp {
+        Some(address) => Some(bind_tcp(address).await?),
+        None => None,
+    };
+    let unix = bind_unix(&config.socket).await?;
+    Ok(Listeners {
+        unix,
+        tcp,
+        path: SocketFile(config.socket.clone()),
+    })
+}
+
+impl Listeners {
+    /// The address over TCP, with the port that was chosen.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref()?.local_addr().ok()
+    }
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    if !address.ip().is_loopback() {
+        return Err(ListenError::NotLoopback { address });
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::PortTaken {
+                address,
+                holder: holder(address.port()),
+            },
+            _ => ListenError::Tcp { address, source },
+        })
+}
+
+async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let problem = |source| ListenError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(ListenError::Served {
+                path: path.to_owned(),
+            });
+        }
+        fs::remove_file(path).map_err(problem)?;
+    }
+    let listener = UnixListener::bind(path).map_err(problem)?;
+    // Until now the mask of this process has decided, and connecting takes the right to write,
+    // which no usual mask gives to others.
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(problem)?;
+    Ok(listener)
+}
+
+/// Name and id of the process that listens on a TCP port, if this one may know.
+fn holder(port: u16) -> Option<String> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| inode_of(&fs::read_to_string(table).ok()?, port))?;
+    let link = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?;
+    processes.flatten().find_map(|process| {
+        let mut files = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        files.find(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*link))?;
+        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        Some(format!(
+            "{} (process {})",
+            name.trim(),
+            process.file_name().display()
+        ))
+    })
+}
+
+/// The inode of the listening socket of `port` in a table of the format of `/proc/net/tcp`
+/// (proc(5)): `sl local_address rem_address st … inode`, state 0A being LISTEN.
+fn inode_of(table: &str, port: u16) -> Option<String> {
+    let port = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let listens = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "0A";
+        listens.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(directory: &Path, tcp: Option<SocketAddr>) -> Config {
+        let socket = directory.join("api.sock");
+        Config {
+            socket,
+            tcp,
+            token: "secret".into(),
+            region: "local".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_its_holder() {
+        let files = tempfile::tempdir().unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = other.local_addr().unwrap();
+        let error = bind(&config(files.path(), Some(address)))
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("port {}", address.port())), "{text}");
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+        assert!(!files.path().join("api.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_served_one_is_not() {
+        let files = tempfile::tempdir().unwrap();
+        let config = config(files.path(), None);
+        drop(std::os::unix::net::UnixListener::bind(&config.socket).unwrap());
+        let first = bind(&config).await.unwrap();
+        let mode = fs::metadata(&config.socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, SOCKET_MODE);
+        assert!(matches!(
+            bind(&config).await,
+            Err(ListenError::Served { .. })
+        ));
+        drop(first);
+        assert!(!config.socket.exists());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_others_can_reach_is_refused() {
+        let files = tempfile::tempdir().unwrap();
+        let everywhere = "0.0.0.0:0".parse().unwrap();
+        let refused = bind(&config(files.path(), Some(everywhere))).await;
+        assert!(matches!(refused, Err(ListenError::NotLoopback { .. })));
+    }
+}

@@ -1,0 +1,86 @@
+//! The Machines API: what everybody may ask of this host, over HTTP.
+//!
+//! ```text
+//!  Unix socket (root and its group) ──────────────┐
+//!  TCP on loopback ── guard: token, Host, Origin ─┴─ router ── apps, machines ── directory
+//!                                                       │                     ├─ placement
+//!                                                       │                     └─ worker::Handle
+//!                                                       ├─ watch, wait ─────── catalog
+//!                                                       ├─ stream (WebSocket) ─ worker::Handle
+//!                                                       └─ images ──────────── image
+//! ```
+//!
+//! Paths, bodies and status codes are those that Fly.io publishes; beyond them stand `watch`, the
+//! streams and `images` (see `types::api`). What Fly has and this program has not is answered with
+//! 501 and the name of the feature. Only `error` makes status codes.
+//!
+//! Nothing is decided here about machines: requests are read, checked and handed to the role that
+//! decides.
+
+mod apps;
+mod error;
+mod exec;
+mod extract;
+mod guard;
+mod images;
+mod listen;
+mod machines;
+mod names;
+mod not_built;
+mod router;
+mod serve;
+mod stream;
+mod wait;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::{directory, worker};
+
+pub use listen::{ListenError, Listeners, bind};
+pub use serve::run;
+
+/// Where the API listens, and what it says about this place.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whoever may open this socket needs no token. Only its owner and group may.
+    pub socket: PathBuf,
+    /// A loopback address; plain HTTP with a token. Port 0 takes any free port.
+    pub tcp: Option<SocketAddr>,
+    /// What callers over TCP must show.
+    pub token: String,
+    pub region: String,
+}
+
+/// The roles that the API hands its requests to.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    pub directory: directory::Handle,
+    pub worker: worker::Handle,
+    pub catalog: Catalog,
+    pub images: image::ImageStore,
+    /// Registries (`host:port`) that are spoken to without TLS.
+    pub plain_http_registries: Vec<String>,
+}
+
+/// What every handler has at hand.
+#[derive(Debug)]
+struct State {
+    region: String,
+    deps: Deps,
+    /// Held for reading while a machine is created and for writing while an app is deleted, so
+    /// that no machine is born into an app that is going.
+    app_deletion: tokio::sync::RwLock<()>,
+    /// Cancelled when the process ends: watches and streams go on for ever otherwise.
+    drain: CancellationToken,
+}
+
+type Api = Arc<State>;
+
+#[cfg(test)]
+mod tests;

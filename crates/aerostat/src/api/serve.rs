@@ -1,0 +1,116 @@
+//! Accepting connections, and letting go of them when the process ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::{Listener, ListenerExt};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::guard::Guard;
+use super::{Config, Deps, Listeners, State, router};
+use crate::drain::Drain;
+
+/// Connections at a time, both sockets together. A connection that lasts (watch, exec, logs) is
+/// one for each pod that somebody looks at; beyond this, callers wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// Between accepting and the end of the request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves the API until the drain says that it is enough. Returns at once; the tasks belong to
+/// the drain.
+pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
+    let state = Arc::new(State {
+        region: config.region.clone(),
+        deps,
+        app_deletion: tokio::sync::RwLock::default(),
+        drain: drain.token(),
+    });
+    let router = router::router(state);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let token = drain.token();
+    let guarded = Guard::new(&config.token).protect(router.clone());
+    let door = Door {
+        connections,
+        token,
+        drain: drain.clone(),
+    };
+    drain.spawn("api", async move {
+        let Listeners {
+            unix,
+            tcp,
+            path: _path,
+        } = listeners;
+        let over_tcp = async {
+            if let Some(tcp) = tcp {
+                // Keys typed into an exec must not wait for the answer to the ones before.
+                let tcp = tcp.tap_io(|stream| {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "cannot set TCP_NODELAY");
+                    }
+                });
+                door.let_in(tcp, guarded).await;
+            }
+        };
+        tokio::join!(door.let_in(unix, router), over_tcp);
+    });
+}
+
+/// Lets connections in.
+struct Door {
+    connections: Arc<Semaphore>,
+    token: CancellationToken,
+    drain: Drain,
+}
+
+impl Door {
+    async fn let_in<L: Listener>(&self, mut listener: L, router: Router) {
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&self.connections).acquire_owned().await;
+                // Comes back only with a connection: what fails is logged and repeated.
+                let (stream, _) = listener.accept().await;
+                (place, stream)
+            };
+            let (place, stream) = tokio::select! {
+                accepted = accepted => accepted,
+                () = self.token.cancelled() => return,
+            };
+            let connection = connection(stream, router.clone(), self.token.clone());
+            self.drain.spawn("api connection", async move {
+                connection.await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Serves one connection to its end; a draining server finishes the request at hand.
+async fn connection<S>(stream: S, router: Router, token: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = token.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Callers go away as they like; there is nothing to do about it.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
