@@ -23,6 +23,10 @@ use crate::names::{EGRESS_LINK, GATEWAY_V4, LinkName, MACHINES_V4};
 /// Bits of a 6PN address that are a machine's own prefix.
 pub(crate) const MACHINE_PREFIX_LEN: u8 = 112;
 
+/// TCP connections to the resolver that a machine may have at a time. Each costs the resolver a
+/// descriptor; a client needs one or two.
+const NAME_STREAMS_MAX: usize = 16;
+
 /// The chains that all machines share. Loading it again leaves machines' own chains as they are.
 ///
 /// The hook's priority is before defragmentation (-400), or IPv6 fragments would arrive here put
@@ -34,6 +38,7 @@ pub(crate) fn base() -> String {
         r#"
 add table inet aerostat
 add map inet aerostat machines {{ type ifname : verdict; }}
+add set inet aerostat name_streams {{ type ifname; size 65535; flags dynamic; }}
 add chain inet aerostat from_machine
 add chain inet aerostat guard {{ type filter hook prerouting priority -450; policy accept; }}
 add chain inet aerostat input {{ type filter hook input priority filter; policy drop; }}
@@ -59,6 +64,7 @@ add rule inet aerostat input iifname "lo" accept
 add rule inet aerostat input ct state established,related accept
 add rule inet aerostat input icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} udp dport 53 accept
+add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 add @name_streams {{ iifname ct count over {NAME_STREAMS_MAX} }} counter drop
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 accept
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} icmpv6 type echo-request accept
 add rule inet aerostat input counter drop

@@ -2,6 +2,10 @@
 //! nothing is left.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use types::HostId;
 
 use net::{AttachKind, Egress, HostNet, HostNetConfig, LinkName};
 
@@ -172,5 +176,73 @@ fn forwarding_that_was_on_stays_on() {
         let (host, _) = world.host_net(Egress::Nat);
         HostNet::remove(host).unwrap();
         assert_eq!(sysctl("ipv4/ip_forward"), "1");
+    });
+}
+
+/// Kills, spread evenly over what the victim does.
+const KILLS: u32 = 40;
+
+/// Set in the process that `a_process_killed_anywhere_leaves_nothing_that_is_not_repaired` kills.
+const VICTIM: &str = "AEROSTAT_TEST_VICTIM_HOST";
+
+/// No test: what the victim does.
+#[test]
+fn be_killed() {
+    let Ok(number) = std::env::var(VICTIM) else {
+        return;
+    };
+    let host = HostId::new(number.parse().unwrap());
+    let net = HostNet::ensure(&HostNetConfig {
+        host,
+        egress: Egress::Nat,
+    })
+    .unwrap();
+    let tap = request(host, 7, 0x10002, AttachKind::Tap { owner_uid: 1234 });
+    veth(&net, host, 7, 0x10001);
+    net.attach(&tap).unwrap();
+    net.detach(&tap.name).unwrap();
+    HostNet::remove(host).unwrap();
+}
+
+#[test]
+fn a_process_killed_anywhere_leaves_nothing_that_is_not_repaired() {
+    in_world("killed", |world| {
+        let before = snapshot();
+        let host = world.host();
+        let victim = |patience: Option<Duration>| {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "lifecycle::be_killed"])
+                .env(VICTIM, (host.bits() & 0xffff).to_string())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let begin = Instant::now();
+            if let Some(patience) = patience {
+                std::thread::sleep(patience);
+                child.kill().unwrap();
+            }
+            let status = child.wait().unwrap();
+            assert!(patience.is_some() || status.success());
+            begin.elapsed()
+        };
+        let whole = victim(None);
+        for step in 0..KILLS {
+            victim(Some(whole * step / KILLS));
+            if step % 2 == 0 {
+                let net = HostNet::ensure(&HostNetConfig {
+                    host,
+                    egress: Egress::Nat,
+                })
+                .unwrap();
+                let machine = veth(&net, host, 7, 0x10001);
+                serve(&machine.netns.unwrap(), "[::]:8080");
+                assert!(reach(net.netns(), (machine.ipv6.addr(), 8080)).is_some());
+                net.detach(&LinkName::of_machine(0x10002)).unwrap();
+            }
+            HostNet::remove(host).unwrap();
+            assert_eq!(HostNet::inventory(host).unwrap(), Vec::<String>::new());
+            assert_eq!(snapshot(), before, "killed at step {step}");
+        }
     });
 }

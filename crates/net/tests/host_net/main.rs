@@ -5,12 +5,18 @@ mod guards;
 mod lifecycle;
 mod world;
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::io::Read;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
 
 use net::Egress;
 use types::sixpn::{GATEWAY, RESOLVER};
 
-use world::{answer, assert_out_of_reach, in_world, inside, network, reach, run, serve, veth};
+use world::{
+    SILENCE_MS, answer, assert_out_of_reach, eventually, in_world, inside, network, reach, run,
+    serve, veth,
+};
 
 #[test]
 fn machines_of_one_network_reach_each_other_and_those_of_two_do_not() {
@@ -98,8 +104,8 @@ fn of_its_host_a_machine_reaches_the_resolver_and_nothing_else() {
         assert_out_of_reach(&netns, SocketAddrV6::new(GATEWAY, 4280, 0, eth0));
 
         // This thread's namespace plays the server's own.
-        answer(std::net::TcpListener::bind("[::]:4281").unwrap());
-        answer(std::net::TcpListener::bind("127.0.0.1:4282").unwrap());
+        answer(TcpListener::bind("[::]:4281").unwrap());
+        answer(TcpListener::bind("127.0.0.1:4282").unwrap());
         let own = [
             "203.0.113.2:4281",
             "[2001:db8::2]:4281",
@@ -121,6 +127,33 @@ fn of_its_host_a_machine_reaches_the_resolver_and_nothing_else() {
             let address: std::net::IpAddr = address.parse().unwrap();
             assert_out_of_reach(&netns, (address, 4281));
         }
+    });
+}
+
+#[test]
+fn a_machine_cannot_take_all_connections_of_the_resolver() {
+    in_world("name_streams", |world| {
+        let (host, net) = world.host_net(Egress::None);
+        let greedy = veth(&net, host, 7, 0x10001).netns.unwrap();
+        let modest = veth(&net, host, 7, 0x10002).netns.unwrap();
+        let listener = inside(net.netns(), || TcpListener::bind("[fdaa::3]:53").unwrap());
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                // As the resolver does: ends when the client does.
+                std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+            }
+        });
+        let open = |netns: &Path| {
+            let timeout = Duration::from_millis(SILENCE_MS);
+            let to = SocketAddr::from((RESOLVER, 53));
+            inside(netns, || TcpStream::connect_timeout(&to, timeout).ok())
+        };
+        let streams: Vec<_> = std::iter::from_fn(|| open(&greedy)).take(100).collect();
+        assert_eq!(streams.len(), 16);
+        assert!(open(&modest).is_some());
+        drop(streams);
+        // What a client ends is free again at once.
+        eventually(|| open(&greedy).is_some());
     });
 }
 
@@ -182,6 +215,6 @@ fn without_egress_a_machine_stays_inside() {
     });
 }
 
-fn v6_only_listener(address: &str) -> std::net::TcpListener {
-    std::net::TcpListener::bind(address).unwrap()
+fn v6_only_listener(address: &str) -> TcpListener {
+    TcpListener::bind(address).unwrap()
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig, LinkName};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -187,6 +187,13 @@ pub(crate) fn reach_within(path: &Path, to: SocketAddr, timeout: Duration) -> Op
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
     })
+}
+
+pub(crate) fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not become so in time");
+    }
 }
 
 /// Fails if the namespace at `path` can connect to `to`.
