@@ -4,21 +4,27 @@
 //! of our own, so that nothing a machine writes reaches a resolver and nobody else can guess what
 //! an answer has to look like.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_server::proto::op::{Edns, Message, MessageType, Query};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
+use types::NetworkId;
 
 /// Foreign questions that may be open at a time, for all machines of this host. Each holds a
 /// socket, and a process has 1024 of these unless told otherwise. Full means SERVFAIL.
-pub(crate) const OPEN_MAX: usize = 256;
+const OPEN_MAX: usize = 256;
+
+/// Of these, for the machines of one network: no tenant can take all by asking for names that
+/// nobody answers.
+const OPEN_PER_NETWORK_MAX: usize = 64;
 
 /// Resolvers that are tried, as in glibc (MAXNS).
 const RESOLVERS_MAX: usize = 3;
@@ -40,24 +46,62 @@ pub(crate) enum Transport {
 
 pub(crate) struct Forwarder {
     resolv_conf: PathBuf,
-    open: Semaphore,
+    open: Mutex<HashMap<NetworkId, usize>>,
+}
+
+/// A question that is open, until it is dropped.
+struct Open<'a> {
+    forwarder: &'a Forwarder,
+    network: NetworkId,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let mut open = self.forwarder.lock();
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+        }
+        open.retain(|_, count| *count > 0);
+    }
 }
 
 impl Forwarder {
     pub(crate) fn new(resolv_conf: PathBuf) -> Self {
         Self {
             resolv_conf,
-            open: Semaphore::new(OPEN_MAX),
+            open: Mutex::default(),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NetworkId, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` if too much is open already.
+    fn open(&self, network: NetworkId) -> Option<Open<'_>> {
+        let mut open = self.lock();
+        let all: usize = open.values().sum();
+        let own = open.entry(network).or_default();
+        if all >= OPEN_MAX || *own >= OPEN_PER_NETWORK_MAX {
+            debug!(%network, "too many foreign questions are open");
+            return None;
+        }
+        *own += 1;
+        Some(Open {
+            forwarder: self,
+            network,
+        })
     }
 
     /// The answer of the first resolver that gives one in time. `None`: there is none, or too much
     /// is being asked already.
-    pub(crate) async fn ask(&self, query: &Query, transport: Transport) -> Option<Message> {
-        let Ok(_open) = self.open.try_acquire() else {
-            debug!("too many foreign questions are open");
-            return None;
-        };
+    pub(crate) async fn ask(
+        &self,
+        network: NetworkId,
+        query: &Query,
+        transport: Transport,
+    ) -> Option<Message> {
+        let _open = self.open(network)?;
         let resolv_conf = tokio::fs::read_to_string(&self.resolv_conf)
             .await
             .unwrap_or_default();
@@ -156,5 +200,19 @@ mod tests {
             vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(resolvers(text), expected);
         assert!(resolvers("").is_empty());
+    }
+
+    #[test]
+    fn no_network_can_take_all_open_questions_and_all_networks_not_more_than_there_are() {
+        let network = |id: usize| NetworkId::try_from(u32::try_from(id).unwrap()).unwrap();
+        let forwarder = Forwarder::new(PathBuf::new());
+        let fill = |id| -> Vec<_> { std::iter::from_fn(|| forwarder.open(network(id))).collect() };
+        let mut all: Vec<_> = (0..9).flat_map(fill).collect();
+        assert_eq!(all.len(), OPEN_MAX);
+        all.pop();
+        assert!(forwarder.open(network(9)).is_some());
+        drop(all);
+        assert_eq!(fill(0).len(), OPEN_PER_NETWORK_MAX);
+        assert!(forwarder.lock().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{
-    Edns, Header, HeaderCounts, Message, Metadata, OpCode, Query, ResponseCode,
+    Edns, Header, HeaderCounts, Message, Metadata, OpCode, ResponseCode,
 };
 use hickory_server::proto::rr::rdata::{AAAA, SOA, TXT};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record};
@@ -77,7 +77,11 @@ impl Handler {
         };
         let question = Question::read(query.name().iter());
         match &question {
-            Question::Foreign => self.foreign(metadata, query, request.protocol()).await,
+            Question::Foreign => {
+                let transport = transport(request.protocol());
+                let message = self.forwarder.ask(network, query, transport).await;
+                foreign(metadata, message)
+            }
             Question::Unknown(zone) | Question::Apex(zone) => {
                 let answer = answer(&*self.names, network, &question, query.query_type());
                 own(metadata, query.name(), *zone, answer)
@@ -88,31 +92,26 @@ impl Handler {
             }
         }
     }
+}
 
-    async fn foreign(&self, request: &Metadata, query: &Query, protocol: Protocol) -> Reply {
-        let transport = match protocol {
-            Protocol::Udp => Transport::Udp,
-            _ => Transport::Tcp,
-        };
-        let Some(message) = self.forwarder.ask(query, transport).await else {
-            return Reply::empty(request, ResponseCode::ServFail);
-        };
-        let Message {
-            metadata,
-            answers,
-            authorities,
-            additionals,
-            ..
-        } = message;
-        let mut reply = Reply::empty(request, metadata.response_code);
-        reply.metadata.truncation = metadata.truncation;
-        Reply {
-            answers,
-            authorities,
-            additionals,
-            ..reply
-        }
+fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Udp => Transport::Udp,
+        _ => Transport::Tcp,
     }
+}
+
+/// A reply that says what another resolver said, if one did.
+fn foreign(request: &Metadata, message: Option<Message>) -> Reply {
+    let Some(message) = message else {
+        return Reply::empty(request, ResponseCode::ServFail);
+    };
+    let mut reply = Reply::empty(request, message.metadata.response_code);
+    reply.metadata.truncation = message.metadata.truncation;
+    reply.answers = message.answers;
+    reply.authorities = message.authorities;
+    reply.additionals = message.additionals;
+    reply
 }
 
 /// A reply about a name of ours. Without records, the zone's SOA says how long that holds (RFC
