@@ -9,9 +9,14 @@
 //! how a container is made to exist; [`Reaper`] is the only place that waits for processes.
 //! Nothing here knows how machines are isolated: that is what the two runtimes differ in.
 
+mod driver;
 pub mod fd;
+mod output;
+mod process;
 pub mod reaper;
 pub mod runtime;
+pub mod serve;
+mod session;
 pub mod signal;
 pub mod stdio;
 pub mod supervisor;
@@ -20,3 +25,4 @@ pub mod wire;
 
 pub use reaper::{Exit, ExitStatus, Reaper};
 pub use runtime::{Process, ProcessIo, RunEnd, Runtime, RuntimeError};
+pub use serve::{Ended, Guest};

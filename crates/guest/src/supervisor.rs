@@ -353,9 +353,7 @@ impl Machine {
         }
         let has_failed = exit.exit_code != 0;
         container.has_succeeded |= !has_failed;
-        let restart_after = container
-            .retry_after(has_failed)
-            .filter(|_| !is_stopping);
+        let restart_after = container.retry_after(has_failed).filter(|_| !is_stopping);
         let past = ContainerReportState::Exited {
             exit: exit.clone(),
             restart_after_ms: None,

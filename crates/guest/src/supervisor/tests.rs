@@ -162,7 +162,10 @@ fn back_off_doubles_from_ten_seconds_to_five_minutes_and_forgets_after_a_long_ru
     }
     machine.apply(now(time), started(0, 7));
     machine.apply(now(time + 600), exited(0, 7, 1));
-    assert_eq!(machine.next_deadline(), Some(Duration::from_secs(time + 610)));
+    assert_eq!(
+        machine.next_deadline(),
+        Some(Duration::from_secs(time + 610))
+    );
 }
 
 #[test]
@@ -172,11 +175,14 @@ fn on_failure_restarts_failures_only_and_as_often_as_allowed() {
     let mut machine = Machine::new(&machine(vec![spec])).unwrap();
     machine.apply(now(0), Event::Tick);
     let reason = "no such file".to_owned();
-    machine.apply(now(0), Event::StartFailed {
-        container: 0,
-        run: 0,
-        reason,
-    });
+    machine.apply(
+        now(0),
+        Event::StartFailed {
+            container: 0,
+            run: 0,
+            reason,
+        },
+    );
     assert_eq!(starts(&machine.apply(now(10), Event::Tick)), [(0, 1)]);
     machine.apply(now(10), started(0, 1));
     let effects = machine.apply(now(11), exited(0, 1, 2));
@@ -220,7 +226,10 @@ fn a_stop_signals_dependents_first_and_kills_at_the_deadline() {
     };
     let effects = machine.apply(now(6), killed);
     let exit = end(&effects).unwrap();
-    assert_eq!((exit.exit_code, exit.signal, exit.requested_stop), (137, 9, true));
+    assert_eq!(
+        (exit.exit_code, exit.signal, exit.requested_stop),
+        (137, 9, true)
+    );
 }
 
 #[test]
@@ -229,7 +238,11 @@ fn a_stop_during_the_start_takes_effect_when_it_has_started() {
     machine.apply(now(0), Event::Tick);
     let grace = Duration::ZERO;
     let signal = None;
-    assert!(machine.apply(now(1), Event::Stop { signal, grace }).is_empty());
+    assert!(
+        machine
+            .apply(now(1), Event::Stop { signal, grace })
+            .is_empty()
+    );
     let effects = machine.apply(now(2), started(0, 0));
     assert!(matches!(effects.last(), Some(Effect::Kill { .. })));
 }
@@ -242,9 +255,15 @@ fn specifications_that_cannot_be_carried_out_are_refused_with_the_reason() {
     assert!(matches!(refused(vec![a(), a()]), Refused::NameTaken { .. }));
     let healthy = refused(vec![on(a(), "b", Healthy), container("b", No)]);
     assert!(healthy.to_string().contains("health checks"), "{healthy}");
-    let cycle = refused(vec![on(a(), "b", Started), on(container("b", No), "a", Started)]);
+    let cycle = refused(vec![
+        on(a(), "b", Started),
+        on(container("b", No), "a", Started),
+    ]);
     assert!(matches!(cycle, Refused::Cycle { .. }));
-    assert!(matches!(refused(vec![on(a(), "a", Started)]), Refused::Cycle { .. }));
+    assert!(matches!(
+        refused(vec![on(a(), "a", Started)]),
+        Refused::Cycle { .. }
+    ));
     let unknown = refused(vec![on(a(), "c", Started)]);
     assert!(matches!(unknown, Refused::UnknownDependency { .. }));
     let mut signal = a();
@@ -286,16 +305,19 @@ fn specs() -> impl Strategy<Value = MachineSpec> {
     let dependency = proptest::option::of((0..4usize, condition));
     let one = (policy, proptest::option::of(0..4u32), dependency);
     proptest::collection::vec(one, 1..5).prop_map(|all| {
-        let containers = all.into_iter().enumerate().map(|(at, (policy, max, dependency))| {
-            let mut spec = container(&at.to_string(), policy);
-            spec.restart.max_retries = max;
-            match dependency {
-                Some((before, condition)) if before < at => {
-                    on(spec, &before.to_string(), condition)
+        let containers = all
+            .into_iter()
+            .enumerate()
+            .map(|(at, (policy, max, dependency))| {
+                let mut spec = container(&at.to_string(), policy);
+                spec.restart.max_retries = max;
+                match dependency {
+                    Some((before, condition)) if before < at => {
+                        on(spec, &before.to_string(), condition)
+                    }
+                    _ => spec,
                 }
-                _ => spec,
-            }
-        });
+            });
         machine(containers.collect())
     })
 }
@@ -336,7 +358,11 @@ impl World {
                 }
                 Effect::Report(_) => {}
                 Effect::End(_) => {
-                    assert!(self.processes.iter().all(|process| *process == Process::None));
+                    assert!(
+                        self.processes
+                            .iter()
+                            .all(|process| *process == Process::None)
+                    );
                     self.has_ended = true;
                 }
             }
