@@ -26,6 +26,9 @@ mod manifest;
 mod registry;
 mod spool;
 mod store;
+#[cfg(test)]
+#[path = "../tests/common/tarball.rs"]
+mod tarball;
 mod tree;
 
 pub use busybox::BusyboxError;

@@ -164,7 +164,7 @@ fn unpack(
 }
 
 /// The reader that undoes the compression the stream begins with.
-fn decoder<'r, R: Read>(mut packed: &'r mut R) -> io::Result<Box<dyn Read + 'r>> {
+fn decoder<'r, R: Read>(packed: &'r mut R) -> io::Result<Box<dyn Read + 'r>> {
     const GZIP: &[u8] = &[0x1f, 0x8b];
     const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
     /// 128 MiB of window, the most that the `zstd` command uses without being asked to.

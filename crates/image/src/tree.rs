@@ -214,15 +214,15 @@ impl Tree {
                 way.pop();
                 continue;
             }
-            let Some(id) = self.child(here, &name) else {
-                if missing == Missing::Stop {
-                    return Ok(None);
+            let id = match (self.child(here, &name), missing) {
+                (Some(id), _) => id,
+                (None, Missing::Stop) => return Ok(None),
+                (None, Missing::Create) => {
+                    let directory = Kind::Directory(BTreeMap::new());
+                    let id = self.add(Meta::implied_directory(), directory)?;
+                    self.name(here, &name, id)?;
+                    id
                 }
-                let directory = Kind::Directory(BTreeMap::new());
-                let id = self.add(Meta::implied_directory(), directory)?;
-                self.name(here, &name, id)?;
-                way.push(id);
-                continue;
             };
             match &self.node(id).kind {
                 Kind::Directory(_) => way.push(id),

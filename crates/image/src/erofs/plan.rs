@@ -94,7 +94,7 @@ pub(crate) fn plan(tree: &Tree) -> Result<Plan, Unrepresentable> {
 
 /// Lists every node once, breadth first, and counts its names.
 fn discover(tree: &Tree, plan: &mut Plan) {
-    let mut seen = |plan: &mut Plan, node: NodeId, parent: NodeId| {
+    let seen = |plan: &mut Plan, node: NodeId, parent: NodeId| {
         let slot = &mut plan.by_node[node.index()];
         if *slot != UNPLACED {
             plan.placed[*slot as usize].links += 1;

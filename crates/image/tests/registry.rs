@@ -1,0 +1,447 @@
+//! Pulling from Debian's registry, which each test starts for itself on a port of the kernel's
+//! choice, and from servers that mean no good.
+
+#[path = "common/layout.rs"]
+mod layout;
+#[path = "common/tarball.rs"]
+mod tarball;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use image::{Credentials, ImageError, ImageStore, Limits, Progress, PullError, PullOptions};
+use serde_json::json;
+use tarball::Tarball;
+use types::ImageRef;
+
+/// A running registry and a layout to push from.
+struct Registry {
+    process: Child,
+    address: String,
+    root: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start(test: &str, extra: &str) -> Option<Self> {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().join("data");
+        let config = root.path().join("config.yml");
+        // `user` with the password `secret`, as the registry demands it: bcrypt.
+        let users = "user:$2b$05$iHubAnFn7Kvnk3g00hMpFuDiZK.SHo7ATgMofkTQ2CIiZc1KgVDUq\n";
+        fs::write(root.path().join("users"), users).unwrap();
+        let extra = extra.replace("USERS", &root.path().join("users").display().to_string());
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n{extra}",
+            data.display()
+        );
+        fs::write(&config, text).unwrap();
+        let started = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                eprintln!("SKIPPED: {test}: docker-registry: {error}");
+                return None;
+            }
+        };
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = lines
+            .find_map(|line| {
+                let line = line.unwrap();
+                let (_, rest) = line.split_once("listening on ")?;
+                Some(rest[..rest.find('"').unwrap()].to_owned())
+            })
+            .expect("the registry says where it listens");
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Self {
+            process,
+            address,
+            root,
+        })
+    }
+
+    fn push(&self, layout: &Path, name: &str) -> bool {
+        let output = Command::new("skopeo")
+            .args([
+                "copy",
+                "--all",
+                "--dest-tls-verify=false",
+                "--dest-creds",
+                "user:secret",
+            ])
+            .arg(format!("oci:{}", layout.display()))
+            .arg(format!("docker://{}/{name}", self.address))
+            .output();
+        match output {
+            Ok(output) => {
+                assert!(
+                    output.status.success(),
+                    "{}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+                true
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: pushing to the registry: skopeo: {error}");
+                false
+            }
+        }
+    }
+
+    fn layout(&self) -> PathBuf {
+        self.root.path().join("layout")
+    }
+
+    fn reference(&self, name: &str) -> ImageRef {
+        format!("{}/{name}", self.address).parse().unwrap()
+    }
+
+    fn options(&self) -> PullOptions {
+        PullOptions {
+            plain_http_registries: vec![self.address.clone()],
+            ..PullOptions::default()
+        }
+    }
+
+    fn store(&self) -> ImageStore {
+        ImageStore::open(&self.root.path().join("store")).unwrap()
+    }
+
+    /// Nothing is left of what was not stored.
+    fn assert_nothing_stored(&self) {
+        for directory in ["references", "rootfs", "work"] {
+            let path = self.root.path().join("store").join(directory);
+            assert_eq!(fs::read_dir(path).unwrap().count(), 0, "{directory}");
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn layers() -> Vec<Vec<u8>> {
+    let layer = |n: usize| {
+        let content = vec![u8::try_from(n).unwrap(); 300_000 * n];
+        Tarball::new()
+            .file(&format!("file-{n}"), 0o644, &content)
+            .finish()
+    };
+    (1..=5).map(layer).collect()
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_by_tag_and_then_known_by_digest() {
+    let Some(registry) = Registry::start("an_image_is_pulled_by_tag", "") else {
+        return;
+    };
+    layout::layout(&registry.layout(), &layers());
+    if !registry.push(&registry.layout(), "a/b:1") {
+        return;
+    }
+    let (store, seen) = (registry.store(), Arc::new(Mutex::new(Vec::new())));
+    let progress = Arc::clone(&seen);
+    let options = PullOptions {
+        progress: Some(Arc::new(move |p| progress.lock().unwrap().push(p))),
+        ..registry.options()
+    };
+    let image = store
+        .pull(&registry.reference("a/b:1"), &options)
+        .await
+        .unwrap();
+    assert_eq!(image.config.entrypoint, ["/bin/serve"]);
+    assert_eq!(image.config.env[0], ("A".to_owned(), "1=2".to_owned()));
+    assert_eq!(image.config.stop_signal.as_deref(), Some("SIGQUIT"));
+    assert!(image.size_bytes > 4_500_000);
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(seen.contains(&Progress::Writing { layers: 5 }));
+    let finished = |progress: &Progress| {
+        matches!(progress, Progress::Downloading { done_bytes, total_bytes, .. }
+            if done_bytes == total_bytes)
+    };
+    assert_eq!(seen.iter().filter(|progress| finished(progress)).count(), 5);
+
+    let by_digest = registry.reference(&format!("a/b@{}", image.digest));
+    assert_eq!(
+        store.get(&by_digest).unwrap().unwrap(),
+        image,
+        "known without asking"
+    );
+    let pulled = store.pull(&by_digest, &registry.options()).await.unwrap();
+    assert_eq!(
+        (&pulled.digest, &pulled.rootfs),
+        (&image.digest, &image.rootfs)
+    );
+    assert_eq!(store.list().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn of_an_index_the_image_for_this_host_is_taken() {
+    let Some(registry) = Registry::start("of_an_index", "") else {
+        return;
+    };
+    let directory = registry.layout();
+    let described = |architecture: &str, content: &[u8]| {
+        let layer = Tarball::new().file("which", 0o644, content).finish();
+        let mut config = layout::config(std::slice::from_ref(&layer));
+        config["architecture"] = json!(architecture);
+        let config = layout::blob(&directory, layout::CONFIG, config.to_string().as_bytes());
+        let layer = layout::blob(&directory, layout::LAYER, &layer);
+        let manifest = json!({ "schemaVersion": 2, "mediaType": layout::MANIFEST,
+            "config": config, "layers": [layer] });
+        let text = manifest.to_string();
+        let mut manifest = layout::blob(&directory, layout::MANIFEST, text.as_bytes());
+        manifest["platform"] = json!({ "architecture": architecture, "os": "linux" });
+        manifest
+    };
+    let here = if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
+    let manifests = [described("riscv64", b"other"), described(here, b"ours")];
+    let index = json!({ "schemaVersion": 2, "mediaType": layout::INDEX, "manifests": manifests });
+    let index = layout::blob(&directory, layout::INDEX, index.to_string().as_bytes());
+    layout::index(&directory, &[index]);
+    if !registry.push(&directory, "multi:1") {
+        return;
+    }
+    let store = registry.store();
+    let image = store
+        .pull(&registry.reference("multi:1"), &registry.options())
+        .await
+        .unwrap();
+    assert_eq!(image.digest, manifests[1]["digest"].as_str().unwrap());
+
+    let other = registry.reference(&format!(
+        "multi@{}",
+        manifests[0]["digest"].as_str().unwrap()
+    ));
+    let error = store.pull(&other, &registry.options()).await.unwrap_err();
+    assert!(
+        matches!(error, PullError::Image(ImageError::Platform { .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_image_says_what_was_looked_for_and_where() {
+    let Some(registry) = Registry::start("a_missing_image", "") else {
+        return;
+    };
+    let reference = registry.reference("no/such:7");
+    let error = registry
+        .store()
+        .pull(&reference, &registry.options())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "no such image {reference}: registry {} answered 404",
+            registry.address
+        )
+    );
+    let local: ImageRef = "localhost/hello:1".parse().unwrap();
+    let error = registry
+        .store()
+        .pull(&local, &registry.options())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, PullError::NotImported { .. }), "{error}");
+    assert!(error.to_string().contains("must be imported"), "{error}");
+    registry.assert_nothing_stored();
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_a_password_gets_one_or_says_no() {
+    let auth = "auth:\n  htpasswd:\n    realm: test\n    path: USERS\n";
+    let Some(registry) = Registry::start("a_registry_that_wants_a_password", auth) else {
+        return;
+    };
+    layout::layout(&registry.layout(), &layers());
+    if !registry.push(&registry.layout(), "private:1") {
+        return;
+    }
+    let (store, reference) = (registry.store(), registry.reference("private:1"));
+    let with = |password: Option<&str>| PullOptions {
+        credentials: password.map(|password| Credentials::Password {
+            username: "user".to_owned(),
+            password: password.to_owned(),
+        }),
+        ..registry.options()
+    };
+    for options in [with(None), with(Some("wrong"))] {
+        let error = store.pull(&reference, &options).await.unwrap_err();
+        assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
+    }
+    registry.assert_nothing_stored();
+    store.pull(&reference, &with(Some("secret"))).await.unwrap();
+    assert!(!format!("{:?}", with(Some("secret"))).contains("secret"));
+}
+
+#[tokio::test]
+async fn a_changed_layer_is_a_digest_mismatch_and_nothing_is_stored() {
+    let Some(registry) = Registry::start("a_changed_layer", "") else {
+        return;
+    };
+    let layers = layers();
+    layout::layout(&registry.layout(), &layers);
+    if !registry.push(&registry.layout(), "x:1") {
+        return;
+    }
+    let hex = &layout::digest(&layers[2])["sha256:".len()..];
+    let blobs = registry
+        .root
+        .path()
+        .join("data/docker/registry/v2/blobs/sha256");
+    let data = blobs.join(&hex[..2]).join(hex).join("data");
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[600] ^= 1;
+    fs::write(&data, &bytes).unwrap();
+    let store = registry.store();
+    let pulled = store
+        .pull(&registry.reference("x:1"), &registry.options())
+        .await;
+    let Err(PullError::Image(ImageError::DigestMismatch { what, .. })) = pulled else {
+        panic!("{pulled:?}");
+    };
+    assert!(what.starts_with("layer 3 of 5"), "{what}");
+    registry.assert_nothing_stored();
+
+    fs::write(&data, &bytes[..1000]).unwrap();
+    let error = store
+        .pull(&registry.reference("x:1"), &registry.options())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            PullError::Image(ImageError::SizeMismatch { .. } | ImageError::DigestMismatch { .. })
+                | PullError::Unreachable { .. }
+        ),
+        "{error}"
+    );
+    registry.assert_nothing_stored();
+}
+
+#[tokio::test]
+async fn an_image_larger_than_allowed_is_refused() {
+    let Some(registry) = Registry::start("an_image_larger_than_allowed", "") else {
+        return;
+    };
+    layout::layout(&registry.layout(), &layers());
+    if !registry.push(&registry.layout(), "x:1") {
+        return;
+    }
+    for unpacked_bytes_max in [1_000_000, 4_000_000] {
+        let limits = Limits {
+            unpacked_bytes_max,
+            ..Limits::default()
+        };
+        let options = PullOptions {
+            limits,
+            ..registry.options()
+        };
+        let pulled = registry
+            .store()
+            .pull(&registry.reference("x:1"), &options)
+            .await;
+        let error = pulled.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PullError::Image(ImageError::TooLarge { .. } | ImageError::Refused(_))
+            ),
+            "{error}"
+        );
+        registry.assert_nothing_stored();
+    }
+}
+
+/// Answers every request with the same bytes, then `tail` over and over; for three connections.
+fn server(head: String, tail: &'static [u8], times: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(3) {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(head.as_bytes());
+            let _ = (0..times).try_for_each(|_| stream.write_all(tail));
+        }
+    });
+    address
+}
+
+async fn pull_from(address: &str) -> PullError {
+    let root = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(root.path()).unwrap();
+    let options = PullOptions {
+        plain_http_registries: vec![address.to_owned()],
+        ..PullOptions::default()
+    };
+    let reference = format!("{address}/x:1").parse().unwrap();
+    store.pull(&reference, &options).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = pull_from(&address).await;
+    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
+#[tokio::test]
+async fn a_registry_without_tls_must_be_named() {
+    let address = server(
+        "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        b"",
+        0,
+    );
+    let root = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(root.path()).unwrap();
+    let reference = format!("{address}/x:1").parse().unwrap();
+    let error = store
+        .pull(&reference, &PullOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_without_end_is_cut_off() {
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+    let error = pull_from(&server(head, &[b' '; 65536], 1000)).await;
+    assert!(
+        matches!(error, PullError::Image(ImageError::TooLarge { .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_registry_is_told_in_words() {
+    let page = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>".to_owned();
+    let error = pull_from(&server(page, b"", 0)).await;
+    assert!(
+        matches!(error, PullError::Image(ImageError::Malformed { .. })),
+        "{error}"
+    );
+    let broken = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
+    let error = pull_from(&server(broken, b"", 0)).await;
+    assert!(error.to_string().ends_with("answered 503"), "{error}");
+}
