@@ -135,7 +135,8 @@ impl ImageStore {
     /// Pulls an image and stores it under `reference`. Layers that made a root file system of
     /// this store before are not downloaded again.
     ///
-    /// May be dropped at any point; what it had downloaded is removed.
+    /// May be dropped at any point; what it had downloaded is removed as soon as the threads
+    /// that were unpacking it are done with their layer.
     ///
     /// # Errors
     /// [`PullError`] says what was looked for, where, and what came back; then the store is as
