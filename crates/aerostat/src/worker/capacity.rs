@@ -1,14 +1,28 @@
 //! What this host has, what is promised, and what a machine would cost. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use types::{AppName, NetworkId};
+use jiff::Timestamp;
+use types::{AppName, IsolationClass, MachineId, NetworkId};
 use ulid::Ulid;
 
 use super::check::CheckedConfig;
+use super::refused::NoBid;
 
 /// How long a reservation holds: the time of one create call, generously.
-pub const RESERVATION_TTL: Duration = Duration::from_secs(10);
+pub(super) const RESERVATION_TTL: Duration = Duration::from_secs(10);
+
+/// Reservations at a time: more creates than one host could begin within their time.
+const RESERVATIONS_MAX: usize = 1024;
+
+/// Machines of `cpu_kind` shared that share one thread: what the Machines API guarantees each is
+/// 5 ms of each 80 ms.
+const SHARED_PER_CPU: u64 = 16;
+
+/// Writable layers are sparse files, and most machines write little: so many times the disk is
+/// given out.
+const DISK_OVERCOMMIT: u64 = 10;
 
 /// A machine that somebody wants to place.
 #[derive(Debug, Clone)]
@@ -30,7 +44,7 @@ pub struct Bid {
     pub free_memory_mb: u64,
 }
 
-/// A promise of room, for [`RESERVATION_TTL`].
+/// A promise of room, for some seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     pub id: Ulid,
@@ -43,4 +57,269 @@ pub struct Capacity {
     pub cpus: u32,
     pub memory_mb: u64,
     pub disk_mb: u64,
+}
+
+/// Isolation classes of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// Of machines that do not say.
+    pub default: IsolationClass,
+    /// Those that machines cannot have here, and why.
+    pub missing: BTreeMap<IsolationClass, String>,
+}
+
+impl Classes {
+    /// The class of a machine that asks for `asked`.
+    pub(crate) fn resolve(&self, asked: Option<IsolationClass>) -> Result<IsolationClass, NoBid> {
+        let class = asked.unwrap_or(self.default);
+        match self.missing.get(&class) {
+            Some(reason) => Err(NoBid::ClassNotOffered {
+                class,
+                reason: reason.clone(),
+            }),
+            None => Ok(class),
+        }
+    }
+}
+
+/// What a running machine takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Claim {
+    cpus: u32,
+    cpu_sixteenths: u64,
+    memory_mb: u64,
+    disk_mb: u64,
+}
+
+impl Claim {
+    pub(crate) fn of(config: &CheckedConfig, rootfs_mb_default: u64) -> Self {
+        let guest = config.guest();
+        let shared = guest.cpu_kind == "shared";
+        let layers = u64::try_from(config.container_names().len()).unwrap_or(u64::MAX);
+        Self {
+            cpus: guest.cpus,
+            cpu_sixteenths: u64::from(guest.cpus) * if shared { 1 } else { SHARED_PER_CPU },
+            memory_mb: guest.memory_mb.into(),
+            disk_mb: rootfs_mb(config, rootfs_mb_default).saturating_mul(layers),
+        }
+    }
+}
+
+/// Size of each container's writable layer, in MiB.
+pub(crate) fn rootfs_mb(config: &CheckedConfig, default: u64) -> u64 {
+    match config.as_given().rootfs.size_gb {
+        0 => default,
+        size_gb => u64::from(size_gb) << 10,
+    }
+}
+
+/// The books of a host.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    capacity: Capacity,
+    held: BTreeMap<MachineId, Claim>,
+    promised: BTreeMap<Ulid, (Claim, Timestamp)>,
+}
+
+impl Accounts {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            held: BTreeMap::new(),
+            promised: BTreeMap::new(),
+        }
+    }
+
+    fn used(&self, except: Option<&MachineId>) -> Claim {
+        let held = self
+            .held
+            .iter()
+            .filter(|(id, _)| Some(*id) != except)
+            .map(|(_, claim)| claim);
+        let promised = self.promised.values().map(|(claim, _)| claim);
+        held.chain(promised)
+            .fold(Claim::default(), |sum, claim| Claim {
+                cpus: sum.cpus.saturating_add(claim.cpus),
+                cpu_sixteenths: sum.cpu_sixteenths.saturating_add(claim.cpu_sixteenths),
+                memory_mb: sum.memory_mb.saturating_add(claim.memory_mb),
+                disk_mb: sum.disk_mb.saturating_add(claim.disk_mb),
+            })
+    }
+
+    /// Load in percent and free memory in MB, if there is room for `claim` beside everything
+    /// but `except`.
+    pub(crate) fn room(
+        &mut self,
+        now: Timestamp,
+        claim: Claim,
+        except: Option<&MachineId>,
+    ) -> Result<(u32, u64), NoBid> {
+        self.promised.retain(|_, (_, until)| *until > now);
+        let used = self.used(except);
+        let free_mb = self.capacity.memory_mb.saturating_sub(used.memory_mb);
+        if claim.memory_mb > free_mb {
+            return Err(NoBid::InsufficientMemory {
+                asked_mb: claim.memory_mb,
+                free_mb,
+            });
+        }
+        let sixteenths = u64::from(self.capacity.cpus) * SHARED_PER_CPU;
+        let free = sixteenths.saturating_sub(used.cpu_sixteenths);
+        if claim.cpu_sixteenths > free {
+            let each = (claim.cpu_sixteenths / u64::from(claim.cpus.max(1))).max(1);
+            let free = u32::try_from(free / each).unwrap_or(u32::MAX);
+            return Err(NoBid::InsufficientCpus {
+                asked: claim.cpus,
+                free,
+            });
+        }
+        let disk_mb = self.capacity.disk_mb.saturating_mul(DISK_OVERCOMMIT);
+        let disk_free_mb = disk_mb
+            .saturating_sub(used.disk_mb)
+            .min(self.capacity.disk_mb);
+        if claim.disk_mb > disk_free_mb {
+            let asked_mb = claim.disk_mb;
+            return Err(NoBid::InsufficientDisk {
+                asked_mb,
+                free_mb: disk_free_mb,
+            });
+        }
+        let load = used.memory_mb.saturating_mul(100) / self.capacity.memory_mb.max(1);
+        Ok((u32::try_from(load).unwrap_or(100), free_mb))
+    }
+
+    /// Promises room until [`RESERVATION_TTL`] from now.
+    pub(crate) fn promise(&mut self, now: Timestamp, claim: Claim) -> Result<Reservation, NoBid> {
+        self.room(now, claim, None)?;
+        if self.promised.len() >= RESERVATIONS_MAX {
+            return Err(NoBid::Late);
+        }
+        let id = Ulid::new();
+        let until = now
+            .saturating_add(RESERVATION_TTL)
+            .unwrap_or(Timestamp::MAX);
+        self.promised.insert(id, (claim, until));
+        Ok(Reservation { id })
+    }
+
+    /// Ends a promise. `false` if it had expired.
+    pub(crate) fn redeem(&mut self, now: Timestamp, reservation: Reservation) -> bool {
+        self.promised
+            .remove(&reservation.id)
+            .is_some_and(|(_, until)| until > now)
+    }
+
+    /// What the machine takes from now on; `None`: nothing.
+    pub(crate) fn set(&mut self, id: &MachineId, claim: Option<Claim>) {
+        match claim {
+            Some(claim) => self.held.insert(id.clone(), claim),
+            None => self.held.remove(id),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::machine::{Guest, MachineConfig};
+
+    fn claim(cpu_kind: &str, cpus: u32, memory_mb: u32) -> Claim {
+        let guest = Guest {
+            cpu_kind: cpu_kind.into(),
+            cpus,
+            memory_mb,
+            ..Guest::default()
+        };
+        let config = MachineConfig {
+            image: "x".into(),
+            guest: Some(guest),
+            ..MachineConfig::default()
+        };
+        Claim::of(&super::super::check(config).unwrap(), 1024)
+    }
+
+    fn accounts() -> Accounts {
+        Accounts::new(Capacity {
+            cpus: 2,
+            memory_mb: 1000,
+            disk_mb: 10_000,
+        })
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_promise_takes_room_until_it_is_redeemed_or_expires() {
+        let mut accounts = accounts();
+        let large = claim("shared", 1, 600);
+        let promise = accounts.promise(at(0), large).unwrap();
+        let refused = NoBid::InsufficientMemory {
+            asked_mb: 600,
+            free_mb: 400,
+        };
+        assert_eq!(accounts.promise(at(9), large), Err(refused));
+        assert!(accounts.promise(at(10), large).is_ok());
+        assert!(!accounts.redeem(at(10), promise));
+    }
+
+    #[test]
+    fn a_thread_has_room_for_sixteen_shared_cpus_or_one_of_performance() {
+        let mut accounts = accounts();
+        let id = |n| MachineId::from_bits(n);
+        accounts.set(&id(1), Some(claim("performance", 1, 100)));
+        let refused = NoBid::InsufficientCpus { asked: 2, free: 1 };
+        assert_eq!(
+            accounts.room(at(0), claim("performance", 2, 1), None),
+            Err(refused)
+        );
+        assert!(accounts.room(at(0), claim("shared", 16, 64), None).is_ok());
+        assert!(accounts.room(at(0), claim("shared", 17, 64), None).is_err());
+        assert!(
+            accounts
+                .room(at(0), claim("performance", 2, 64), Some(&id(1)))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_machine_that_stops_gives_its_room_back() {
+        let mut accounts = accounts();
+        let id = MachineId::from_bits(1);
+        accounts.set(&id, Some(claim("shared", 1, 900)));
+        assert!(accounts.room(at(0), claim("shared", 1, 200), None).is_err());
+        accounts.set(&id, None);
+        assert_eq!(
+            accounts.room(at(0), claim("shared", 1, 200), None),
+            Ok((0, 1000))
+        );
+    }
+
+    #[test]
+    fn there_are_never_more_promises_than_the_bound() {
+        let mut accounts = Accounts::new(Capacity {
+            cpus: 9999,
+            memory_mb: u64::MAX,
+            disk_mb: u64::MAX,
+        });
+        for _ in 0..RESERVATIONS_MAX {
+            accounts.promise(at(0), claim("shared", 1, 64)).unwrap();
+        }
+        assert_eq!(
+            accounts.promise(at(0), claim("shared", 1, 64)),
+            Err(NoBid::Late)
+        );
+    }
+
+    #[test]
+    fn a_class_that_is_missing_is_never_replaced_by_another() {
+        let missing = [(IsolationClass::Microvm, "no KVM".to_owned())].into();
+        let classes = Classes {
+            default: IsolationClass::Container,
+            missing,
+        };
+        assert_eq!(classes.resolve(None), Ok(IsolationClass::Container));
+        assert!(classes.resolve(Some(IsolationClass::Microvm)).is_err());
+    }
 }

@@ -17,11 +17,11 @@ use types::{ImageRef, IsolationClass};
 pub const ONLY_CONTAINER: &str = "app";
 
 /// Containers of one machine. Each is a disk or two of the VM, and QEMU's PCI bus has 32 places.
-pub const CONTAINERS_MAX: usize = 12;
+pub(super) const CONTAINERS_MAX: usize = 12;
 /// Sum of the files' contents. A boot's specification has to fit one frame of the guest protocol.
-pub const FILES_BYTES_MAX: usize = 2 << 20;
+pub(super) const FILES_BYTES_MAX: usize = 2 << 20;
 /// Everything else in a configuration, as JSON.
-pub const CONFIG_BYTES_MAX: usize = 512 << 10;
+pub(super) const CONFIG_BYTES_MAX: usize = 512 << 10;
 const MEMORY_MB_MIN: u32 = 64;
 const MEMORY_MB_MAX: u32 = 1 << 20;
 const CPUS_MAX: u32 = 64;

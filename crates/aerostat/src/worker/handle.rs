@@ -1,16 +1,23 @@
 //! What others may ask of a worker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
 use types::api::{LogLine, LogQuery};
 use types::guest::ExecRequest;
-use types::machine::{Event, Machine, MachineState};
-use types::{AppName, MachineId, NetworkId, VersionId};
+use types::machine::{Event as Happened, Machine, MachineState};
+use types::{AppName, BootId, MachineId, NetworkId, VersionId};
 
-use super::capacity::{Bid, BidRequest, Reservation};
-use super::check::CheckedConfig;
+use super::capacity::{Bid, BidRequest, Claim, Reservation};
+use super::check::{CheckedConfig, check_signal};
+use super::driver::{Answer, Request};
+use super::host::{Core, Reach};
+use super::ledger::{CreateError, Draft};
+use super::machine::{Event, Machine as Row, New, Update, new_version};
 use super::refused::{NoBid, Refused};
+use crate::catalog::{Entry, Filter};
 
 /// A new machine.
 #[derive(Debug, Clone)]
@@ -49,17 +56,33 @@ pub struct StopRequest {
 /// to see it happen asks the catalog (`wait_for`, `subscribe`).
 #[derive(Debug, Clone)]
 pub struct Handle {
-    requests: mpsc::Sender<()>,
+    core: Arc<Core>,
+    reach: Arc<dyn Reach>,
 }
 
 impl Handle {
+    pub(super) fn new(core: Arc<Core>, reach: Arc<dyn Reach>) -> Self {
+        Self { core, reach }
+    }
+
     /// What this worker could do for such a machine now.
     ///
     /// # Errors
     /// Why it would not have it.
     pub async fn bid(&self, request: &BidRequest) -> Result<Bid, NoBid> {
-        let _ = request;
-        unimplemented!()
+        let claim = self.claim(request)?;
+        let room = self.core.accounts().room(Timestamp::now(), claim, None);
+        let (load_percent, free_memory_mb) = room?;
+        let images = request.config.containers().into_iter();
+        let images = images
+            .filter_map(|container| container.image.parse().ok())
+            .collect();
+        let images_present = self.reach.images_present(images).await;
+        Ok(Bid {
+            load_percent,
+            images_present,
+            free_memory_mb,
+        })
     }
 
     /// Promises room for such a machine, for a few seconds.
@@ -67,18 +90,94 @@ impl Handle {
     /// # Errors
     /// As [`Self::bid`].
     pub async fn reserve(&self, request: &BidRequest) -> Result<Reservation, NoBid> {
-        let _ = request;
-        unimplemented!()
+        let claim = self.claim(request)?;
+        self.core.accounts().promise(Timestamp::now(), claim)
+    }
+
+    fn claim(&self, request: &BidRequest) -> Result<Claim, NoBid> {
+        let known = &self.core.config.region;
+        if !request.region.is_empty() && request.region != *known {
+            let (region, known) = (request.region.clone(), known.clone());
+            return Err(NoBid::RegionUnknown { region, known });
+        }
+        self.core
+            .config
+            .classes
+            .resolve(request.config.isolation())?;
+        Ok(Claim::of(
+            &request.config,
+            self.core.config.rootfs_mib_default,
+        ))
     }
 
     /// Creates a machine, and uses up the reservation.
     ///
     /// # Errors
     /// [`Refused::ReservationExpired`], [`Refused::NameTaken`], [`Refused::IdTaken`],
-    /// [`Refused::Exhausted`].
+    /// [`Refused::Exhausted`], [`Refused::NoBid`] if the class is not offered.
     pub async fn create(&self, request: CreateRequest) -> Result<Machine, Refused> {
-        let _ = request;
-        unimplemented!()
+        // A task of its own, so that a caller who goes away does not leave a machine that is
+        // recorded and has no driver.
+        let handle = self.clone();
+        let created = tokio::spawn(async move { handle.create_now(request).await });
+        created.await.unwrap_or(Err(Refused::ShuttingDown))
+    }
+
+    async fn create_now(&self, request: CreateRequest) -> Result<Machine, Refused> {
+        let config = &self.core.config;
+        let isolation = config.classes.resolve(request.config.isolation())?;
+        if self.core.shutdown.is_cancelled() {
+            return Err(Refused::ShuttingDown);
+        }
+        let claim = request
+            .launch
+            .then(|| Claim::of(&request.config, config.rootfs_mib_default));
+        {
+            let mut accounts = self.core.accounts();
+            if !accounts.redeem(Timestamp::now(), request.reservation) {
+                return Err(Refused::ReservationExpired);
+            }
+            accounts.set(&request.id, claim);
+        }
+        let (id, name) = (request.id.clone(), request.name.clone());
+        let (host, region) = (config.host, config.region.clone());
+        let draft = Draft {
+            id: id.clone(),
+            app: request.app.clone(),
+            name: name.clone(),
+            build: Box::new(move |allocation| {
+                let now = Timestamp::now();
+                let launch = request.launch;
+                let given = New {
+                    request,
+                    isolation,
+                    region,
+                    host,
+                    allocation,
+                };
+                Row::create(given, now).launch(now, launch)
+            }),
+        };
+        match self.core.ledger.create(draft).await {
+            Ok((machine, shown)) => {
+                let effects = machine.recover(Timestamp::now());
+                Arc::clone(&self.reach).drive(machine, effects);
+                Ok(shown)
+            }
+            Err(error) => {
+                // Somebody else's machine may have this id: then its driver has put the books
+                // right before, and does so again with its next change.
+                if !matches!(error, CreateError::IdTaken) {
+                    self.core.accounts().set(&id, None);
+                }
+                Err(match error {
+                    CreateError::NameTaken { id } => Refused::NameTaken { name, id },
+                    CreateError::IdTaken => Refused::IdTaken { id },
+                    CreateError::Exhausted { what } => Refused::Exhausted { what },
+                    CreateError::Ledger(source) => Refused::Ledger { source },
+                })
+            }
+        }
     }
 
     /// Gives a machine a new configuration, and with it a new version. A running one is stopped
@@ -87,8 +186,22 @@ impl Handle {
     /// # Errors
     /// [`Refused::VersionMismatch`], [`Refused::NoBid`], [`Refused::WrongState`].
     pub async fn update(&self, id: &MachineId, request: UpdateRequest) -> Result<Machine, Refused> {
-        let _ = (id, request);
-        unimplemented!()
+        let isolation = self
+            .core
+            .config
+            .classes
+            .resolve(request.config.isolation())?;
+        let update = Update {
+            config: Arc::new(request.config),
+            isolation,
+            version: new_version(Timestamp::now()),
+            launch: request.launch,
+            current_version: request.current_version,
+        };
+        let answer = self
+            .request(id, "update", Event::Update(Box::new(update)))
+            .await?;
+        Ok(answer.machine)
     }
 
     /// Starts a machine; nothing happens if it is starting or started. Returns the state it was
@@ -97,17 +210,23 @@ impl Handle {
     /// # Errors
     /// [`Refused::NoBid`], [`Refused::WrongState`].
     pub async fn start(&self, id: &MachineId) -> Result<MachineState, Refused> {
-        let _ = id;
-        unimplemented!()
+        Ok(self.request(id, "start", Event::Start).await?.before)
     }
 
     /// Stops a machine; nothing happens if it does not run. Returns when that is recorded.
     ///
     /// # Errors
-    /// [`Refused::WrongState`] if it is being destroyed.
+    /// [`Refused::Invalid`] if there is no such signal, [`Refused::WrongState`] if it is being
+    /// destroyed.
     pub async fn stop(&self, id: &MachineId, request: StopRequest) -> Result<Machine, Refused> {
-        let _ = (id, request);
-        unimplemented!()
+        if let Some(signal) = &request.signal {
+            check_signal("signal", signal)?;
+        }
+        let event = Event::Stop {
+            signal: request.signal,
+            grace: request.timeout,
+        };
+        Ok(self.request(id, "stop", event).await?.machine)
     }
 
     /// Destroys a machine and what it keeps on disk. Returns when that is recorded.
@@ -115,29 +234,70 @@ impl Handle {
     /// # Errors
     /// [`Refused::WrongState`] if it runs and `force` is not set.
     pub async fn destroy(&self, id: &MachineId, force: bool) -> Result<Machine, Refused> {
-        let _ = (id, force);
-        unimplemented!()
+        match self.request(id, "destroy", Event::Destroy { force }).await {
+            Ok(answer) => Ok(answer.machine),
+            Err(Refused::WrongState {
+                state: MachineState::Destroyed,
+                ..
+            }) => self
+                .get(id)
+                .ok_or_else(|| Refused::NotFound { id: id.clone() }),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Hands a request to the machine's driver.
+    async fn request(
+        &self,
+        id: &MachineId,
+        verb: &'static str,
+        event: Event,
+    ) -> Result<Answer, Refused> {
+        let Some(requests) = self.core.requests_of(id) else {
+            return Err(self.absent(id, verb));
+        };
+        let (reply, answer) = oneshot::channel();
+        match requests.try_send(Request { event, reply }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(Refused::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.absent(id, verb)),
+        }
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.absent(id, verb)),
+        }
+    }
+
+    /// Why a machine has no driver.
+    fn absent(&self, id: &MachineId, verb: &'static str) -> Refused {
+        match self.get(id).map(|machine| machine.state) {
+            None => Refused::NotFound { id: id.clone() },
+            Some(state @ MachineState::Destroyed) => Refused::WrongState { verb, state },
+            Some(_) => Refused::ShuttingDown,
+        }
     }
 
     /// The machine, as its worker knows it; also for a while after it was destroyed.
     pub fn get(&self, id: &MachineId) -> Option<Machine> {
-        let _ = id;
-        unimplemented!()
+        // On one host the catalog is fed in the step that records a change.
+        self.core.catalog.get(id).map(|entry| entry.machine.clone())
     }
 
     /// Every machine of `app` that is not destroyed, and the catalog's revision of this list.
     pub fn list(&self, app: &AppName) -> (Vec<Machine>, u64) {
-        let _ = app;
-        unimplemented!()
+        let snapshot = self.core.catalog.list(&Filter::App(app.clone()));
+        let machines = snapshot.entries.iter().map(|entry| entry.machine.clone());
+        (machines.collect(), snapshot.revision)
     }
 
-    /// What happened to a machine, newest first.
+    /// What happened to a machine, newest first; at most the last hundred.
     ///
     /// # Errors
     /// [`Refused::NotFound`].
-    pub async fn events(&self, id: &MachineId, limit: usize) -> Result<Vec<Event>, Refused> {
-        let _ = (id, limit);
-        unimplemented!()
+    pub async fn events(&self, id: &MachineId, limit: usize) -> Result<Vec<Happened>, Refused> {
+        self.entry(id)?;
+        let events = self.core.ledger.events(id.clone(), limit).await;
+        events.map_err(|source| Refused::Ledger { source })
     }
 
     /// Runs a process beside a container's own. An empty container is the first.
@@ -145,9 +305,13 @@ impl Handle {
     /// # Errors
     /// [`Refused::WrongState`] if the machine is not started, [`Refused::NoContainer`],
     /// [`Refused::Vmm`].
-    pub async fn exec(&self, id: &MachineId, request: ExecRequest) -> Result<vmm::Io, Refused> {
-        let _ = (id, request);
-        unimplemented!()
+    pub async fn exec(&self, id: &MachineId, mut request: ExecRequest) -> Result<vmm::Io, Refused> {
+        request.container = self.container(id, &request.container)?;
+        let boot = self.boot(id, "exec in")?;
+        self.reach
+            .exec(id, boot, request)
+            .await
+            .map_err(|source| vmm_refused(id, source))
     }
 
     /// Connects to the standard streams of a container; an empty one is the first.
@@ -155,8 +319,12 @@ impl Handle {
     /// # Errors
     /// As [`Self::exec`].
     pub async fn attach(&self, id: &MachineId, container: &str) -> Result<vmm::Io, Refused> {
-        let _ = (id, container);
-        unimplemented!()
+        let container = self.container(id, container)?;
+        let boot = self.boot(id, "attach to")?;
+        self.reach
+            .attach(id, boot, container)
+            .await
+            .map_err(|source| vmm_refused(id, source))
     }
 
     /// What a container wrote; the first if the query names none. Works on stopped machines too.
@@ -166,9 +334,62 @@ impl Handle {
     pub async fn logs(
         &self,
         id: &MachineId,
-        query: LogQuery,
+        mut query: LogQuery,
     ) -> Result<mpsc::Receiver<LogLine>, Refused> {
-        let _ = (id, query);
-        unimplemented!()
+        let container = self.container(id, query.container.as_deref().unwrap_or_default())?;
+        query.container = Some(container);
+        self.reach
+            .logs(id, query)
+            .await
+            .map_err(|source| vmm_refused(id, source))
+    }
+
+    fn entry(&self, id: &MachineId) -> Result<Arc<Entry>, Refused> {
+        self.core
+            .catalog
+            .get(id)
+            .ok_or_else(|| Refused::NotFound { id: id.clone() })
+    }
+
+    fn boot(&self, id: &MachineId, verb: &'static str) -> Result<BootId, Refused> {
+        let state = self.entry(id)?.machine.state;
+        self.core
+            .reachable(id)
+            .ok_or(Refused::WrongState { verb, state })
+    }
+
+    /// The container of that name, or the first for an empty name.
+    fn container(&self, id: &MachineId, name: &str) -> Result<String, Refused> {
+        let entry = self.entry(id)?;
+        let mut containers = entry
+            .machine
+            .containers
+            .iter()
+            .map(|container| &container.name);
+        let found = if name.is_empty() {
+            containers.next()
+        } else {
+            containers.find(|known| *known == name)
+        };
+        found.cloned().ok_or_else(|| {
+            let known = entry
+                .machine
+                .containers
+                .iter()
+                .map(|container| container.name.as_str());
+            let known = known.collect::<Vec<_>>().join(", ");
+            Refused::NoContainer {
+                id: id.clone(),
+                container: name.to_owned(),
+                known,
+            }
+        })
+    }
+}
+
+fn vmm_refused(id: &MachineId, source: vmm::VmmError) -> Refused {
+    Refused::Vmm {
+        id: id.clone(),
+        source,
     }
 }

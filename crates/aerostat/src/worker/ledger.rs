@@ -1,11 +1,202 @@
-//! The worker's durable memory.
+//! The worker's durable memory: machines, what happened to them, and what they were given.
+//!
+//! One thread owns the database. A change and its events are one transaction with a revision of
+//! its own; when it is on disk, and before anybody hears of it, the machine is published, so the
+//! catalog sees revisions in order and only durable ones. Nobody else writes machine rows.
+
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+use types::machine::{Event, Machine as Shown, MachineState};
+use types::{AppName, MachineId};
+
+use super::machine::Machine;
+use super::ports::Allocation;
+use crate::catalog::{Catalog, Entry};
+use tables::Tables;
+pub(crate) use tables::Uids;
+
+/// Room for every machine that changes at the same moment. The sender waits when it is full: a
+/// driver has nothing better to do than to get its change on disk.
+const JOBS_MAX: usize = 256;
 
 /// The ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error("cannot {doing} the ledger")]
+    #[error("cannot {doing} ledger {}", path.display())]
     Sqlite {
         doing: &'static str,
+        path: PathBuf,
         source: rusqlite::Error,
     },
+    #[error("cannot make ledger {}", path.display())]
+    Create {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("ledger {} was written by a newer version of aerostat (schema {found}, not {known})", path.display())]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
+    #[error("machine {machine} in the ledger cannot be read")]
+    Row {
+        machine: String,
+        source: serde_json::Error,
+    },
+    #[error("the ledger is closed")]
+    Closed,
 }
+
+/// Why a machine was not created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error("machine name is taken by {id}")]
+    NameTaken { id: MachineId },
+    #[error("machine id is taken")]
+    IdTaken,
+    #[error("no more {what}")]
+    Exhausted { what: &'static str },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A machine that is to be created. `build` makes it out of what it is given.
+pub(crate) struct Draft {
+    pub(crate) id: MachineId,
+    pub(crate) app: AppName,
+    pub(crate) name: String,
+    pub(crate) build: Box<dyn FnOnce(Allocation) -> (Machine, Vec<Event>) + Send>,
+}
+
+enum Job {
+    Create(
+        Draft,
+        oneshot::Sender<Result<(Machine, Shown), CreateError>>,
+    ),
+    Commit(
+        Box<Machine>,
+        Vec<Event>,
+        oneshot::Sender<Result<Shown, LedgerError>>,
+    ),
+    Events(
+        MachineId,
+        usize,
+        oneshot::Sender<Result<Vec<Event>, LedgerError>>,
+    ),
+}
+
+/// The way to the ledger's thread. Clones share it; the last one dropped closes the database.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Ledger {
+    /// Opens (or makes) the ledger at `path`, publishes what it holds, and returns the machines
+    /// that are not destroyed. Blocks.
+    ///
+    /// # Errors
+    /// If the file cannot be used.
+    pub(crate) fn open(
+        path: &Path,
+        uids: Uids,
+        catalog: Catalog,
+    ) -> Result<(Self, Vec<Machine>, thread::JoinHandle<()>), LedgerError> {
+        let mut tables = Tables::open(path, uids)?;
+        let mut alive = Vec::new();
+        for (machine, revision) in tables.machines()? {
+            catalog.publish(entry(&machine, machine.show(revision)));
+            if machine.shown_state() != MachineState::Destroyed {
+                alive.push(machine);
+            }
+        }
+        let (revision, floor) = tables.revisions()?;
+        catalog.resume(revision, floor);
+        let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
+        let work = move || {
+            while let Some(job) = queue.blocking_recv() {
+                perform(&mut tables, &catalog, job);
+            }
+        };
+        let spawned = thread::Builder::new().name("ledger".into()).spawn(work);
+        let path = path.to_owned();
+        let thread = spawned.map_err(|source| LedgerError::Create { path, source })?;
+        Ok((Self { jobs }, alive, thread))
+    }
+
+    /// Gives the machine its allocation and records it with its first event.
+    pub(crate) async fn create(&self, draft: Draft) -> Result<(Machine, Shown), CreateError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Create(draft, reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// Records the machine as it is now, and what happened. Durable when it returns.
+    pub(crate) async fn commit(
+        &self,
+        machine: Machine,
+        events: Vec<Event>,
+    ) -> Result<Shown, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self
+            .jobs
+            .send(Job::Commit(Box::new(machine), events, reply))
+            .await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// The machine's events, newest first.
+    pub(crate) async fn events(
+        &self,
+        id: MachineId,
+        limit: usize,
+    ) -> Result<Vec<Event>, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Events(id, limit, reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// Does one job. Whoever asked may have gone away; what was asked for happens nevertheless.
+fn perform(tables: &mut Tables, catalog: &Catalog, job: Job) {
+    match job {
+        Job::Create(draft, reply) => {
+            let created = tables.create(draft).map(|(machine, revision)| {
+                let shown = machine.show(revision);
+                catalog.publish(entry(&machine, shown.clone()));
+                (machine, shown)
+            });
+            let _ = reply.send(created);
+        }
+        Job::Commit(machine, events, reply) => {
+            let committed = tables.commit(&machine, &events).map(|revision| {
+                let shown = machine.show(revision);
+                catalog.publish(entry(&machine, shown.clone()));
+                shown
+            });
+            let _ = reply.send(committed);
+        }
+        Job::Events(id, limit, reply) => {
+            let _ = reply.send(tables.events(&id, limit));
+        }
+    }
+}
+
+fn entry(machine: &Machine, shown: Shown) -> Entry {
+    Entry {
+        app: machine.app.clone(),
+        network: machine.network,
+        machine: shown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

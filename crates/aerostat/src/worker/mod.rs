@@ -13,14 +13,24 @@
 
 mod capacity;
 mod check;
+mod driver;
 mod handle;
+mod host;
 mod ledger;
+mod machine;
 mod ports;
+mod recovery;
 mod refused;
+mod spec;
 
-pub use capacity::{Bid, BidRequest, Capacity, Reservation};
+pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
 pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
 pub use handle::{CreateRequest, Handle, StopRequest, UpdateRequest};
+pub use host::Config;
 pub use ledger::LedgerError;
 pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
+pub use recovery::{StartError, Worker};
 pub use refused::{NoBid, Refused, Scope};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! The driver: one task for each machine. It waits, lets the machine decide, records what the
+//! decision changed, and performs its effects one after the other.
+//!
+//! An effect runs as a task of its own and ends in an event, so that requests are heard
+//! meanwhile. Dropping the driver at any point is what a crash would do: `recovery` goes on.
+
+mod work;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, info, warn};
+use types::BootId;
+use types::machine::{Machine as Shown, MachineState};
+use vmm::{Report, Vmm};
+
+use super::capacity::Claim;
+use super::host::Host;
+use super::machine::{Effect, Event, Machine};
+use super::ports::{Images, Network, ReadyImage};
+use super::refused::Refused;
+use work::{Done, Work};
+
+/// Room for every request one API call can cause, for the 16 calls the API lets in at a time.
+/// Full means that the driver is stuck, so the caller gets an error instead of a queue.
+pub(super) const REQUESTS_MAX: usize = 16;
+
+/// Steps of image pulls that have not been recorded yet; whoever pulls waits when it is full.
+const PROGRESS_MAX: usize = 16;
+
+/// Pause before a change that could not be recorded (disk full) is tried again.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
+
+/// A request from outside, and where the answer goes: the machine before and after.
+pub(super) struct Request {
+    pub(super) event: Event,
+    pub(super) reply: oneshot::Sender<Result<Answer, Refused>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) before: MachineState,
+    pub(super) machine: Shown,
+}
+
+pub(super) struct Driver<V, N, I> {
+    host: Arc<Host<V, N, I>>,
+    machine: Machine,
+    inbox: mpsc::Receiver<Request>,
+    reachable: Arc<AtomicU64>,
+    reports: Option<(BootId, mpsc::Receiver<Report>)>,
+    progress: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// Images of the boot that is about to begin.
+    images: Vec<ReadyImage>,
+    queue: VecDeque<Effect>,
+    work: Option<(Work, AbortOnDropHandle<Done>)>,
+}
+
+/// What a driver waits for.
+enum Input {
+    Request(Request),
+    /// `None`: no more reports of this boot.
+    Report(BootId, Option<Report>),
+    Progress(Event),
+    Done(Done),
+    Tick,
+    /// The worker shuts down.
+    End,
+}
+
+impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
+    /// A driver that first performs `effects`.
+    pub(super) fn new(
+        host: Arc<Host<V, N, I>>,
+        machine: Machine,
+        inbox: mpsc::Receiver<Request>,
+        reachable: Arc<AtomicU64>,
+        effects: Vec<Effect>,
+    ) -> Self {
+        Self {
+            host,
+            machine,
+            inbox,
+            reachable,
+            reports: None,
+            progress: mpsc::channel(PROGRESS_MAX),
+            images: Vec::new(),
+            queue: effects.into(),
+            work: None,
+        }
+    }
+
+    /// Runs until the machine is destroyed or the worker shuts down.
+    pub(super) async fn run(mut self) {
+        let span = tracing::info_span!("machine", id = %self.machine.id);
+        let host = Arc::clone(&self.host);
+        let id = self.machine.id.clone();
+        let drive = async {
+            self.account();
+            while self.machine.shown_state() != MachineState::Destroyed {
+                self.begin_next();
+                match self.next().await {
+                    Input::Request(request) => self.answer(request).await,
+                    Input::Report(boot, Some(report)) => {
+                        self.observe(Event::Reported { boot, report }).await;
+                    }
+                    Input::Report(boot, None) => {
+                        self.reports = None;
+                        self.observe(Event::ShimGone { boot }).await;
+                    }
+                    Input::Progress(event) => self.observe(event).await,
+                    Input::Done(done) => self.done(done).await,
+                    Input::Tick => self.observe(Event::Tick).await,
+                    Input::End => return,
+                }
+            }
+            host.core.forget_driver(&id);
+        };
+        drive.instrument(span).await;
+    }
+
+    /// Waits. Everything here may be dropped at any point.
+    async fn next(&mut self) -> Input {
+        let due = self
+            .machine
+            .due()
+            .map(|due| due.duration_since(Timestamp::now()));
+        let due = due.map(|left| Duration::try_from(left).unwrap_or(Duration::ZERO));
+        tokio::select! {
+            biased;
+            () = self.host.core.shutdown.cancelled() => Input::End,
+            request = self.inbox.recv() => request.map_or(Input::End, Input::Request),
+            done = finished(&mut self.work) => Input::Done(done),
+            (boot, report) = reported(&mut self.reports) => Input::Report(boot, report),
+            Some(event) = self.progress.1.recv() => Input::Progress(event),
+            () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Tick,
+        }
+    }
+
+    /// Carries out a request: decided and recorded when the answer goes out.
+    async fn answer(&mut self, Request { event, reply }: Request) {
+        let before = self.machine.shown_state();
+        let answer = self.request(event).await;
+        // Whoever asked may have gone away.
+        let _ = reply.send(answer.map(|machine| Answer { before, machine }));
+    }
+
+    async fn request(&mut self, event: Event) -> Result<Shown, Refused> {
+        self.make_room(&event)?;
+        let mut next = self.machine.clone();
+        let decided = next.apply(Timestamp::now(), event);
+        let effects = match decided {
+            Ok(effects) => effects,
+            Err(refused) => {
+                self.account();
+                return Err(refused);
+            }
+        };
+        let recorded = self.record(next, effects).await;
+        self.account();
+        recorded.map_err(|source| Refused::Ledger { source })
+    }
+
+    /// Takes the room that a request needs before it is decided.
+    fn make_room(&self, event: &Event) -> Result<(), Refused> {
+        let config = match event {
+            Event::Start if !self.machine.holds_room() => &self.machine.config,
+            Event::Update(update) if update.launch => &update.config,
+            // Nothing else makes a machine take more than it has.
+            Event::Start
+            | Event::Update(_)
+            | Event::Stop { .. }
+            | Event::Destroy { .. }
+            | Event::Pulling { .. }
+            | Event::Prepared { .. }
+            | Event::Unprepared { .. }
+            | Event::BootRefused { .. }
+            | Event::Reported { .. }
+            | Event::ShimGone { .. }
+            | Event::Cleared { .. }
+            | Event::Forgotten
+            | Event::Tick => return Ok(()),
+        };
+        let claim = Claim::of(config, self.host.core.config.rootfs_mib_default);
+        let mut accounts = self.host.core.accounts();
+        accounts.room(Timestamp::now(), claim, Some(&self.machine.id))?;
+        accounts.set(&self.machine.id, Some(claim));
+        Ok(())
+    }
+
+    /// Puts the books right, and what others may reach.
+    fn account(&self) {
+        let reachable = self.machine.reachable().map_or(0, |boot| boot.0);
+        self.reachable.store(reachable, Ordering::Release);
+        let claim = || {
+            Claim::of(
+                &self.machine.config,
+                self.host.core.config.rootfs_mib_default,
+            )
+        };
+        let claim = self.machine.holds_room().then(claim);
+        self.host.core.accounts().set(&self.machine.id, claim);
+    }
+
+    /// Takes in something that has happened; it is recorded whatever that takes.
+    async fn observe(&mut self, event: Event) {
+        loop {
+            let mut next = self.machine.clone();
+            let effects = match next.apply(Timestamp::now(), event.clone()) {
+                Ok(effects) => effects,
+                Err(refused) => {
+                    warn!(error = %refused, "the machine refused what has happened");
+                    return;
+                }
+            };
+            match self.record(next, effects).await {
+                Ok(_) => break,
+                Err(error) => {
+                    warn!(error = %chain(&error), "cannot record a machine's change; trying again");
+                    tokio::select! {
+                        () = self.host.core.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(RECORD_RETRY) => {}
+                    }
+                }
+            }
+        }
+        self.account();
+    }
+
+    /// Makes `next` the machine, on disk first, and queues what is to be done.
+    async fn record(
+        &mut self,
+        next: Machine,
+        effects: Vec<Effect>,
+    ) -> Result<Shown, super::ledger::LedgerError> {
+        if next == self.machine && effects.is_empty() {
+            return Ok(self.host.core.shown(&self.machine));
+        }
+        let mut events = Vec::new();
+        let mut work = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Record(event) => events.push(event),
+                effect @ (Effect::Prepare { .. }
+                | Effect::Abandon
+                | Effect::Boot { .. }
+                | Effect::Adopt { .. }
+                | Effect::Signal { .. }
+                | Effect::Clear { .. }
+                | Effect::Forget) => work.push(effect),
+            }
+        }
+        let shown = self.host.core.ledger.commit(next.clone(), events).await?;
+        if shown.state != self.machine.shown_state() {
+            info!(state = %shown.state, boot = next.boots, "machine changed state");
+        }
+        self.machine = next;
+        for effect in work {
+            self.enqueue(effect);
+        }
+        Ok(shown)
+    }
+
+    fn enqueue(&mut self, effect: Effect) {
+        match effect {
+            Effect::Abandon => {
+                self.queue
+                    .retain(|queued| !matches!(queued, Effect::Prepare { .. }));
+                if matches!(self.work, Some((Work::Prepare, _))) {
+                    self.work = None;
+                }
+            }
+            effect @ (Effect::Record(_)
+            | Effect::Prepare { .. }
+            | Effect::Boot { .. }
+            | Effect::Adopt { .. }
+            | Effect::Signal { .. }
+            | Effect::Clear { .. }
+            | Effect::Forget) => self.queue.push_back(effect),
+        }
+    }
+
+    /// Begins the next effect if none is going on.
+    fn begin_next(&mut self) {
+        while self.work.is_none() {
+            let Some(effect) = self.queue.pop_front() else {
+                return;
+            };
+            self.work = self.begin(effect);
+        }
+    }
+
+    async fn done(&mut self, done: Done) {
+        match done {
+            Done::Nothing => {}
+            Done::Event(event) => self.observe(event).await,
+            Done::Prepared { boot, images } => {
+                let identities = images.iter().map(|image| image.identity.clone()).collect();
+                self.images = images;
+                let deadline = self.host.core.boot_deadline();
+                self.observe(Event::Prepared {
+                    boot,
+                    images: identities,
+                    deadline,
+                })
+                .await;
+            }
+            Done::Listening { boot, reports } => self.reports = Some((boot, reports)),
+        }
+    }
+}
+
+/// The end of the effect that is going on. Never, if there is none.
+async fn finished(work: &mut Option<(Work, AbortOnDropHandle<Done>)>) -> Done {
+    match work {
+        Some((_, task)) => {
+            let done = task.await;
+            *work = None;
+            done.unwrap_or_else(|error| {
+                // Only a panic: nobody else aborts it. The machine's deadlines go on.
+                tracing::error!(error = %error, "an effect of a machine panicked");
+                Done::Nothing
+            })
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn reported(
+    reports: &mut Option<(BootId, mpsc::Receiver<Report>)>,
+) -> (BootId, Option<Report>) {
+    match reports {
+        Some((boot, receiver)) => (*boot, receiver.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// An error with its causes, for the log and for people.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

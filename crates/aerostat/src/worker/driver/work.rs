@@ -1,0 +1,234 @@
+//! How a driver performs effects: each as a task that ends in one [`Done`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, warn};
+use types::{BootId, ImageRef};
+use vmm::{Report, Vmm, VmmError};
+
+use super::super::host::Host;
+use super::super::machine::{Effect, Event, Machine};
+use super::super::ports::{Images, Network, ReadyImage};
+use super::super::spec::{boot_spec, check_commands};
+use super::{Driver, chain};
+
+/// Beginning of the reason why an image could not be had, in `containers[].message`.
+const IMAGE_FAILED: &str = "cannot get image";
+
+/// A stop is a message to the shim; one that does not take it has until the kill deadline.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First and longest pause between tries of what has to succeed (removing what is left).
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Tries to reach a shim that is there before it counts as gone.
+const ADOPT_TRIES: u32 = 5;
+
+/// What kind of effect is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// May be abandoned.
+    Prepare,
+    Other,
+}
+
+/// How an effect ended.
+pub(super) enum Done {
+    Nothing,
+    Event(Event),
+    Prepared {
+        boot: BootId,
+        images: Vec<ReadyImage>,
+    },
+    Listening {
+        boot: BootId,
+        reports: mpsc::Receiver<Report>,
+    },
+}
+
+type Begun = Option<(Work, AbortOnDropHandle<Done>)>;
+
+impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
+    /// Begins an effect; `None` if it is done at once.
+    pub(super) fn begin(&mut self, effect: Effect) -> Begun {
+        let (host, machine) = (Arc::clone(&self.host), self.machine.clone());
+        match effect {
+            // Recorded, or taken out of the queue, when they were decided.
+            Effect::Record(_) | Effect::Abandon => None,
+            Effect::Prepare { boot } => {
+                let progress = self.progress.0.clone();
+                spawn(Work::Prepare, prepare(host, machine, boot, progress))
+            }
+            Effect::Boot { boot } => {
+                let images = std::mem::take(&mut self.images);
+                spawn(Work::Other, start(host, machine, boot, images))
+            }
+            Effect::Adopt { boot, after } => spawn(Work::Other, listen(host, machine, boot, after)),
+            Effect::Signal {
+                boot,
+                signal,
+                grace,
+            } => spawn(Work::Other, async move {
+                let stop = host.vmm.stop(&machine.id, boot, signal, grace);
+                match tokio::time::timeout(SIGNAL_TIMEOUT, stop).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => warn!(error = %chain(&error), "cannot ask machine to stop"),
+                    Err(_) => warn!("machine does not take the request to stop"),
+                }
+                Done::Nothing
+            }),
+            Effect::Clear { boot } => {
+                self.reports = None;
+                spawn(Work::Other, async move {
+                    until_done("cannot remove what is left of a boot", || {
+                        host.vmm.kill(&machine.id, boot)
+                    })
+                    .await;
+                    detach(&host, &machine).await;
+                    Done::Event(Event::Cleared { boot })
+                })
+            }
+            Effect::Forget => spawn(Work::Other, async move {
+                detach(&host, &machine).await;
+                until_done("cannot delete what a machine keeps", || {
+                    host.vmm.forget(&machine.id)
+                })
+                .await;
+                Done::Event(Event::Forgotten)
+            }),
+        }
+    }
+}
+
+fn spawn(work: Work, effect: impl Future<Output = Done> + Send + 'static) -> Begun {
+    let task = tokio::spawn(effect.in_current_span());
+    Some((work, AbortOnDropHandle::new(task)))
+}
+
+async fn detach<V: Vmm, N: Network, I: Images>(host: &Host<V, N, I>, machine: &Machine) {
+    let field = machine.allocation.field;
+    until_done("cannot remove a machine's link", || {
+        host.network.detach(field)
+    })
+    .await;
+}
+
+/// Tries until it succeeds: what is left behind must not stay.
+async fn until_done<F, E>(trouble: &'static str, mut attempt: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::error::Error,
+{
+    let mut pause = RETRY_MIN;
+    while let Err(error) = attempt().await {
+        warn!(error = %chain(&error), trouble, "trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+/// Makes every container's image ready, one after the other.
+async fn prepare<V: Vmm, N: Network, I: Images>(
+    host: Arc<Host<V, N, I>>,
+    machine: Machine,
+    boot: BootId,
+    progress: mpsc::Sender<Event>,
+) -> Done {
+    let mut images = Vec::new();
+    for container in machine.config.containers() {
+        let image: Result<ImageRef, _> = container.image.parse();
+        let resolved = match image {
+            Ok(image) => {
+                if !host.images.present(&image).await {
+                    let container = container.name.clone();
+                    let image = image.to_string();
+                    // The driver holds the other end for as long as it holds this task.
+                    let _ = progress
+                        .send(Event::Pulling {
+                            boot,
+                            container,
+                            image,
+                        })
+                        .await;
+                }
+                let resolved = host.images.resolve(&image).await;
+                resolved.map_err(|error| format!("{IMAGE_FAILED} {image}: {}", chain(&error)))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match resolved {
+            Ok(image) => images.push(image),
+            Err(reason) => {
+                let container = container.name;
+                return Done::Event(Event::Unprepared {
+                    boot,
+                    container,
+                    reason,
+                });
+            }
+        }
+    }
+    if let Err(error) = check_commands(&machine, &images) {
+        let reason = error.to_string();
+        return Done::Event(Event::Unprepared {
+            boot,
+            container: error.container,
+            reason,
+        });
+    }
+    Done::Prepared { boot, images }
+}
+
+/// Attaches the machine and starts its body.
+async fn start<V: Vmm, N: Network, I: Images>(
+    host: Arc<Host<V, N, I>>,
+    machine: Machine,
+    boot: BootId,
+    images: Vec<ReadyImage>,
+) -> Done {
+    let refused = |reason: String| Done::Event(Event::BootRefused { boot, reason });
+    let attached = host
+        .network
+        .attach(machine.address.0, machine.allocation, machine.isolation)
+        .await;
+    let attachment = match attached {
+        Ok(attachment) => attachment,
+        Err(error) => return refused(format!("cannot attach the network: {}", chain(&error))),
+    };
+    let unix_ms = Timestamp::now().as_millisecond();
+    let settings = host.core.spec_settings();
+    let spec = match boot_spec(&machine, boot, &images, attachment, settings, unix_ms) {
+        Ok(spec) => spec,
+        Err(error) => return refused(error.to_string()),
+    };
+    if let Err(error) = host.vmm.boot(spec).await {
+        return refused(chain(&error));
+    }
+    listen(host, machine, boot, 0).await
+}
+
+/// Gets the boot's reports after the first `after`.
+async fn listen<V: Vmm, N: Network, I: Images>(
+    host: Arc<Host<V, N, I>>,
+    machine: Machine,
+    boot: BootId,
+    after: u64,
+) -> Done {
+    let mut pause = RETRY_MIN;
+    for _ in 0..ADOPT_TRIES {
+        match host.vmm.reports(&machine.id, boot, after).await {
+            Ok(reports) => return Done::Listening { boot, reports },
+            Err(VmmError::Gone { .. }) => break,
+            Err(error) => warn!(error = %chain(&error), "cannot reach a machine's shim"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Done::Event(Event::ShimGone { boot })
+}

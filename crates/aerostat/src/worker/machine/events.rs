@@ -1,0 +1,119 @@
+//! What happened to a machine, in the words of the Machines API.
+
+use jiff::Timestamp;
+use types::machine::{Event, EventRequest, ExitEvent, MachineState};
+
+use super::{Effect, Machine};
+
+/// Events that a machine shows; the ledger keeps more.
+pub(crate) const SHOWN_MAX: usize = 20;
+
+/// Who wanted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    User,
+    Worker,
+}
+
+impl Machine {
+    /// The event of a new machine.
+    pub(crate) fn record_launch(&mut self, now: Timestamp) -> Effect {
+        self.record(now, "launch", MachineState::Created, Source::User)
+    }
+
+    pub(super) fn record(
+        &mut self,
+        now: Timestamp,
+        kind: &str,
+        status: MachineState,
+        source: Source,
+    ) -> Effect {
+        let request = (self.restarts > 0).then(|| EventRequest {
+            restart_count: self.restarts,
+            ..EventRequest::default()
+        });
+        self.push(now, kind, status, source, request)
+    }
+
+    pub(super) fn record_exit(&mut self, now: Timestamp, exit: ExitEvent) -> Effect {
+        let request = EventRequest {
+            exit_event: Some(exit),
+            restart_count: self.restarts,
+            message: String::new(),
+        };
+        self.push(
+            now,
+            "exit",
+            MachineState::Stopped,
+            Source::Worker,
+            Some(request),
+        )
+    }
+
+    /// A start that came to nothing.
+    pub(super) fn record_failure(&mut self, now: Timestamp, reason: &str) -> Effect {
+        let request = EventRequest {
+            exit_event: None,
+            restart_count: self.restarts,
+            message: reason.to_owned(),
+        };
+        self.push(
+            now,
+            "start",
+            MachineState::Failed,
+            Source::Worker,
+            Some(request),
+        )
+    }
+
+    pub(super) fn record_pull(&mut self, now: Timestamp, message: String) -> Effect {
+        let request = EventRequest {
+            message,
+            ..EventRequest::default()
+        };
+        self.push(
+            now,
+            "pull",
+            MachineState::Starting,
+            Source::Worker,
+            Some(request),
+        )
+    }
+
+    fn push(
+        &mut self,
+        now: Timestamp,
+        kind: &str,
+        status: MachineState,
+        source: Source,
+        request: Option<EventRequest>,
+    ) -> Effect {
+        self.updated_at = now;
+        let newest = self.events.front().map_or(0, |event| event.timestamp);
+        // Ids of one machine rise, also when the host's clock does not.
+        let timestamp = now.as_millisecond().max(newest);
+        self.events_count += 1;
+        let event = Event {
+            id: self.event_id(timestamp),
+            kind: kind.to_owned(),
+            status: status.to_string(),
+            source: match source {
+                Source::User => "user".to_owned(),
+                Source::Worker => "flyd".to_owned(),
+            },
+            timestamp,
+            request,
+        };
+        self.events.push_front(event.clone());
+        self.events.truncate(SHOWN_MAX);
+        Effect::Record(event)
+    }
+
+    /// A ULID: 48 bits of time, then the number of the event and bits of the machine's id instead
+    /// of randomness. Unique, and rising within the machine.
+    fn event_id(&self, timestamp: i64) -> String {
+        let machine = u64::from_str_radix(self.id.as_str(), 16).unwrap_or_default();
+        let low = u128::from(self.events_count) << 48 | u128::from(machine & 0xffff_ffff_ffff);
+        ulid::Ulid::from_parts(u64::try_from(timestamp).unwrap_or_default(), low).to_string()
+    }
+}

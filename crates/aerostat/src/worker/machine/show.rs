@@ -1,0 +1,55 @@
+//! A machine as the Machines API shows it.
+
+use types::machine::{Machine as Shown, MachineState};
+
+use super::{Machine, State, Then};
+
+impl Machine {
+    /// The state in the API's words. A machine that waits for its restart is `starting`: nobody
+    /// has to do anything for it to come back.
+    pub(crate) fn shown_state(&self) -> MachineState {
+        match &self.state {
+            State::Created => MachineState::Created,
+            State::Preparing { .. } | State::Booting { .. } | State::Waiting { .. } => {
+                MachineState::Starting
+            }
+            State::Started { .. } => MachineState::Started,
+            State::Clearing {
+                then: Then::Destroy,
+                ..
+            } => MachineState::Destroying,
+            State::Stopping { .. } | State::Clearing { .. } => MachineState::Stopping,
+            State::Stopped => MachineState::Stopped,
+            State::Failed { .. } => MachineState::Failed,
+            State::Destroying => MachineState::Destroying,
+            State::Destroyed => MachineState::Destroyed,
+        }
+    }
+
+    pub(crate) fn show(&self, revision: u64) -> Shown {
+        Shown {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            state: self.shown_state(),
+            region: self.region.clone(),
+            instance_id: self.version.clone(),
+            version: self.version.clone(),
+            private_ip: self.address.0.to_string(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            config: self.config.as_given().clone(),
+            image_ref: self
+                .containers
+                .first()
+                .map(|c| c.image_ref.clone())
+                .unwrap_or_default(),
+            events: self.events.iter().cloned().collect(),
+            checks: Vec::new(),
+            containers: self.containers.clone(),
+            nonce: None,
+            host_status: "ok".into(),
+            isolation: self.isolation,
+            revision,
+        }
+    }
+}
