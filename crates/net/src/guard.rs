@@ -108,7 +108,6 @@ add rule {chain} icmpv6 type nd-neighbor-advert ip6 hoplimit 255 ip6 daddr {gate
 add rule {chain} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} counter drop
 add rule {chain} ip6 saddr != {own}/{MACHINE_PREFIX_LEN} counter drop
 add rule {chain} ip saddr != {ipv4} counter drop
-add rule {chain} meta nfproto ipv4 accept
 add rule {chain} ip6 daddr {resolver} accept
 add rule {chain} ip6 daddr {network}/48 accept
 add rule {chain} ip6 daddr {{ fdaa::/16, fe80::/10, ff00::/8, ::/127, fd00:ec2::254 }} counter drop

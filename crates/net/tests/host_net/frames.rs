@@ -1,6 +1,7 @@
 //! Packets as a hostile guest would write them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use net::Mac;
 
@@ -25,12 +26,14 @@ pub(crate) fn on_tap(source: Mac, packet: &[u8]) -> Vec<u8> {
     [&[0; VNET_HEADER_LEN][..], &ethernet, packet].concat()
 }
 
+/// A datagram of 4 bytes, which no other has.
 pub(crate) fn udp(source: Ipv6Addr, destination: Ipv6Addr, port: u16) -> Vec<u8> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut payload = Vec::new();
     for word in [9999, port, 12, 0] {
         payload.extend(u16::to_be_bytes(word));
     }
-    payload.extend(b"hear");
+    payload.extend(NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     packet(source, destination, UDP, payload, 6)
 }
 

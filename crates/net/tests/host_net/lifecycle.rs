@@ -180,7 +180,7 @@ fn forwarding_that_was_on_stays_on() {
 }
 
 /// Kills, spread evenly over what the victim does.
-const KILLS: u32 = 40;
+const KILLS: u32 = 20;
 
 /// Set in the process that `a_process_killed_anywhere_leaves_nothing_that_is_not_repaired` kills.
 const VICTIM: &str = "AEROSTAT_TEST_VICTIM_HOST";

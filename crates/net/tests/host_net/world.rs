@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use types::{HostId, NetworkId, SixPn};
 
 /// Long enough for a handshake between namespaces on a busy machine.
-const REACH_TIMEOUT_MS: u64 = 2000;
+const REACH_TIMEOUT_MS: u64 = 10_000;
 /// How long we watch that something does not arrive.
 pub(crate) const SILENCE_MS: u64 = 400;
 
@@ -189,7 +189,7 @@ pub(crate) fn reach_within(path: &Path, to: SocketAddr, timeout: Duration) -> Op
     })
 }
 
-pub(crate) fn eventually(condition: impl Fn() -> bool) {
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "it did not become so in time");
@@ -203,8 +203,21 @@ pub(crate) fn assert_out_of_reach(path: &Path, to: impl Into<SocketAddr> + Debug
     assert_eq!(answer, None, "{to} is in reach of {}", path.display());
 }
 
-/// All that other programs could see change.
+/// All that other programs could see change, once the kernel has nothing to do any more (links
+/// come up, and get link-local addresses, in their own time).
 pub(crate) fn snapshot() -> String {
+    let mut last = String::new();
+    eventually(|| {
+        std::thread::sleep(Duration::from_millis(SILENCE_MS));
+        let now = snapshot_now();
+        let settled = now == last && !now.contains("tentative");
+        last = now;
+        settled
+    });
+    last
+}
+
+fn snapshot_now() -> String {
     // Other tests' namespaces come and go meanwhile, so names of namespaces are not in here; the
     // inventory has them.
     [
