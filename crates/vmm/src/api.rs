@@ -22,9 +22,9 @@ use crate::VmmError;
 ///     └───── Failed ─────────────────────────── kill()
 /// ```
 ///
-/// Every boot ends with exactly one `Failed` or `Exited` report, also when its shim or the host
-/// crashes. Reports are kept until `kill`, which is how the worker says that it has recorded the
-/// end.
+/// Every boot ends with exactly one `Failed` or `Exited` report, also when its shim is killed.
+/// Reports are kept until `kill`, which is how the worker says that it has recorded the end. When
+/// the host itself was booted again, nothing is left of a boot, and it is `Gone`.
 pub trait Vmm: Send + Sync + 'static {
     /// Starts a boot. Returns when its shim is up and has its specification written down; the
     /// boot goes on by itself and ends in `Ready` or `Failed` within `spec.boot_timeout`.

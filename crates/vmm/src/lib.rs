@@ -12,14 +12,25 @@
 #![deny(unsafe_code)]
 
 mod api;
+mod cgroup;
+mod container;
 mod error;
 pub mod fake;
 mod local;
+mod mount;
+mod paths;
 mod probe;
+mod qemu;
+mod report_log;
+mod shim;
+mod spool;
+mod sys;
 
 pub use api::{
     BootNetwork, BootSpec, ContainerImage, Input, Io, MacAddress, Output, Report, ReportEvent, Vmm,
 };
+pub use container::container_main;
 pub use error::VmmError;
 pub use local::{Local, LocalConfig};
 pub use probe::{Kvm, Offer, Offers, probe};
+pub use shim::shim_main;

@@ -1,15 +1,41 @@
 //! The machines of this host, each boot in a shim of its own.
+//!
+//! Nothing is kept in memory: what exists is read from directories, locks and control groups, so
+//! that a worker that was killed at any point is replaced by another one, which calls the same
+//! methods again.
+
+mod channel;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use tokio::process::Command;
 use tokio::sync::mpsc;
+use tracing::warn;
 use types::api::{LogLine, LogQuery};
 use types::guest::ExecRequest;
 use types::{BootId, HostId, IsolationClass, MachineId};
 
-use crate::{BootSpec, Io, Offers, Report, Vmm, VmmError};
+use crate::cgroup::Group;
+use crate::paths::{BootDir, Paths, is_file_name, remove};
+use crate::report_log::{self, ReportLog};
+use crate::shim::{self, Request, SPEC_VERSION, ShimSpec};
+use crate::spool::{self, Reader};
+use crate::{BootSpec, Io, Offers, Report, ReportEvent, Vmm, VmmError, qemu};
+
+/// Reports on their way to the worker, which writes each one down.
+const REPORTS_MAX: usize = 64;
+/// Lines on their way to whoever reads a log.
+const LINES_MAX: usize = 256;
+/// Containers in one machine: two disks each, on one PCI bus.
+const CONTAINERS_MAX: usize = 12;
+/// A killed process is gone when the kernel has taken apart its memory and mounts.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Where things are, and what may run.
 #[derive(Debug, Clone)]
@@ -33,77 +59,413 @@ pub struct LocalConfig {
 #[derive(Debug, Clone)]
 pub struct Local {
     config: LocalConfig,
+    paths: Paths,
 }
 
 impl Local {
     pub fn new(config: LocalConfig) -> Self {
-        Self { config }
+        let paths = Paths {
+            data_dir: config.data_dir.clone(),
+            run_dir: config.run_dir.clone(),
+        };
+        Self { config, paths }
     }
 
     pub fn config(&self) -> &LocalConfig {
         &self.config
     }
+
+    /// Whether `spec` can be carried out here, as far as can be told without trying.
+    fn check(&self, spec: &BootSpec) -> Result<(), VmmError> {
+        let class = spec.isolation;
+        let refused = |reason: &str| VmmError::NotOffered {
+            class,
+            reason: reason.to_owned(),
+        };
+        if !self.config.allow.contains(&class) {
+            return Err(refused("this host's configuration does not allow it"));
+        }
+        if let Some(reason) = self.config.offers.missing(class) {
+            return Err(refused(reason));
+        }
+        match class {
+            IsolationClass::Microvm | IsolationClass::Emulated => {
+                qemu::guest_files(&self.config.guest_dir)?;
+            }
+            IsolationClass::Container => {
+                if spec.attachment.machine_netns.is_none() {
+                    return Err(wrong("class container needs a network namespace".into()));
+                }
+            }
+        }
+        let containers = &spec.spec.containers;
+        if containers.is_empty() || containers.len() > CONTAINERS_MAX {
+            let count = containers.len();
+            return Err(wrong(format!(
+                "{count} containers; 1 to {CONTAINERS_MAX} are possible"
+            )));
+        }
+        let mut names = BTreeSet::new();
+        for container in containers {
+            let name = &container.name;
+            if !is_file_name(name) || !names.insert(name) {
+                return Err(wrong(format!(
+                    "container name `{name}` is not possible here"
+                )));
+            }
+            let image = spec.images.iter().find(|image| image.container == *name);
+            let Some(image) = image else {
+                return Err(wrong(format!("container {name} has no image")));
+            };
+            fs::metadata(&image.rootfs).map_err(VmmError::file("find image", &image.rootfs))?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, spec: BootSpec) -> Result<BootDir, VmmError> {
+        self.check(&spec)?;
+        let dir = self.paths.boot(&spec.machine, spec.boot);
+        for path in [&dir.0, &self.paths.data(&spec.machine)] {
+            let mut builder = fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(path);
+            made.map_err(VmmError::file("make directory", path))?;
+        }
+        if !shim::is_begun(&dir.0) {
+            let spec = ShimSpec {
+                version: SPEC_VERSION,
+                data_dir: self.config.data_dir.clone(),
+                run_dir: self.config.run_dir.clone(),
+                guest_dir: self.config.guest_dir.clone(),
+                host: self.config.host,
+                program: self.config.shim.clone(),
+                boot: spec,
+            };
+            spec.write(&dir)?;
+        }
+        Ok(dir)
+    }
+
+    fn gone(machine: &MachineId, boot: BootId) -> VmmError {
+        let machine = machine.clone();
+        VmmError::Gone { machine, boot }
+    }
+
+    /// The container that a query means.
+    fn container(&self, machine: &MachineId, query: &LogQuery) -> Result<String, VmmError> {
+        let logs = self.paths.logs(machine);
+        let names = spool::containers(&logs).map_err(VmmError::file("read directory", &logs))?;
+        let machine = machine.clone();
+        match (&query.container, names.as_slice()) {
+            (Some(name), _) if names.contains(name) => Ok(name.clone()),
+            (Some(name), _) => Err(VmmError::NoContainer {
+                machine,
+                container: name.clone(),
+            }),
+            (None, [name]) => Ok(name.clone()),
+            (None, []) => Err(VmmError::NoContainer {
+                machine,
+                container: String::new(),
+            }),
+            (None, _) => Err(VmmError::WhichContainer {
+                machine,
+                names: names.join(", "),
+            }),
+        }
+    }
+
+    /// The newest boot of a machine that has a shim.
+    fn alive(&self, machine: &MachineId) -> Option<BootDir> {
+        let boots = self.paths.boots().ok()?;
+        let mut boots: Vec<_> = boots.into_iter().filter(|(id, _)| id == machine).collect();
+        boots.sort_by_key(|(_, boot)| *boot);
+        let dirs = boots.into_iter().rev();
+        dirs.map(|(id, boot)| self.paths.boot(&id, boot))
+            .find(shim::is_alive)
+    }
+}
+
+fn wrong(reason: String) -> VmmError {
+    VmmError::Spec { reason }
+}
+
+/// Runs something that blocks. If it panics, so do we.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 impl Vmm for Local {
-    async fn boot(&self, _spec: BootSpec) -> Result<(), VmmError> {
-        Err(VmmError::NotBuilt { what: "boot" })
+    async fn boot(&self, spec: BootSpec) -> Result<(), VmmError> {
+        let machine = spec.machine.clone();
+        let this = self.clone();
+        let dir = blocking(move || this.prepare(spec)).await?;
+        let program = &self.config.shim;
+        let output = Command::new(program)
+            .args(["shim", "--dir"])
+            .arg(&dir.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .await
+            .map_err(|source| VmmError::Spawn {
+                path: program.clone(),
+                source,
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(VmmError::ShimFailed { machine, reason })
     }
 
     async fn reports(
         &self,
-        _machine: &MachineId,
-        _boot: BootId,
-        _after: u64,
+        machine: &MachineId,
+        boot: BootId,
+        after: u64,
     ) -> Result<mpsc::Receiver<Report>, VmmError> {
-        Err(VmmError::NotBuilt { what: "reports" })
+        let dir = self.paths.boot(machine, boot);
+        if !dir.0.exists() {
+            return Err(Self::gone(machine, boot));
+        }
+        let (sender, receiver) = mpsc::channel(REPORTS_MAX);
+        let machine = machine.clone();
+        tokio::spawn(async move {
+            if let Err(error) = follow_reports(&machine, dir, after, sender).await {
+                let error = guest::runtime::reason(&error);
+                warn!(%machine, boot = boot.0, error, "reports are lost");
+            }
+        });
+        Ok(receiver)
     }
 
     async fn stop(
         &self,
-        _machine: &MachineId,
-        _boot: BootId,
-        _signal: Option<String>,
-        _grace: Duration,
+        machine: &MachineId,
+        boot: BootId,
+        signal: Option<String>,
+        grace: Duration,
     ) -> Result<(), VmmError> {
-        Err(VmmError::NotBuilt { what: "stop" })
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Stop { signal, grace_ms };
+        let dir = self.paths.boot(machine, boot);
+        let opened = channel::open(machine, &dir, &request).await?;
+        opened.map(drop).ok_or_else(|| Self::gone(machine, boot))
     }
 
-    async fn kill(&self, _machine: &MachineId, _boot: BootId) -> Result<(), VmmError> {
-        Err(VmmError::NotBuilt { what: "kill" })
+    async fn kill(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
+        let dir = self.paths.boot(machine, boot);
+        let (host, machine) = (self.config.host, machine.clone());
+        blocking(move || kill(host, &machine, boot, &dir)).await
     }
 
     async fn exec(
         &self,
-        _machine: &MachineId,
-        _boot: BootId,
-        _request: ExecRequest,
+        machine: &MachineId,
+        boot: BootId,
+        request: ExecRequest,
     ) -> Result<Io, VmmError> {
-        Err(VmmError::NotBuilt { what: "exec" })
+        let dir = self.paths.boot(machine, boot);
+        let opened = channel::open(machine, &dir, &Request::Exec(request)).await?;
+        opened
+            .map(channel::io)
+            .ok_or_else(|| Self::gone(machine, boot))
     }
 
     async fn attach(
         &self,
-        _machine: &MachineId,
-        _boot: BootId,
-        _container: String,
+        machine: &MachineId,
+        boot: BootId,
+        container: String,
     ) -> Result<Io, VmmError> {
-        Err(VmmError::NotBuilt { what: "attach" })
+        let dir = self.paths.boot(machine, boot);
+        let opened = channel::open(machine, &dir, &Request::Attach { container }).await?;
+        opened
+            .map(channel::io)
+            .ok_or_else(|| Self::gone(machine, boot))
     }
 
     async fn logs(
         &self,
-        _machine: &MachineId,
-        _query: LogQuery,
+        machine: &MachineId,
+        query: LogQuery,
     ) -> Result<mpsc::Receiver<LogLine>, VmmError> {
-        Err(VmmError::NotBuilt { what: "logs" })
+        let container = self.container(machine, &query)?;
+        let (sender, receiver) = mpsc::channel(LINES_MAX);
+        if query.follow
+            && !query.previous
+            && let Some(dir) = self.alive(machine)
+        {
+            let request = Request::Logs {
+                container: container.clone(),
+                query: query.clone(),
+            };
+            if let Some(stream) = channel::open(machine, &dir, &request).await? {
+                tokio::spawn(channel::lines(stream, sender));
+                return Ok(receiver);
+            }
+        }
+        let logs = self.paths.logs(machine);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = read_log(&logs, &container, &query, &sender) {
+                warn!(%error, "log cannot be read");
+            }
+        });
+        Ok(receiver)
     }
 
-    async fn forget(&self, _machine: &MachineId) -> Result<(), VmmError> {
-        Err(VmmError::NotBuilt { what: "forget" })
+    async fn forget(&self, machine: &MachineId) -> Result<(), VmmError> {
+        let data = self.paths.data(machine);
+        blocking(move || remove(&data)).await
     }
 
     async fn present(&self) -> Result<Vec<(MachineId, Option<BootId>)>, VmmError> {
-        Err(VmmError::NotBuilt { what: "present" })
+        let paths = self.paths.clone();
+        let (boots, machines) =
+            blocking(move || Ok::<_, VmmError>((paths.boots()?, paths.machines()?))).await?;
+        let with_boot: BTreeSet<_> = boots.iter().map(|(id, _)| id.clone()).collect();
+        let without = machines.into_iter().filter(|id| !with_boot.contains(id));
+        let mut present: Vec<_> = without.map(|id| (id, None)).collect();
+        present.extend(boots.into_iter().map(|(id, boot)| (id, Some(boot))));
+        present.sort();
+        Ok(present)
     }
 }
+
+/// Sends reports from the shim, and when there is none (any more) from its file.
+async fn follow_reports(
+    machine: &MachineId,
+    dir: BootDir,
+    mut after: u64,
+    sender: mpsc::Sender<Report>,
+) -> Result<(), VmmError> {
+    loop {
+        let request = Request::Reports { after };
+        if let Some(mut stream) = channel::open(machine, &dir, &request).await? {
+            loop {
+                let report = tokio::select! {
+                    report = channel::report(&mut stream) => report,
+                    () = sender.closed() => return Ok(()),
+                };
+                // The shim has left. Its file has the rest.
+                let Some(report) = report else { break };
+                after = report.seq;
+                let last = report.event.is_last();
+                if sender.send(report).await.is_err() || last {
+                    return Ok(());
+                }
+            }
+        }
+        let at_end = dir.clone();
+        if let Some(reports) = blocking(move || reports_at_end(&at_end)).await? {
+            for report in reports.into_iter().filter(|report| report.seq > after) {
+                if sender.send(report).await.is_err() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+/// The reports of a boot that has no shim, with an end put to them if it left none. `None` if the
+/// shim lives; none at all if the boot was killed meanwhile.
+fn reports_at_end(dir: &BootDir) -> Result<Option<Vec<Report>>, VmmError> {
+    let path = dir.reports();
+    let read = || {
+        let Some(_lock) = shim::try_lock(dir)? else {
+            return Ok(None);
+        };
+        let begun = path.exists();
+        let mut log = ReportLog::open(&path)?;
+        if !log.is_ended() {
+            let reason = if begun {
+                "the shim was killed"
+            } else {
+                "the shim was never started"
+            };
+            log.push(ReportEvent::Failed {
+                reason: reason.to_owned(),
+            })?;
+        }
+        report_log::read(&path).map(Some)
+    };
+    match read() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(Vec::new())),
+        result => result.map_err(VmmError::file("read reports", &path)),
+    }
+}
+
+fn kill(host: HostId, machine: &MachineId, boot: BootId, dir: &BootDir) -> Result<(), VmmError> {
+    let left = |what: String| VmmError::Left {
+        machine: machine.clone(),
+        boot,
+        what,
+    };
+    let group = Group::new(host, machine, boot).map_err(|e| left(format!("its group: {e}")))?;
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        group
+            .destroy()
+            .map_err(|error| left(format!("its control group: {error}")))?;
+        if !dir.0.exists() {
+            return Ok(());
+        }
+        // A shim that was just started may join its group only now.
+        let lock = match shim::try_lock(dir) {
+            Ok(lock) => lock.map(Some),
+            // Not even the specification was written, or an earlier kill was interrupted.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(None),
+            Err(error) => return Err(VmmError::file("lock", dir.lock())(error)),
+        };
+        if let Some(_lock) = lock {
+            group
+                .destroy()
+                .map_err(|error| left(format!("its control group: {error}")))?;
+            remove(&dir.0)?;
+            // The machine's directory, if this was its only boot.
+            if let Some(parent) = dir.0.parent() {
+                let _ = fs::remove_dir(parent);
+            }
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(left("its shim".to_owned()));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn read_log(
+    logs: &Path,
+    container: &str,
+    query: &LogQuery,
+    sender: &mpsc::Sender<LogLine>,
+) -> std::io::Result<()> {
+    let query = LogQuery {
+        follow: false,
+        ..query.clone()
+    };
+    let mut reader = Reader::open(logs, container, &query)?;
+    loop {
+        let batch = reader.next()?;
+        for line in batch.lines {
+            if sender.blocking_send(line).is_err() {
+                return Ok(());
+            }
+        }
+        if batch.is_end {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

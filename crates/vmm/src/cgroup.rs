@@ -1,0 +1,380 @@
+//! Control groups of boots, with version 1 (each controller its own tree, also in the hybrid
+//! layout) or version 2 (one tree).
+//!
+//! ```text
+//!  aerostat-<host>/<machine>.<boot>/       memory, CPU and process limits of the whole machine
+//!      shim/                               shim and helpers; under version 1 in no memory group
+//!      vm/                                 QEMU
+//!      c-<container>/                      made by libcontainer
+//! ```
+//!
+//! Whatever a boot starts is in its group, so that killing the group is killing the boot, also
+//! when nobody is left who knows its processes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use types::{BootId, HostId, MachineId};
+
+const CPU_PERIOD_US: u64 = 100_000;
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const KILL_POLL: Duration = Duration::from_millis(5);
+/// Another boot may remove the host's group, when it is empty, while we make ours.
+const CREATE_TRIES: u32 = 10;
+
+/// What a machine may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpus: u32,
+    pub(crate) pids: u32,
+}
+
+/// Where the trees of control groups are mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hierarchies {
+    /// Mount point and the controllers there.
+    V1(Vec<(PathBuf, Vec<String>)>),
+    V2(PathBuf),
+}
+
+impl Hierarchies {
+    pub(crate) fn find() -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        Self::parse(&mounts).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn parse(mounts: &str) -> Option<Self> {
+        let mut v1 = Vec::new();
+        let mut v2 = None;
+        for line in mounts.lines() {
+            let mut words = line.split(' ').skip(1);
+            let (Some(path), Some(kind), Some(options)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            if kind == "cgroup2" {
+                v2 = Some(PathBuf::from(path));
+            } else if kind == "cgroup" && !options.split(',').any(|o| o.starts_with("name=")) {
+                let controllers = options.split(',').map(str::to_owned).collect();
+                v1.push((PathBuf::from(path), controllers));
+            }
+        }
+        // In the hybrid layout the controllers are those of version 1.
+        if v1.is_empty() {
+            v2.map(Self::V2)
+        } else {
+            Some(Self::V1(v1))
+        }
+    }
+
+    pub(crate) fn version(&self) -> &'static str {
+        match self {
+            Self::V1(_) => "version 1",
+            Self::V2(_) => "version 2",
+        }
+    }
+
+    pub(crate) fn limits_memory(&self) -> bool {
+        match self {
+            Self::V1(_) => self.controller("memory").is_some(),
+            Self::V2(root) => fs::read_to_string(root.join("cgroup.controllers"))
+                .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory")),
+        }
+    }
+
+    /// The tree with that controller.
+    fn controller(&self, name: &str) -> Option<&Path> {
+        match self {
+            Self::V1(trees) => trees
+                .iter()
+                .find(|(_, controllers)| controllers.iter().any(|c| c == name))
+                .map(|(path, _)| path.as_path()),
+            Self::V2(root) => Some(root),
+        }
+    }
+
+    fn roots(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(trees) => trees.iter().map(|(path, _)| path.as_path()).collect(),
+            Self::V2(root) => vec![root],
+        }
+    }
+}
+
+/// The group of one boot.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    hierarchies: Hierarchies,
+    host: String,
+    name: String,
+}
+
+impl Group {
+    pub(crate) fn new(host: HostId, machine: &MachineId, boot: BootId) -> io::Result<Self> {
+        Ok(Self {
+            hierarchies: Hierarchies::find()?,
+            host: format!("aerostat-{host}"),
+            name: format!("{machine}.{boot}"),
+        })
+    }
+
+    /// Path from the root of a tree.
+    pub(crate) fn relative(&self) -> PathBuf {
+        Path::new(&self.host).join(&self.name)
+    }
+
+    /// Makes the group and sets its limits.
+    pub(crate) fn create(&self, limits: Limits) -> io::Result<()> {
+        for root in self.hierarchies.roots() {
+            self.create_in(root)?;
+        }
+        let quota = CPU_PERIOD_US * u64::from(limits.cpus.max(1));
+        match &self.hierarchies {
+            Hierarchies::V1(_) => {
+                self.set("memory", "memory.limit_in_bytes", limits.memory_bytes)?;
+                self.set("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)?;
+                self.set("cpu", "cpu.cfs_quota_us", quota)?;
+            }
+            Hierarchies::V2(_) => {
+                self.set("memory", "memory.max", limits.memory_bytes)?;
+                self.set("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
+            }
+        }
+        self.set("pids", "pids.max", limits.pids)
+    }
+
+    fn create_in(&self, root: &Path) -> io::Result<()> {
+        let path = root.join(self.relative());
+        let mut tries = 0;
+        while let Err(error) = fs::create_dir_all(&path) {
+            tries += 1;
+            if error.kind() != io::ErrorKind::NotFound || tries == CREATE_TRIES {
+                return Err(error);
+            }
+        }
+        let parents = [root, &root.join(&self.host), &path];
+        if matches!(self.hierarchies, Hierarchies::V2(_)) {
+            for parent in parents {
+                fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+            }
+        } else if root.join("cpuset.cpus").exists() {
+            // A new group of this controller is empty and takes no process.
+            for pair in parents.windows(2) {
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    fs::write(pair[1].join(file), fs::read(pair[0].join(file))?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a limit, where the host has the controller.
+    fn set(&self, controller: &str, file: &str, value: impl ToString) -> io::Result<()> {
+        match self.hierarchies.controller(controller) {
+            Some(root) => fs::write(root.join(self.relative()).join(file), value.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a process into the child group `child`, under version 1 for these controllers only.
+    pub(crate) fn join(&self, child: &str, controllers: &[&str], pid: u32) -> io::Result<()> {
+        let mut roots: Vec<&Path> = controllers
+            .iter()
+            .filter_map(|name| self.hierarchies.controller(name))
+            .collect();
+        roots.dedup();
+        for root in roots {
+            let path = root.join(self.relative()).join(child);
+            fs::create_dir_all(&path)?;
+            fs::write(path.join("cgroup.procs"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// How many processes the kernel killed in a child group for want of memory.
+    pub(crate) fn oom_kills(&self, child: &str) -> u64 {
+        let file = match self.hierarchies {
+            Hierarchies::V1(_) => "memory.oom_control",
+            Hierarchies::V2(_) => "memory.events",
+        };
+        let Some(root) = self.hierarchies.controller("memory") else {
+            return 0;
+        };
+        let path = root.join(self.relative()).join(child).join(file);
+        oom_kills(&fs::read_to_string(path).unwrap_or_default())
+    }
+
+    /// Kills every process of the child group, and waits until none is left.
+    pub(crate) fn kill_child(&self, child: &str) -> io::Result<()> {
+        self.kill_below(&self.relative().join(child))
+    }
+
+    /// Kills every process of the boot, waits until none is left, and removes the group.
+    pub(crate) fn destroy(&self) -> io::Result<()> {
+        self.kill_below(&self.relative())?;
+        for root in self.hierarchies.roots() {
+            remove_tree(&root.join(self.relative()))?;
+            // The last one removes the host's; the others cannot.
+            let _ = fs::remove_dir(root.join(&self.host));
+        }
+        Ok(())
+    }
+
+    /// Removes an empty child group, so that its counters begin anew.
+    pub(crate) fn remove_child(&self, child: &str) -> io::Result<()> {
+        for root in self.hierarchies.roots() {
+            remove_tree(&root.join(self.relative()).join(child))?;
+        }
+        Ok(())
+    }
+
+    fn kill_below(&self, relative: &Path) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        loop {
+            let mut pids = Vec::new();
+            for root in self.hierarchies.roots() {
+                processes(&root.join(relative), &mut pids)?;
+            }
+            pids.sort_unstable();
+            pids.dedup();
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            sleep(KILL_POLL);
+        }
+    }
+}
+
+fn oom_kills(text: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("oom_kill "))
+        .find_map(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Processes of a group and those below it; none if there is no such group.
+fn processes(path: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
+    match fs::read_to_string(path.join("cgroup.procs")) {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // 0 stands for a process of another PID namespace, which cannot be ours to kill.
+    pids.retain(|&pid| pid > 0);
+    for child in children(path)? {
+        processes(&child, pids)?;
+    }
+    Ok(())
+}
+
+fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let read = match fs::read_dir(path) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut found = Vec::new();
+    for entry in read {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a group and those below it. The kernel refuses for a moment after the last process
+/// has ended.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for child in children(path)? {
+        remove_tree(&child)?;
+    }
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if Instant::now() > deadline {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        sleep(KILL_POLL);
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    // ENODEV: the group was removed while its file was open.
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hybrid_layout_is_version_1_and_named_trees_do_not_count() {
+        let hybrid = "cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n\
+                      cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let found = Hierarchies::parse(hybrid).unwrap();
+        assert_eq!(found.roots(), [Path::new("/sys/fs/cgroup/memory")]);
+        assert!(found.limits_memory());
+        let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        let found = Hierarchies::parse(unified).unwrap();
+        assert_eq!(found, Hierarchies::V2("/sys/fs/cgroup".into()));
+        assert_eq!(Hierarchies::parse("proc /proc proc rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn kills_for_want_of_memory_are_counted_in_both_versions() {
+        assert_eq!(
+            oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+            2
+        );
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\n"), 1);
+        assert_eq!(oom_kills(""), 0);
+    }
+
+    #[test]
+    fn a_group_is_made_kills_what_is_in_it_and_goes_away() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: a_group_is_made_kills_what_is_in_it_and_goes_away: needs root");
+            return;
+        }
+        let host = HostId::new(u16::try_from(std::process::id() & 0xffff).unwrap());
+        let group = Group::new(host, &MachineId::from_bits(1), BootId(1)).unwrap();
+        let limits = Limits {
+            memory_bytes: 64 << 20,
+            cpus: 1,
+            pids: 50,
+        };
+        group.create(limits).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        group.join("shim", &["pids"], child.id()).unwrap();
+        assert_eq!(group.oom_kills("shim"), 0);
+        let waiter = std::thread::spawn(move || child.wait().unwrap());
+        group.destroy().unwrap();
+        assert!(!waiter.join().unwrap().success());
+        let root = group.hierarchies.controller("pids").unwrap();
+        assert!(!root.join(&group.host).exists());
+        group.destroy().unwrap();
+    }
+}

@@ -1,0 +1,164 @@
+//! The sub-command `container`: calls libcontainer in a process with one thread, and ends.
+//!
+//! ```text
+//!  shim                                helper
+//!   │──── Request ────────────────────►│ create or exec: the process exists
+//!   │◄─── Reply::Pid ──────────────────│
+//!   │ watches the pid                  │ (its parent, so that it cannot be reaped before)
+//!   │──── "go" ───────────────────────►│ create only: start
+//!   │◄─── Reply::Started ──────────────│ exits; the process becomes a child of the shim
+//! ```
+//!
+//! One JSON message per line, over a socket that the shim made. The standard streams of the helper
+//! are those of the process.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub(super) enum Request {
+    /// Makes the container that the bundle describes.
+    Create {
+        id: String,
+        /// Where libcontainer keeps what it knows.
+        state: PathBuf,
+        bundle: PathBuf,
+        /// Where to send the terminal, if the process has one.
+        console: Option<PathBuf>,
+    },
+    /// Runs the process that the file describes in a running container.
+    Exec {
+        id: String,
+        state: PathBuf,
+        process: PathBuf,
+        console: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(super) enum Reply {
+    Pid { pid: i32 },
+    Started,
+    Failed { reason: String },
+}
+
+/// One side of the conversation.
+#[derive(Debug)]
+pub(super) struct Channel {
+    reader: BufReader<UnixStream>,
+}
+
+impl Channel {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    pub(super) fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.reader.get_mut().write_all(&line)
+    }
+
+    pub(super) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+/// What the shim says when it watches the process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Go;
+
+/// The sub-command `container`. Must be called before there are threads; `args` are those after
+/// the sub-command's name.
+pub fn container_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let fd = match args.as_slice() {
+        [flag, fd] if flag == "--fd" => fd.to_str().and_then(|fd| fd.parse().ok()),
+        _ => None,
+    };
+    let stream = fd.and_then(|fd| sys::inherited_socket(fd).ok());
+    let Some(stream) = stream else {
+        eprintln!("usage: container --fd <number of an inherited socket>");
+        return ExitCode::from(2);
+    };
+    let mut channel = Channel::new(stream);
+    match serve(&mut channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let reason = guest::runtime::reason(error.as_ref());
+            let _ = channel.send(&Reply::Failed { reason });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(channel: &mut Channel) -> Result<(), Box<dyn Error>> {
+    // Rust programs ignore it, and an ignored signal stays ignored in what they start.
+    sys::default_sigpipe()?;
+    match channel.receive()? {
+        Request::Create {
+            id,
+            state,
+            bundle,
+            console,
+        } => {
+            let mut container = builder(id, state, console)?
+                .as_init(bundle)
+                .with_systemd(false)
+                .with_detach(true)
+                .build()?;
+            let pid = container.pid().ok_or("the container has no process")?;
+            channel.send(&Reply::Pid { pid: pid.as_raw() })?;
+            let Go = channel.receive()?;
+            container.start()?;
+            channel.send(&Reply::Started)?;
+        }
+        Request::Exec {
+            id,
+            state,
+            process,
+            console,
+        } => {
+            let pid = builder(id, state, console)?
+                .as_tenant()
+                .with_detach(true)
+                .with_process(Some(process))
+                .build()?;
+            channel.send(&Reply::Pid { pid: pid.as_raw() })?;
+            let Go = channel.receive()?;
+            channel.send(&Reply::Started)?;
+        }
+    }
+    Ok(())
+}
+
+fn builder(
+    id: String,
+    state: PathBuf,
+    console: Option<PathBuf>,
+) -> Result<ContainerBuilder, LibcontainerError> {
+    ContainerBuilder::new(id, SyscallType::default())
+        .validate_id()?
+        .with_root_path(state)
+        .map(|builder| builder.with_console_socket(console))
+}

@@ -1,0 +1,384 @@
+//! [`guest::Runtime`] with libcontainer: what supervision asks for, done through helpers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use guest::environment::{Terminal, environment};
+use guest::files::files;
+use guest::root::Root;
+use guest::stdio::{self, ChildIo};
+use guest::{ExitStatus, Process, ProcessIo, Reaper, RunEnd, Runtime, RuntimeError, signal, user};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::warn;
+use types::api::TerminalSize;
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+
+use super::helper::{Channel, Go, Reply, Request};
+use super::{child_group, oci};
+use crate::cgroup::Group;
+use crate::paths::{BootDir, remove};
+use crate::shim::through_dir;
+use crate::sys;
+
+/// libcontainer needs some 10 ms; a loaded host may need much longer.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of an image's /etc/passwd and /etc/group.
+const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
+const CONSOLE_TIMEOUT_MS: u16 = 5_000;
+const TERMINAL_SIZE: TerminalSize = TerminalSize {
+    width: 80,
+    height: 24,
+};
+
+/// The containers of one machine.
+#[derive(Debug)]
+pub(super) struct Libcontainer {
+    /// Bundles, and what libcontainer keeps.
+    dir: PathBuf,
+    program: PathBuf,
+    group: Group,
+    netns: PathBuf,
+    hostname: String,
+    /// Mounted root of each container.
+    roots: BTreeMap<String, PathBuf>,
+    /// Makes names of files that several calls may need at a time.
+    calls: AtomicU64,
+}
+
+fn working_dir(container: &ContainerSpec) -> &str {
+    match container.working_dir.as_str() {
+        "" => "/",
+        path => path,
+    }
+}
+
+/// Something that did not work, before it is known what for.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Libcontainer {
+    pub(super) fn new(
+        dir: &BootDir,
+        program: PathBuf,
+        group: Group,
+        netns: PathBuf,
+        hostname: String,
+        roots: BTreeMap<String, PathBuf>,
+    ) -> io::Result<Self> {
+        let dir = dir.oci();
+        fs::create_dir_all(dir.join("state"))?;
+        Ok(Self {
+            dir,
+            program,
+            group,
+            netns,
+            hostname,
+            roots,
+            calls: AtomicU64::new(0),
+        })
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    fn root(&self, container: &str) -> Result<&Path, Failure> {
+        let root = self.roots.get(container);
+        Ok(root.ok_or(format!("there is no container {container}"))?)
+    }
+
+    /// Forgets a run: what libcontainer knows, and the group with its counters.
+    fn clear(&self, container: &str) -> Result<(), Failure> {
+        self.group.kill_child(&child_group(container))?;
+        self.group.remove_child(&child_group(container))?;
+        remove(&self.state().join(container))?;
+        Ok(())
+    }
+
+    fn process<'a>(
+        &self,
+        container: &'a ContainerSpec,
+        command: &'a [String],
+        extra: &BTreeMap<String, String>,
+        tty: Option<TerminalSize>,
+    ) -> Result<oci::Process<'a>, Failure> {
+        let root = Root::open(self.root(&container.name)?)?;
+        let accounts = |path| {
+            let text = root.read(path, ACCOUNTS_BYTES_MAX)?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(&text).into_owned())
+        };
+        let (passwd, group) = (accounts("/etc/passwd")?, accounts("/etc/group")?);
+        let user = user::look_up(&container.user, &passwd, &group)?;
+        let terminal = match tty {
+            Some(_) => Terminal::Yes,
+            None => Terminal::No,
+        };
+        let hostname = &self.hostname;
+        let env = environment(&container.env, extra, &user.home, hostname, terminal);
+        Ok(oci::Process {
+            command,
+            env: env
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+            working_dir: working_dir(container),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups,
+            tty: tty.is_some(),
+            size: tty,
+        })
+    }
+
+    /// Writes what the container is to find when it starts.
+    fn furnish(&self, machine: &MachineSpec, container: &ContainerSpec) -> Result<(), Failure> {
+        let root = Root::open(self.root(&container.name)?)?;
+        for file in files(machine, &container.files)? {
+            root.write(&file.path, &file.content, file.mode)?;
+        }
+        root.make_directory(working_dir(container))?;
+        Ok(())
+    }
+
+    fn try_start(
+        &self,
+        reaper: &Reaper,
+        machine: &MachineSpec,
+        container: &ContainerSpec,
+    ) -> Result<Process, Failure> {
+        let name = &container.name;
+        self.clear(name)?;
+        let root = self.root(name)?;
+        self.furnish(machine, container)?;
+        let tty = container.tty.then_some(TERMINAL_SIZE);
+        let process = self.process(container, &container.command, &BTreeMap::new(), tty)?;
+        let child = child_group(name);
+        let config = oci::Container {
+            root,
+            hostname: &machine.hostname,
+            netns: &self.netns,
+            group: &self.group.relative().join(child),
+        };
+        let bundle = self.dir.join("bundle").join(name);
+        fs::create_dir_all(&bundle)?;
+        let config = serde_json::to_vec(&config.to_json(&process))?;
+        fs::write(bundle.join("config.json"), config)?;
+        let request = |console| Request::Create {
+            id: name.clone(),
+            state: self.state(),
+            bundle,
+            console,
+        };
+        self.run(reaper, container.stdin, tty, request)
+    }
+
+    fn try_exec(
+        &self,
+        reaper: &Reaper,
+        container: &ContainerSpec,
+        request: &ExecRequest,
+    ) -> Result<Process, Failure> {
+        let tty = request.tty.then(|| request.size.unwrap_or(TERMINAL_SIZE));
+        let process = self.process(container, &request.command, &request.env, tty)?;
+        let path = self.unique("process.json");
+        fs::write(&path, serde_json::to_vec(&process.to_json())?)?;
+        let run = self.run(reaper, request.stdin, tty, |console| Request::Exec {
+            id: container.name.clone(),
+            state: self.state(),
+            process: path.clone(),
+            console,
+        });
+        remove(&path)?;
+        run
+    }
+
+    fn unique(&self, name: &str) -> PathBuf {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{call}-{name}"))
+    }
+
+    /// Has a helper make a process, and watches it.
+    fn run(
+        &self,
+        reaper: &Reaper,
+        stdin: bool,
+        tty: Option<TerminalSize>,
+        request: impl FnOnce(Option<PathBuf>) -> Request,
+    ) -> Result<Process, Failure> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(HELPER_TIMEOUT))?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("container")
+            .arg("--fd")
+            .arg(theirs.as_raw_fd().to_string());
+        let io = if let Some(size) = tty {
+            for set in [Command::stdin, Command::stdout, Command::stderr] {
+                set(&mut command, Stdio::null());
+            }
+            Io::Terminal(Console::listen(self.unique("tty.sock"))?, size)
+        } else {
+            let (io, child): (ProcessIo, ChildIo) = stdio::pipes(stdin)?;
+            child.give_to(&mut command)?;
+            Io::Pipes(io)
+        };
+        sys::keep_fds(&mut command, vec![theirs.as_raw_fd()]);
+        let (helper, _) = reaper.spawn(&mut command)?;
+        // Both hold our copies of the other ends of pipes.
+        drop((command, theirs));
+        let mut channel = Channel::new(ours);
+        let console = match &io {
+            Io::Terminal(console, _) => Some(console.path.clone()),
+            Io::Pipes(_) => None,
+        };
+        let talk = || talk(&mut channel, &request(console), reaper, io);
+        talk().inspect_err(|_| {
+            // It may hang. If it has ended, nobody else can have its number: it is our child
+            // until it is reaped, and then the call does nothing or hits a group member at worst.
+            let pid = i32::try_from(helper.id()).unwrap_or(0);
+            if pid > 0 && Path::new(&format!("/proc/{pid}")).exists() {
+                let _ = signal::send(pid, libc::SIGKILL);
+            }
+        })
+    }
+}
+
+/// Where the streams of a process come from.
+enum Io {
+    Pipes(ProcessIo),
+    Terminal(Console, TerminalSize),
+}
+
+fn talk(
+    channel: &mut Channel,
+    request: &Request,
+    reaper: &Reaper,
+    io: Io,
+) -> Result<Process, Failure> {
+    channel.send(request)?;
+    let pid = match channel.receive()? {
+        Reply::Pid { pid } => pid,
+        Reply::Started => return Err("the helper is out of order".into()),
+        Reply::Failed { reason } => return Err(reason.into()),
+    };
+    let exit = reaper.watch(pid);
+    let io = match io {
+        Io::Pipes(io) => io,
+        Io::Terminal(console, size) => console.receive(size)?,
+    };
+    channel.send(&Go)?;
+    match channel.receive()? {
+        Reply::Started => Ok(Process { pid, exit, io }),
+        Reply::Pid { .. } => Err("the helper is out of order".into()),
+        Reply::Failed { reason } => Err(reason.into()),
+    }
+}
+
+/// The socket through which libcontainer hands over a terminal that it made in the container.
+struct Console {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Console {
+    fn listen(path: PathBuf) -> io::Result<Self> {
+        let listener = through_dir(&path, |path| UnixListener::bind(path))?;
+        Ok(Self { path, listener })
+    }
+
+    fn receive(self, size: TerminalSize) -> io::Result<ProcessIo> {
+        wait(&self.listener)?;
+        let (stream, _) = self.listener.accept()?;
+        wait(&stream)?;
+        let controller = sys::receive_fd(&stream)?;
+        stdio::resize(&controller, size)?;
+        Ok(ProcessIo::Pty { controller })
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Until there is something to read.
+fn wait(fd: &impl AsFd) -> io::Result<()> {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(CONSOLE_TIMEOUT_MS))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+impl Runtime for Libcontainer {
+    /// The network is there before the boot, roots were mounted with the body, and the clock is
+    /// the host's.
+    fn prepare(&self, _spec: &MachineSpec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        reaper: &Reaper,
+        machine: &MachineSpec,
+        container: &ContainerSpec,
+        _run: u32,
+    ) -> Result<Process, RuntimeError> {
+        self.try_start(reaper, machine, container).map_err(|error| {
+            if let Err(error) = self.clear(&container.name) {
+                warn!(
+                    error,
+                    container = container.name,
+                    "something of a container is left"
+                );
+            }
+            RuntimeError::new(format!("start container {}", container.name), error)
+        })
+    }
+
+    fn exec(
+        &self,
+        reaper: &Reaper,
+        container: &ContainerSpec,
+        _main: i32,
+        request: &ExecRequest,
+    ) -> Result<Process, RuntimeError> {
+        self.try_exec(reaper, container, request)
+            .map_err(|error| RuntimeError::new(format!("exec in {}", container.name), error))
+    }
+
+    fn signal(
+        &self,
+        _container: &ContainerSpec,
+        main: i32,
+        number: i32,
+    ) -> Result<(), RuntimeError> {
+        signal::send(main, number)
+            .map_err(|error| RuntimeError::new(format!("send signal {number}"), error))
+    }
+
+    fn kill(&self, container: &ContainerSpec, _main: i32) -> Result<(), RuntimeError> {
+        self.group
+            .kill_child(&child_group(&container.name))
+            .map_err(|error| RuntimeError::new(format!("kill container {}", container.name), error))
+    }
+
+    fn ended(&self, container: &ContainerSpec, _run: u32, _status: ExitStatus) -> RunEnd {
+        let oom_killed = self.group.oom_kills(&child_group(&container.name)) > 0;
+        if let Err(error) = self.clear(&container.name) {
+            warn!(
+                error,
+                container = container.name,
+                "something of a container is left"
+            );
+        }
+        RunEnd { oom_killed }
+    }
+}

@@ -1,0 +1,292 @@
+//! The process that keeps one boot: `aerostat shim --dir <run directory of the boot>`.
+//!
+//! ```text
+//!  Local ── starts it, waits ──► stage 1 ── fork ──► stage 2: own session, group, namespaces
+//!                                  ▲                   │ lock held, reports open, socket bound
+//!                                  └──── "up" ─────────┤
+//!  stage 1 ends; Local goes on                         ▼ boot: start body, follow the guest, end
+//! ```
+//!
+//! A shim belongs to nobody: its parent is gone before it does anything, so workers may come and
+//! go. It leaves when the boot is over; what it knew is then in its directory. The lock, held
+//! through stage 1 and 2, tells whether it lives, so nobody guesses by process id.
+
+mod boot;
+mod server;
+mod socket;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::ForkResult;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use types::HostId;
+
+use crate::cgroup::{Group, Limits};
+use crate::paths::{BootDir, Paths};
+use crate::report_log::ReportLog;
+use crate::{BootSpec, VmmError, sys};
+
+pub(crate) use server::{Answer, REQUEST_BYTES_MAX, Request};
+pub(crate) use socket::through_dir;
+
+/// Changes when the meaning of the file does; a shim refuses versions that it does not know.
+pub(crate) const SPEC_VERSION: u16 = 1;
+/// Others hold the lock for an instant, to see whether there is a shim.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Processes of all containers of a machine, against fork bombs.
+const PIDS_MAX: u32 = 4096;
+/// What QEMU needs beyond the guest's memory; with TCG its translation cache is most of it.
+const VM_OVERHEAD_BYTES: u64 = 512 << 20;
+
+/// What a shim needs to know; written before anything is started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ShimSpec {
+    pub(crate) version: u16,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) guest_dir: PathBuf,
+    pub(crate) host: HostId,
+    /// Program with the sub-command `container`.
+    pub(crate) program: PathBuf,
+    pub(crate) boot: BootSpec,
+}
+
+impl ShimSpec {
+    /// Writes the file so that it is there whole or not at all, and makes the boot's lock.
+    pub(crate) fn write(&self, dir: &BootDir) -> Result<(), VmmError> {
+        let path = dir.spec();
+        let write = || {
+            let mut lock = OpenOptions::new();
+            lock.create(true)
+                .append(true)
+                .mode(0o600)
+                .open(dir.lock())?;
+            let new = path.with_extension("new");
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&dir.0)?.sync_all()
+        };
+        write().map_err(VmmError::file("write", &path))
+    }
+
+    pub(crate) fn read(dir: &BootDir) -> Result<Self, VmmError> {
+        let path = dir.spec();
+        let read = || -> io::Result<Self> {
+            let spec: Self = serde_json::from_slice(&fs::read(&path)?)?;
+            if spec.version != SPEC_VERSION {
+                let version = spec.version;
+                return Err(io::Error::other(format!("its version is {version}")));
+            }
+            Ok(spec)
+        };
+        read().map_err(VmmError::file("read", &path))
+    }
+
+    pub(crate) fn paths(&self) -> Paths {
+        Paths {
+            data_dir: self.data_dir.clone(),
+            run_dir: self.run_dir.clone(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let memory = u64::from(self.boot.guest.memory_mb) << 20;
+        let overhead = match self.boot.isolation {
+            types::IsolationClass::Microvm | types::IsolationClass::Emulated => VM_OVERHEAD_BYTES,
+            types::IsolationClass::Container => 0,
+        };
+        Limits {
+            memory_bytes: memory + overhead,
+            cpus: self.boot.guest.cpus,
+            pids: PIDS_MAX,
+        }
+    }
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The lock of a boot, held.
+pub(crate) type Lock = Flock<File>;
+
+/// Takes the lock of a boot; `None` if its shim lives. The file was made by [`ShimSpec::write`],
+/// and is gone when the boot was killed.
+pub(crate) fn try_lock(dir: &BootDir) -> io::Result<Option<Lock>> {
+    let file = OpenOptions::new().write(true).open(dir.lock())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// The sub-command `shim`. Must be called before there are threads; `args` are those after the
+/// sub-command's name. Returns in stage 1 when the shim is up, in stage 2 when the boot is over.
+pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match stage_1(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", guest::runtime::reason(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn stage_1(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let [flag, dir] = args.as_slice() else {
+        return Err("usage: shim --dir <directory>".into());
+    };
+    if flag != "--dir" {
+        return Err("usage: shim --dir <directory>".into());
+    }
+    let dir = BootDir(PathBuf::from(dir));
+    let Some(lock) = lock(&dir)? else {
+        return Ok(());
+    };
+    let spec = ShimSpec::read(&dir)?;
+    let (mut reader, writer) = io::pipe()?;
+    match sys::fork()? {
+        ForkResult::Parent { .. } => {
+            drop(writer);
+            let mut problem = String::new();
+            reader.read_to_string(&mut problem)?;
+            match problem.strip_suffix("up") {
+                Some("") => Ok(()),
+                _ if problem.is_empty() => Err("it died; see shim.log".into()),
+                _ => Err(problem.into()),
+            }
+        }
+        ForkResult::Child => {
+            drop(reader);
+            stage_2(&dir, spec, lock, writer);
+            Ok(())
+        }
+    }
+}
+
+/// The lock, if this boot has not begun yet.
+fn lock(dir: &BootDir) -> Result<Option<Lock>, Failure> {
+    let deadline = std::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        let lock = try_lock(dir)?;
+        if dir.reports().exists() {
+            return Ok(None);
+        }
+        if lock.is_some() {
+            return Ok(lock);
+        }
+        if std::time::Instant::now() > deadline {
+            return Err("another process holds the lock of this boot".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn stage_2(dir: &BootDir, spec: ShimSpec, lock: Lock, mut up: io::PipeWriter) {
+    let run = || -> Result<tokio::runtime::Runtime, Failure> {
+        detach(dir)?;
+        isolate(&spec)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime)
+    };
+    let runtime = match run() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Nobody reads it only if stage 1 was killed.
+            let _ = up.write_all(guest::runtime::reason(error.as_ref()).as_bytes());
+            return;
+        }
+    };
+    let paths = spec.paths();
+    let begun = runtime.block_on(async { begin(dir, &spec) });
+    match begun {
+        Ok((reports, listener)) => {
+            let _ = up.write_all(b"up");
+            drop(up);
+            runtime.block_on(boot::run(dir, &paths, spec, reports, listener));
+        }
+        Err(error) => {
+            let _ = up.write_all(guest::runtime::reason(error.as_ref()).as_bytes());
+        }
+    }
+    // Threads may still be blocked in calls that the end of the process ends.
+    runtime.shutdown_background();
+    drop(lock);
+}
+
+/// Leaves the session, the directory and the standard streams of whoever started it.
+fn detach(dir: &BootDir) -> Result<(), Failure> {
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.log())?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    nix::unistd::dup2_stdout(&log)?;
+    nix::unistd::dup2_stderr(&log)?;
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Joins the boot's group and the host's network, and gets mounts of its own.
+fn isolate(spec: &ShimSpec) -> Result<(), Failure> {
+    // The kernel must not choose the one process that can tell what happened.
+    fs::write("/proc/self/oom_score_adj", "-900")?;
+    let boot = &spec.boot;
+    let group = Group::new(spec.host, &boot.machine, boot.boot)?;
+    group.create(spec.limits())?;
+    group.join("shim", &["pids"], std::process::id())?;
+    let network = &boot.attachment.host_netns;
+    let namespace = File::open(network).map_err(VmmError::file("open", network))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    Ok(())
+}
+
+/// From here on the boot exists: it has reports, and somebody who answers.
+fn begin(dir: &BootDir, spec: &ShimSpec) -> Result<(ReportLog, UnixListener), Failure> {
+    let listener = through_dir(&dir.socket(), |path| UnixListener::bind(path))?;
+    let logs = spec.paths().logs(&spec.boot.machine);
+    for container in &spec.boot.spec.containers {
+        let logs = logs.join(&container.name);
+        fs::create_dir_all(&logs).map_err(VmmError::file("make directory", &logs))?;
+    }
+    Ok((ReportLog::open(&dir.reports())?, listener))
+}
+
+/// Whether there is a shim for the boot in `dir`.
+pub(crate) fn is_alive(dir: &BootDir) -> bool {
+    matches!(try_lock(dir), Ok(None))
+}
+
+pub(crate) fn is_begun(dir: &Path) -> bool {
+    BootDir(dir.to_owned()).reports().exists()
+}

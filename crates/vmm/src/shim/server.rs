@@ -1,0 +1,263 @@
+//! The shim's side of `shim.sock`: one request per connection.
+//!
+//! A connection begins with a [`Request`]; the answer is an [`Answer`], and if that is `Ok` and
+//! the request asks for something that goes on, frames follow. Shims outlive workers and get
+//! requests of newer ones: a request that is not understood is refused.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use guest::wire::host::{Connection, FromProcess, Input, Output};
+use guest::wire::{SMALL_FRAME_BYTES_MAX, WireError, read_frame, write_frame};
+use serde::{Deserialize, Serialize};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::warn;
+use types::api::LogQuery;
+use types::guest::{ExecRequest, Frame, FrameKind};
+
+use crate::Report;
+use crate::spool::Reader;
+
+pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 20;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at a time, over all kinds; each is a follower of something or an exec.
+const CONNECTIONS_MAX: usize = 256;
+
+/// First frame of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Answered with reports, as messages.
+    Reports { after: u64 },
+    Stop {
+        signal: Option<String>,
+        grace_ms: u64,
+    },
+    /// Answered with the frames of the guest's exec stream.
+    Exec(ExecRequest),
+    /// Answered with the frames of the guest's attach stream.
+    Attach { container: String },
+    /// Answered with log frames, each a `LogLine`.
+    Logs { container: String, query: LogQuery },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Ok,
+    Refused { reason: String },
+}
+
+/// A stop on its way to the guest.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) signal: Option<String>,
+    pub(crate) grace_ms: u64,
+}
+
+/// What connections share.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// `None` until the body has been started.
+    pub(crate) guest: watch::Receiver<Option<Connection>>,
+    pub(crate) reports: watch::Receiver<Vec<Report>>,
+    pub(crate) stops: mpsc::Sender<Stop>,
+    pub(crate) logs: PathBuf,
+    pub(crate) written: watch::Receiver<u64>,
+    /// Becomes true when the boot is over and everything was written.
+    pub(crate) over: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Accepts connections until it is dropped. `open` is held by each of them.
+    pub(crate) async fn run(self, listener: UnixListener, open: mpsc::Sender<()>) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "cannot accept connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // One sender is here and one where all of them are waited for.
+            if open.strong_count() > CONNECTIONS_MAX {
+                continue;
+            }
+            let (this, open) = (self.clone(), open.clone());
+            tokio::spawn(async move {
+                let _open = open;
+                // The peer has left; there is nobody to tell.
+                let _ = this.answer(stream).await;
+            });
+        }
+    }
+
+    async fn answer(self, stream: UnixStream) -> Result<(), WireError> {
+        let (mut reader, mut writer) = stream.into_split();
+        let first = read_frame(&mut reader, REQUEST_BYTES_MAX);
+        let first = timeout(REQUEST_TIMEOUT, first).await;
+        let Some(first) = first.map_err(|_| WireError::Silent)?? else {
+            return Ok(());
+        };
+        let request = match first.parse::<Request>() {
+            Ok(request) => request,
+            Err(error) => return refuse(&mut writer, error.to_string()).await,
+        };
+        match request {
+            Request::Reports { after } => {
+                accept(&mut writer).await?;
+                self.reports(&mut reader, &mut writer, after).await
+            }
+            Request::Stop { signal, grace_ms } => {
+                let sent = self.stops.send(Stop { signal, grace_ms }).await;
+                match sent {
+                    Ok(()) => accept(&mut writer).await,
+                    Err(_) => refuse(&mut writer, "the boot is over".into()).await,
+                }
+            }
+            Request::Exec(request) => {
+                let Some(guest) = self.guest.borrow().clone() else {
+                    return refuse(&mut writer, "the machine is not ready".into()).await;
+                };
+                relay(guest.exec(request).await, reader, writer).await
+            }
+            Request::Attach { container } => {
+                let Some(guest) = self.guest.borrow().clone() else {
+                    return refuse(&mut writer, "the machine is not ready".into()).await;
+                };
+                relay(guest.attach(&container).await, reader, writer).await
+            }
+            Request::Logs { container, query } => {
+                accept(&mut writer).await?;
+                self.logs(&mut reader, &mut writer, &container, &query)
+                    .await
+            }
+        }
+    }
+
+    async fn reports(
+        mut self,
+        reader: &mut OwnedReadHalf,
+        writer: &mut OwnedWriteHalf,
+        mut after: u64,
+    ) -> Result<(), WireError> {
+        loop {
+            let new: Vec<Report> = {
+                let all = self.reports.borrow_and_update();
+                let known = usize::try_from(after).unwrap_or(usize::MAX);
+                all.get(known..).unwrap_or_default().to_vec()
+            };
+            for report in new {
+                after = report.seq;
+                write_frame(writer, &Frame::message(&report)).await?;
+                if report.event.is_last() {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                changed = self.reports.changed() => if changed.is_err() { return Ok(()) },
+                () = gone(reader) => return Ok(()),
+            }
+        }
+    }
+
+    async fn logs(
+        mut self,
+        reader: &mut OwnedReadHalf,
+        writer: &mut OwnedWriteHalf,
+        container: &str,
+        query: &LogQuery,
+    ) -> Result<(), WireError> {
+        let read = |source| WireError::Read { source };
+        let mut log = Reader::open(&self.logs, container, query).map_err(read)?;
+        loop {
+            self.written.mark_unchanged();
+            let over = *self.over.borrow();
+            let batch = log.next().map_err(read)?;
+            for line in &batch.lines {
+                write_frame(writer, &Frame::data(FrameKind::Log, line.encode())).await?;
+            }
+            if !batch.is_end {
+                continue;
+            }
+            if over || !query.follow {
+                return Ok(());
+            }
+            tokio::select! {
+                _ = self.written.changed() => {}
+                _ = self.over.changed() => {}
+                () = gone(reader) => return Ok(()),
+            }
+        }
+    }
+}
+
+async fn accept(writer: &mut OwnedWriteHalf) -> Result<(), WireError> {
+    write_frame(writer, &Frame::message(&Answer::Ok)).await
+}
+
+async fn refuse(writer: &mut OwnedWriteHalf, reason: String) -> Result<(), WireError> {
+    write_frame(writer, &Frame::message(&Answer::Refused { reason })).await
+}
+
+/// Returns when the peer has closed its side. Nothing is expected from it.
+async fn gone(reader: &mut OwnedReadHalf) {
+    let mut byte = [0];
+    let _ = tokio::io::AsyncReadExt::read(reader, &mut byte).await;
+}
+
+/// Carries frames between a worker and a process in the guest until either side ends.
+async fn relay(
+    streams: Result<(Input, Output), WireError>,
+    mut reader: OwnedReadHalf,
+    mut writer: OwnedWriteHalf,
+) -> Result<(), WireError> {
+    let (mut input, mut output) = match streams {
+        Ok(streams) => streams,
+        Err(error) => return refuse(&mut writer, guest::runtime::reason(&error)).await,
+    };
+    accept(&mut writer).await?;
+    let inward = tokio::spawn(async move {
+        while let Ok(Some(frame)) = read_frame(&mut reader, SMALL_FRAME_BYTES_MAX).await {
+            let sent = match frame.kind {
+                FrameKind::Stdin => input.stdin(&frame.payload).await,
+                FrameKind::CloseStdin => input.close_stdin().await,
+                FrameKind::Resize => match frame.parse() {
+                    Ok(size) => input.resize(size).await,
+                    Err(_) => break,
+                },
+                FrameKind::Message | FrameKind::Stdout | FrameKind::Stderr | FrameKind::Log => {
+                    break;
+                }
+            };
+            if sent.is_err() {
+                // The process no longer reads; its output goes on.
+                let () = gone_frames(&mut reader).await;
+                break;
+            }
+        }
+        input.hang_up().await;
+    });
+    while let Some(piece) = output.next().await? {
+        let (frame, last) = match piece {
+            FromProcess::Stdout(bytes) => (Frame::data(FrameKind::Stdout, bytes), false),
+            FromProcess::Stderr(bytes) => (Frame::data(FrameKind::Stderr, bytes), false),
+            FromProcess::End(end) => (Frame::message(&end), true),
+        };
+        write_frame(&mut writer, &frame).await?;
+        if last {
+            break;
+        }
+    }
+    inward.abort();
+    Ok(())
+}
+
+/// Reads and forgets until the peer has closed its side.
+async fn gone_frames(reader: &mut OwnedReadHalf) {
+    while let Ok(Some(_)) = read_frame(reader, SMALL_FRAME_BYTES_MAX).await {}
+}

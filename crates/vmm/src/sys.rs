@@ -1,0 +1,203 @@
+//! What has no safe wrapper: KVM, loop devices, taps, and what a child does before it is exec'ed.
+#![allow(unsafe_code, reason = "the one place of this crate for it")]
+
+mod kvm;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::{ForkResult, Gid, Uid};
+
+pub(crate) use kvm::{GuestEnd, run_guest};
+
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+/// Others may take the free loop device that we were told of; then we ask again.
+const LOOP_TRIES: u32 = 64;
+
+/// `struct loop_info64` of `linux/loop.h`.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of `linux/loop.h`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    Ok(Errno::result(result)?)
+}
+
+/// Attaches `file` to a loop device that goes away with its last user. The device stays for as
+/// long as the returned file, or a mount of it, does.
+pub(crate) fn attach_loop(file: &File, read_only: bool) -> io::Result<(File, PathBuf)> {
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")?;
+    let flags = LO_FLAGS_AUTOCLEAR | if read_only { LO_FLAGS_READ_ONLY } else { 0 };
+    for _ in 0..LOOP_TRIES {
+        // Needed: LOOP_CTL_GET_FREE has no safe wrapper.
+        // SAFETY: the request takes no argument and touches no memory of ours.
+        let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .open(&path)?;
+        // SAFETY: plain integers, for which zero is a value.
+        let mut config: LoopConfig = unsafe { std::mem::zeroed() };
+        config.fd = u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?;
+        config.info.flags = flags;
+        // Needed: LOOP_CONFIGURE has no safe wrapper.
+        // SAFETY: `config` has the layout of struct loop_config and outlives the call.
+        match checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &config) }) {
+            Ok(_) => return Ok((device, path)),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
+}
+
+/// Opens a tap that exists already, with virtio headers as QEMU expects them.
+pub(crate) fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    let tun = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    // SAFETY: plain integers and arrays of them, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays 0.
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
+    // Needed: TUNSETIFF has no safe wrapper.
+    // SAFETY: `request` is a struct ifreq, as this request wants, and outlives the call.
+    checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &request) })?;
+    Ok(tun.into())
+}
+
+/// Becomes two processes.
+///
+/// # Errors
+/// If there is no room for another process.
+///
+/// The caller must have one thread only: the child may then use everything.
+pub(crate) fn fork() -> io::Result<ForkResult> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1, "forking with other threads is not safe");
+    // Needed: fork has no safe wrapper.
+    // SAFETY: there is no other thread, as was just checked, that might hold a lock.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Lets the child inherit `fds` under their numbers.
+pub(crate) fn keep_fds(command: &mut Command, fds: Vec<RawFd>) {
+    let before_exec = move || {
+        for &fd in &fds {
+            // Needed: FD_CLOEXEC must be cleared in the child only, or other children that are
+            // spawned meanwhile inherit the file too.
+            // SAFETY: fcntl on a number is async-signal-safe and touches no memory.
+            checked(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe system calls only and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Lets the child run as another user, with no group beside its own and `groups`, and die with
+/// the thread that spawned it.
+pub(crate) fn confine(command: &mut Command, uid: u32, groups: Vec<Gid>) {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let before_exec = move || {
+        nix::unistd::setgroups(&groups)?;
+        nix::unistd::setresgid(group, group, group)?;
+        nix::unistd::setresuid(user, user, user)?;
+        // After the change of user, which clears it.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        nix::sys::prctl::set_no_new_privs()?;
+        Ok(())
+    };
+    // Needed: `CommandExt::uid` gives no way to set groups, and nothing sets the death signal.
+    // SAFETY: the closure makes async-signal-safe system calls only and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Receives one file descriptor that was sent over a Unix socket.
+pub(crate) fn receive_fd(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let mut data = [0; 256];
+    let mut iov = [io::IoSliceMut::new(&mut data)];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let fd = socket.as_raw_fd();
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(fd, &mut iov, Some(&mut space), flags)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(&fd) = fds.first()
+        {
+            // Needed: nix hands over numbers.
+            // SAFETY: the kernel just made this descriptor for us and nobody else knows it; there
+            // is room for one only, so none is forgotten.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// A socket that this process was given under a number when it was started.
+///
+/// # Errors
+/// If the number is that of a standard stream, or nothing is open under it.
+pub(crate) fn inherited_socket(fd: RawFd) -> io::Result<UnixStream> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: asking for the flags of a number is harmless, whatever it stands for.
+    checked(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // Needed: inherited descriptors are known by number only.
+    // SAFETY: it is open, as was just seen, and whoever started this process says that it is ours.
+    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Lets SIGPIPE end the processes that this one becomes.
+pub(crate) fn default_sigpipe() -> io::Result<()> {
+    // Needed: nix declares every change of a signal's disposition unsafe.
+    // SAFETY: no handler is installed.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
+}
