@@ -10,10 +10,13 @@
 //! Nothing here knows how machines are isolated: that is what the two runtimes differ in.
 
 mod driver;
+pub mod environment;
 pub mod fd;
+pub mod files;
 mod output;
 mod process;
 pub mod reaper;
+pub mod root;
 pub mod runtime;
 pub mod serve;
 mod session;
@@ -21,6 +24,7 @@ pub mod signal;
 pub mod stdio;
 pub mod supervisor;
 mod sys;
+pub mod user;
 pub mod wire;
 
 pub use reaper::{Exit, ExitStatus, Reaper};

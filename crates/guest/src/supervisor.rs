@@ -22,7 +22,7 @@ use crate::reaper::ExitStatus;
 use crate::signal;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Back-off before the first restart; each further one doubles it, as the kubelet does.
 const BACK_OFF_MIN: Duration = Duration::from_secs(10);
