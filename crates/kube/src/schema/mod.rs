@@ -5,7 +5,9 @@
 //! and compiled in as text.
 
 mod decode;
+pub mod protobuf;
 mod table;
 
 pub use decode::{TypeError, decode};
+pub(crate) use table::fingerprint;
 pub use table::{Field, Kind, Scalar, Type, TypeRef, descriptions, type_named};

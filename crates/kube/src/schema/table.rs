@@ -126,6 +126,11 @@ fn table() -> &'static Table {
     TABLE.get_or_init(|| parse(TEXT))
 }
 
+/// What a document rendered from the table depends on.
+pub(crate) fn fingerprint() -> &'static [u8] {
+    TEXT.as_bytes()
+}
+
 /// The type with this full name. The names in [`crate::resource`] are checked by a test.
 pub fn type_named(name: &str) -> Option<TypeRef> {
     table().index.get(name).copied().map(TypeRef)

@@ -1,0 +1,345 @@
+//! The cluster's own certificates: an authority, a serving certificate and the administrator's.
+//!
+//! The authority and the administrator's key are files, made once, readable by the owner only. The
+//! serving key lives in memory and is made anew at every start, so a name that is added to the
+//! configuration needs no ceremony.
+
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+
+use crate::api::User;
+
+/// There is no renewal yet, so certificates outlive the machine that they are made on.
+const VALID_YEARS: i32 = 10;
+/// Names by which pods and the host itself reach the API server.
+const NAMES: [&str; 7] = [
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+/// Members may do everything, by definition.
+const MASTERS: &str = "system:masters";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot make a certificate for {subject}")]
+    Make {
+        subject: String,
+        source: rcgen::Error,
+    },
+    #[error("{path} does not hold a usable certificate or key; remove it to have it made anew")]
+    Parse { path: PathBuf },
+    #[error("cannot set up TLS")]
+    Tls { source: rustls::Error },
+    #[error("cannot set up the check of client certificates")]
+    Verifier {
+        source: rustls::server::VerifierBuilderError,
+    },
+}
+
+/// The authority of this cluster.
+pub struct Pki {
+    dir: PathBuf,
+    ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate and its key, both PEM.
+pub struct Credentials {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+impl Pki {
+    /// Reads the authority in `dir`, or makes it. The directory must exist.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let credentials = load_or_make(&certificate, &key, make_authority)?;
+        let parse = || PkiError::Parse { path: key.clone() };
+        let key_pair = KeyPair::from_pem(&credentials.key_pem).map_err(|_| parse())?;
+        let issuer = Issuer::from_ca_cert_pem(&credentials.certificate_pem, key_pair)
+            .map_err(|_| PkiError::Parse { path: certificate })?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            ca_pem: credentials.certificate_pem,
+            issuer,
+        })
+    }
+
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The administrator's certificate, a member of `system:masters`; kept in the directory.
+    pub fn admin(&self) -> Result<Credentials, PkiError> {
+        let (certificate, key) = (self.dir.join("admin.crt"), self.dir.join("admin.key"));
+        load_or_make(&certificate, &key, || {
+            self.client("kubernetes-admin", Some(MASTERS))
+        })
+    }
+
+    /// A client certificate; not kept.
+    pub fn client(&self, user: &str, group: Option<&str>) -> Result<Credentials, PkiError> {
+        let mut params = params(user, &[])?;
+        if let Some(group) = group {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(user, params)
+    }
+
+    /// TLS for the API server: asks for a client certificate, and lets clients without one in to
+    /// be nobody. `names` are further names and addresses of this server.
+    pub fn server_config(&self, names: &[String]) -> Result<rustls::ServerConfig, PkiError> {
+        let all: Vec<_> = NAMES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(names.to_vec())
+            .collect();
+        let mut params = params("aerostat-kube", &all)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let served = self.sign("aerostat-kube", params)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.der(&self.ca_pem)?)
+            .map_err(|source| PkiError::Tls { source })?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|source| PkiError::Verifier { source })?;
+        let key = PrivateKeyDer::from_pem_slice(served.key_pem.as_bytes()).map_err(|_| {
+            PkiError::Parse {
+                path: self.dir.clone(),
+            }
+        })?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|source| PkiError::Tls { source })?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![self.der(&served.certificate_pem)?], key)
+            .map_err(|source| PkiError::Tls { source })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn sign(&self, subject: &str, params: CertificateParams) -> Result<Credentials, PkiError> {
+        let make = |source| PkiError::Make {
+            subject: subject.to_owned(),
+            source,
+        };
+        let key = KeyPair::generate().map_err(make)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(make)?;
+        Ok(Credentials {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    fn der(&self, pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::Parse {
+            path: self.dir.clone(),
+        })
+    }
+}
+
+fn params(subject: &str, names: &[String]) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::new(names).map_err(|source| PkiError::Make {
+        subject: subject.to_owned(),
+        source,
+    })?;
+    let year = i32::from(jiff::Zoned::now().year());
+    // A year back, for clocks that are behind.
+    params.not_before = date_time_ymd(year - 1, 1, 1);
+    params.not_after = date_time_ymd(year + VALID_YEARS, 1, 1);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, subject);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn make_authority() -> Result<Credentials, PkiError> {
+    let subject = "aerostat-kube-ca";
+    let make = |source| PkiError::Make {
+        subject: subject.to_owned(),
+        source,
+    };
+    let mut params = params(subject, &[])?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().map_err(make)?;
+    let certificate = params.self_signed(&key).map_err(make)?;
+    Ok(Credentials {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
+}
+
+/// The key is written first: a certificate without its key cannot be left behind by a crash.
+fn load_or_make(
+    certificate: &Path,
+    key: &Path,
+    make: impl FnOnce() -> Result<Credentials, PkiError>,
+) -> Result<Credentials, PkiError> {
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PkiError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    };
+    if let (Some(certificate_pem), Some(key_pem)) = (read(certificate)?, read(key)?) {
+        return Ok(Credentials {
+            certificate_pem,
+            key_pem,
+        });
+    }
+    let made = make()?;
+    write_private(key, &made.key_pem)?;
+    write_private(certificate, &made.certificate_pem)?;
+    Ok(made)
+}
+
+/// Replaces a file by one that only its owner can read, whole or not at all.
+pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+    let write = |source| PkiError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.new", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)
+        .map_err(write)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(write)?;
+    std::fs::rename(&draft, path).map_err(write)
+}
+
+/// A kubeconfig with everything embedded. `server` is a URL.
+pub fn kubeconfig(server: &str, ca_pem: &str, credentials: &Credentials) -> String {
+    let base64 = |pem: &str| BASE64_STANDARD.encode(pem);
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: aerostat
+  cluster:
+    server: {server}
+    certificate-authority-data: {ca}
+users:
+- name: aerostat-admin
+  user:
+    client-certificate-data: {certificate}
+    client-key-data: {key}
+contexts:
+- name: aerostat
+  context:
+    cluster: aerostat
+    user: aerostat-admin
+current-context: aerostat
+",
+        ca = base64(ca_pem),
+        certificate = base64(&credentials.certificate_pem),
+        key = base64(&credentials.key_pem),
+    )
+}
+
+/// Who a verified client certificate names: the common name is the user, organisations are groups.
+pub(crate) fn user_of(certificate: &CertificateDer<'_>) -> Option<User> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok());
+    let groups = groups.map(str::to_owned).collect();
+    Some(User::authenticated(name, groups))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_authority_is_made_once_and_its_keys_are_private() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let first = Pki::open(dir.path()).expect("made");
+        let admin = first.admin().expect("made");
+        let again = Pki::open(dir.path()).expect("read");
+        assert_eq!(first.ca_pem(), again.ca_pem());
+        assert_eq!(admin.key_pem, again.admin().expect("read").key_pem);
+        for file in ["ca.key", "admin.key"] {
+            let mode = std::fs::metadata(dir.path().join(file))
+                .expect("written")
+                .permissions();
+            assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
+        }
+        again
+            .server_config(&["example.internal".into()])
+            .expect("usable");
+    }
+
+    #[test]
+    fn a_certificate_names_its_user_and_groups() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let pki = Pki::open(dir.path()).expect("made");
+        let credentials = pki.client("alice", Some("dev")).expect("made");
+        let der = pki
+            .der(&credentials.certificate_pem)
+            .expect("a certificate");
+        let user = user_of(&der).expect("a user");
+        assert_eq!((user.name.as_str(), &user.groups[0][..]), ("alice", "dev"));
+        assert!(!user.is_master());
+    }
+}

@@ -1,0 +1,152 @@
+//! Bodies in, representations out.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use serde_json::Value;
+
+use crate::schema;
+use crate::status::Status;
+
+/// Upstream's bound.
+const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const AVAILABLE: &str = "application/json, application/json;stream=watch";
+
+/// A body and what it says it is.
+pub(super) struct Body {
+    pub(super) bytes: Bytes,
+    /// Media type without parameters, lowercase; empty if the client does not say.
+    pub(super) media_type: String,
+}
+
+pub(super) async fn read(request: Request<Incoming>) -> Result<Body, Status> {
+    let media_type = header(&request, CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    let media_type = media_type.trim().to_lowercase();
+    let limited = Limited::new(request.into_body(), BODY_BYTES_MAX);
+    let collected = limited.collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Status::request_too_large(BODY_BYTES_MAX)
+        } else {
+            Status::bad_request(format!("the body of the request was not received: {error}"))
+        }
+    })?;
+    Ok(Body {
+        bytes: collected.to_bytes(),
+        media_type,
+    })
+}
+
+pub(super) fn header<B>(request: &Request<B>, name: hyper::header::HeaderName) -> &str {
+    request
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+impl Body {
+    /// The object in the body; `type_name` is what protobuf is decoded as.
+    pub(super) fn object(&self, type_name: &str) -> Result<Value, Status> {
+        match self.media_type.as_str() {
+            "" | "application/json" => self.json(),
+            PROTOBUF => {
+                let schema = schema::type_named(type_name)
+                    .ok_or_else(|| Status::internal(format!("{type_name} has no schema")))?;
+                schema::protobuf::decode(schema.get(), &self.bytes)
+                    .map_err(|error| Status::bad_request(error.to_string()))
+            }
+            _ => Err(Status::unsupported_media_type(&format!(
+                "application/json, {PROTOBUF}"
+            ))),
+        }
+    }
+
+    pub(super) fn json(&self) -> Result<Value, Status> {
+        serde_json::from_slice(&self.bytes).map_err(|error| {
+            Status::bad_request(format!(
+                "the body of the request is not valid JSON: {error}"
+            ))
+        })
+    }
+}
+
+/// How the client wants objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Representation {
+    Object,
+    Table,
+    /// Only the metadata.
+    Partial,
+}
+
+/// The first representation of `Accept` that is served.
+pub(super) fn negotiate(request: &Request<Incoming>) -> Result<Representation, Status> {
+    negotiate_text(header(request, ACCEPT))
+}
+
+fn negotiate_text(accept: &str) -> Result<Representation, Status> {
+    if accept.trim().is_empty() {
+        return Ok(Representation::Object);
+    }
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default();
+        if !matches!(media_type, "application/json" | "application/*" | "*/*") {
+            continue;
+        }
+        let parameter = |name: &str| {
+            range
+                .split(';')
+                .filter_map(|part| part.trim().split_once('='))
+                .find_map(|(key, value)| {
+                    (key.trim() == name).then(|| value.trim().trim_matches('"'))
+                })
+        };
+        match (parameter("as"), parameter("v")) {
+            (None, _) => return Ok(Representation::Object),
+            (Some("Table"), Some("v1")) => return Ok(Representation::Table),
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => {
+                return Ok(Representation::Partial);
+            }
+            // A form that we do not have; the client names others.
+            (Some(_), _) => {}
+        }
+    }
+    Err(Status::not_acceptable(AVAILABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_form_that_is_served_wins() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        for (accept, expected) in [
+            ("", Representation::Object),
+            ("application/json, */*", Representation::Object),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Representation::Object,
+            ),
+            (table, Representation::Table),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Representation::Partial,
+            ),
+        ] {
+            assert_eq!(
+                negotiate_text(accept).expect("served"),
+                expected,
+                "{accept}"
+            );
+        }
+        assert_eq!(negotiate_text("image/png").expect_err("refused").code, 406);
+    }
+}

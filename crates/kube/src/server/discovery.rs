@@ -1,0 +1,252 @@
+//! What there is: versions, groups, resources, health. Everything here is fixed for the life of
+//! the process, so answers carry a strong `ETag`.
+
+use std::collections::BTreeMap;
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::body::Body;
+use super::codec::header;
+use super::query::Query;
+use super::{Server, openapi, respond, router};
+use crate::resource::{self, Resource, Scope, Subresource};
+use crate::status::Status;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+pub(super) fn handle(
+    _server: &Server,
+    path: &str,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Status::method_not_allowed());
+    }
+    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
+    match parts[..] {
+        ["livez" | "readyz" | "healthz", ..] => Ok(router::health(path, query)),
+        ["version"] => Ok(respond::json(StatusCode::OK, &version())),
+        ["api"] if is_aggregated(request) => Ok(aggregated(request, |group| group.is_empty())),
+        ["apis"] if is_aggregated(request) => Ok(aggregated(request, |group| !group.is_empty())),
+        ["api"] => Ok(cached(request, "application/json", &core_versions())),
+        ["apis"] => {
+            let groups: Vec<_> = groups()
+                .into_iter()
+                .map(|(name, versions)| group(name, &versions))
+                .collect();
+            let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
+            Ok(cached(request, "application/json", &list))
+        }
+        ["apis", name] => {
+            let versions = groups().remove(name).ok_or_else(Status::no_such_resource)?;
+            let mut group = group(name, &versions);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            Ok(cached(request, "application/json", &group))
+        }
+        ["api", version] => resources(request, "", version),
+        ["apis", group, version] => resources(request, group, version),
+        ["openapi", "v3"] => Ok(cached(request, "application/json", &openapi::index())),
+        ["openapi", "v3", ref rest @ ..] => openapi::document(&rest.join("/"), query),
+        [""] => Ok(respond::json(StatusCode::OK, &json!({"paths": paths()}))),
+        _ => Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+    }
+}
+
+/// The API is that of the version that the schema table is made from.
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": openapi::MINOR,
+        "gitVersion": format!("{}+aerostat.{}", openapi::VERSION, env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, platform()),
+    })
+}
+
+/// Go's name of the architecture.
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn is_aggregated(request: &Request<Incoming>) -> bool {
+    let is_ours = |range: &str| {
+        let has = |part: &str| range.split(';').any(|one| one.trim() == part);
+        has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
+    };
+    header(request, ACCEPT).split(',').any(is_ours)
+}
+
+/// An answer that a client may keep and ask about.
+fn cached(request: &Request<Incoming>, content_type: &str, value: &Value) -> Response<Body> {
+    let text = value.to_string();
+    let hash: String = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    let tag = format!("\"{hash}\"");
+    let is_known = header(request, IF_NONE_MATCH)
+        .split(',')
+        .any(|known| known.trim() == tag);
+    let mut response = if is_known {
+        let mut response = respond::bytes(StatusCode::NOT_MODIFIED, content_type, "");
+        response.headers_mut().remove(CONTENT_TYPE);
+        response
+    } else {
+        respond::bytes(StatusCode::OK, content_type, text)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn core_versions() -> Value {
+    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+}
+
+/// The groups but the core one, with their versions.
+fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (group, version) in resource::group_versions() {
+        if !group.is_empty() {
+            groups.entry(group).or_default().push(version);
+        }
+    }
+    groups
+}
+
+fn group(name: &str, versions: &[&str]) -> Value {
+    let entry =
+        |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let all: Vec<_> = versions.iter().map(|version| entry(version)).collect();
+    json!({"name": name, "versions": all, "preferredVersion": all.first()})
+}
+
+fn of_version<'a>(
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'static Resource> + 'a {
+    let all = resource::ALL.iter().copied();
+    all.filter(move |row| row.group == group && row.version == version)
+}
+
+fn resources(
+    request: &Request<Incoming>,
+    group: &str,
+    version: &str,
+) -> Result<Response<Body>, Status> {
+    let mut list = Vec::new();
+    for row in of_version(group, version) {
+        let mut entry = json!({
+            "name": row.plural, "singularName": row.singular, "namespaced": row.is_namespaced(),
+            "kind": row.kind, "verbs": row.verbs,
+        });
+        if !row.short_names.is_empty() {
+            entry["shortNames"] = json!(row.short_names);
+        }
+        if !row.categories.is_empty() {
+            entry["categories"] = json!(row.categories);
+        }
+        list.push(entry);
+        for below in row.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", row.plural, below.name), "singularName": "",
+                "namespaced": row.is_namespaced(), "kind": below.kind, "verbs": below.verbs,
+            });
+            if let Some((group, version)) = below.group_version {
+                entry["group"] = group.into();
+                entry["version"] = version.into();
+            }
+            list.push(entry);
+        }
+    }
+    if list.is_empty() {
+        return Err(Status::no_such_resource());
+    }
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    let list = json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
+        "resources": list,
+    });
+    Ok(cached(request, "application/json", &list))
+}
+
+fn aggregated(request: &Request<Incoming>, is_wanted: impl Fn(&str) -> bool) -> Response<Body> {
+    let mut items: Vec<Value> = Vec::new();
+    for (group, version) in resource::group_versions() {
+        if !is_wanted(group) {
+            continue;
+        }
+        let resources: Vec<_> = of_version(group, version)
+            .map(aggregated_resource)
+            .collect();
+        items.push(json!({
+            "metadata": {"name": group, "creationTimestamp": null},
+            "versions": [{"version": version, "resources": resources, "freshness": "Current"}],
+        }));
+    }
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {}, "items": items,
+    });
+    cached(request, AGGREGATED, &list)
+}
+
+fn aggregated_resource(row: &'static Resource) -> Value {
+    let scope = match row.scope {
+        Scope::Namespaced => "Namespaced",
+        Scope::Cluster => "Cluster",
+    };
+    let mut entry = json!({
+        "resource": row.plural, "singularResource": row.singular, "scope": scope,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        entry["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        entry["categories"] = json!(row.categories);
+    }
+    let below = |below: &Subresource| {
+        let (group, version) = below.group_version.unwrap_or((row.group, row.version));
+        json!({
+            "subresource": below.name, "verbs": below.verbs,
+            "responseKind": {"group": group, "version": version, "kind": below.kind},
+        })
+    };
+    if !row.subresources.is_empty() {
+        entry["subresources"] = row.subresources.iter().map(below).collect();
+    }
+    entry
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    for (group, version) in resource::group_versions() {
+        paths.push(match group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        });
+    }
+    let others = ["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+    paths.extend(others.map(str::to_owned));
+    paths
+}

@@ -1,0 +1,197 @@
+//! The HTTP server: TLS connections, each request routed, authorized and answered.
+//!
+//! ```text
+//! accept ── TLS, client certificate ── route ── authorize ─┬─ discovery, health, OpenAPI
+//!                                                          ├─ verbs over Api (JSON or Table)
+//!                                                          ├─ watch (a stream of lines)
+//!                                                          └─ logs, exec, attach (PodStreams)
+//! ```
+
+mod auth;
+mod body;
+mod codec;
+mod discovery;
+mod exec;
+mod logs;
+mod openapi;
+mod options;
+mod pods;
+mod query;
+mod respond;
+mod router;
+mod verbs;
+mod watch;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch as signal};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use crate::api::{Api, User};
+use crate::pki;
+use crate::streams::PodStreams;
+use body::Body;
+
+/// Far beyond what clients of one host open; each costs a task and its TLS state.
+const CONNECTIONS_MAX: usize = 1024;
+/// A stranger may not hold a connection without saying anything.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests in flight get this long when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often events past their hour are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// Failing to accept is about file descriptors; waiting lets some be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the server is made of.
+pub struct ServerConfig {
+    pub listener: TcpListener,
+    /// From [`pki::Pki::server_config`].
+    pub tls: rustls::ServerConfig,
+    pub streams: Arc<dyn PodStreams>,
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every request needs.
+struct Server {
+    api: Api,
+    streams: Arc<dyn PodStreams>,
+    /// Becomes true when the server stops: watches and streams end.
+    stopping: signal::Receiver<bool>,
+}
+
+/// Serves until `shutdown` resolves, then drains.
+pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output = ()>) {
+    let (stop, stopping) = signal::channel(false);
+    let acceptor = TlsAcceptor::from(Arc::new(config.tls));
+    let server = Arc::new(Server {
+        api,
+        streams: config.streams,
+        stopping,
+    });
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let expiry = tokio::spawn(expire_events(server.clone()));
+    info!(address = ?config.listener.local_addr().ok(), "kubernetes API is served");
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = config.listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            warn!(
+                max = CONNECTIONS_MAX,
+                "too many connections; one is refused"
+            );
+            continue;
+        };
+        let (server, acceptor) = (server.clone(), acceptor.clone());
+        tokio::spawn(async move {
+            connection(server, acceptor, stream).await;
+            drop(permit);
+        });
+    }
+    expiry.abort();
+    drop(config.listener);
+    let _ = stop.send(true);
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.acquire_many(all))
+        .await
+        .is_err()
+    {
+        warn!("some connections did not end in time");
+    }
+}
+
+/// Resolves when the server stops.
+async fn stopped(stopping: &mut signal::Receiver<bool>) {
+    // An error means that the server is gone altogether.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn expire_events(server: Arc<Server>) {
+    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        ticks.tick().await;
+        let now = jiff::Timestamp::now().as_second();
+        if let Err(error) = server.api.expire(u64::try_from(now).unwrap_or(0)).await {
+            warn!(%error, "old events stay for now");
+        }
+    }
+}
+
+async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) {
+    // Small answers must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+        Err(_) => return debug!("TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let user = certificates
+        .first()
+        .and_then(pki::user_of)
+        .unwrap_or_else(User::anonymous);
+    let user = Arc::new(user);
+    let mut stopping = server.stopping.clone();
+    let service = hyper::service::service_fn(move |request| {
+        let (server, user) = (server.clone(), user.clone());
+        async move { Ok::<_, Infallible>(answer(server, user, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = stopped(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        debug!(%error, "connection ended");
+    }
+}
+
+async fn answer(
+    server: Arc<Server>,
+    user: Arc<User>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // The futures of all the verbs are in one; on the heap it does not travel with the caller.
+    let answered = Box::pin(router::handle(server, user.clone(), request)).await;
+    let response = answered.unwrap_or_else(|status| respond::status(&status));
+    debug!(user = %user.name, %method, path, code = response.status().as_u16(), "request");
+    response
+}

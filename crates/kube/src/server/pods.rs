@@ -1,0 +1,130 @@
+//! Subresources that only pods have.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::query::Query;
+use super::router::Target;
+use super::{Server, codec, exec, logs, options, respond, verbs};
+use crate::api::{DeleteOptions, DryRun};
+use crate::object;
+use crate::resource::PODS;
+use crate::status::Status;
+
+pub(super) async fn handle(
+    server: &Arc<Server>,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let namespace = target.namespace.as_deref().unwrap_or_default();
+    let name = target.name.as_deref().unwrap_or_default();
+    let subresource = target.subresource.as_deref().unwrap_or_default();
+    match subresource {
+        "binding" => {
+            let row = PODS
+                .subresource(subresource)
+                .ok_or_else(Status::no_such_resource)?;
+            let body = codec::read(request).await?.object(verbs::body_type(row))?;
+            let node = object::text(&body, &["target", "name"]);
+            if node.is_empty() {
+                let cause = crate::status::Cause::required("target.name", "");
+                return Err(Status::invalid_kind("", "Binding", name, vec![cause]));
+            }
+            server.api.bind(namespace, name, node).await?;
+            Ok(success())
+        }
+        "eviction" => {
+            let row = PODS
+                .subresource(subresource)
+                .ok_or_else(Status::no_such_resource)?;
+            let body = codec::read(request).await?.object(verbs::body_type(row))?;
+            let given = &body["deleteOptions"];
+            let dry_run = !options::write(query)?.dry_run.eq(&DryRun::No);
+            let options = DeleteOptions {
+                grace_period_s: given["gracePeriodSeconds"].as_i64(),
+                dry_run: if dry_run { DryRun::All } else { DryRun::No },
+                ..DeleteOptions::default()
+            };
+            server.api.evict(namespace, name, &options).await?;
+            Ok(success())
+        }
+        "log" => {
+            let pod = server.api.get(&PODS, Some(namespace), name).await?;
+            logs::handle(server, &pod, query).await
+        }
+        "exec" | "attach" => {
+            let pod = server.api.get(&PODS, Some(namespace), name).await?;
+            exec::handle(server, pod, subresource == "attach", query, request).await
+        }
+        _ => Err(Status::no_such_resource()),
+    }
+}
+
+fn success() -> Response<Body> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    respond::json(StatusCode::CREATED, &status)
+}
+
+/// The container that a request means: the one it names, the one the pod's annotation prefers, or
+/// the only one.
+pub(super) fn container(pod: &Value, asked: &str) -> Result<String, Status> {
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let names = |list: &str| -> Vec<String> {
+        let containers = object::items(pod, &["spec", list]).iter();
+        containers
+            .map(|container| object::text(container, &["name"]).to_owned())
+            .collect()
+    };
+    let pod_name = object::name(pod);
+    if !asked.is_empty() {
+        let is_known = lists
+            .iter()
+            .any(|list| names(list).iter().any(|name| name == asked));
+        let unknown =
+            || Status::bad_request(format!("container {asked} is not valid for pod {pod_name}"));
+        return if is_known {
+            Ok(asked.to_owned())
+        } else {
+            Err(unknown())
+        };
+    }
+    let containers = names("containers");
+    if let [only] = &containers[..] {
+        return Ok(only.clone());
+    }
+    let mut message = format!(
+        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+        containers.join(" ")
+    );
+    let inits = names("initContainers");
+    if !inits.is_empty() {
+        message += &format!(" or one of the init containers: [{}]", inits.join(" "));
+    }
+    Err(Status::bad_request(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_with_several_containers_wants_one_named() {
+        let pod = json!({"metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        assert_eq!(
+            container(&pod, "").expect_err("ambiguous").message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init \
+             containers: [i]"
+        );
+        assert_eq!(container(&pod, "i").as_deref(), Ok("i"));
+        assert_eq!(
+            container(&pod, "x").expect_err("unknown").message,
+            "container x is not valid for pod p"
+        );
+    }
+}

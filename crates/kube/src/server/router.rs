@@ -1,0 +1,205 @@
+//! From a path to what it means.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::body::Body;
+use super::query::Query;
+use super::{Server, auth, discovery, pods, respond, verbs, watch};
+use crate::api::User;
+use crate::resource::{self, Resource};
+use crate::status::Status;
+
+/// What a request for objects is about, whether or not it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) verb: Verb,
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) namespace: Option<String>,
+    pub(super) resource: String,
+    pub(super) name: Option<String>,
+    pub(super) subresource: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Watch => "watch",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
+impl Target {
+    /// The served resource, if it is one.
+    pub(super) fn row(&self) -> Option<&'static Resource> {
+        resource::find(&self.group, &self.version, &self.resource)
+    }
+}
+
+/// The parts of a path below `/api/v1` or `/apis/<group>/<version>` that name objects.
+pub(super) fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
+    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
+    let (group, version, rest) = match parts[..] {
+        ["api", version, ref rest @ ..] if !rest.is_empty() => ("", version, rest),
+        ["apis", group, version, ref rest @ ..] if !rest.is_empty() => (group, version, rest),
+        _ => return None,
+    };
+    let (namespace, rest) = match rest {
+        // The namespace itself and its subresources are cluster objects.
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => (None, rest),
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
+        rest => (None, rest),
+    };
+    let (resource, name, subresource) = match rest {
+        [resource] => (*resource, None, None),
+        [resource, name] => (*resource, Some(*name), None),
+        [resource, name, subresource @ ..] => (*resource, Some(*name), Some(subresource.join("/"))),
+        [] => return None,
+    };
+    let verb = match (method.as_str(), name) {
+        ("GET" | "HEAD", Some(_)) => Verb::Get,
+        ("GET" | "HEAD", None) if query.flag("watch") => Verb::Watch,
+        ("GET" | "HEAD", None) => Verb::List,
+        ("POST", _) => Verb::Create,
+        ("PUT", _) => Verb::Update,
+        ("PATCH", _) => Verb::Patch,
+        ("DELETE", Some(_)) => Verb::Delete,
+        ("DELETE", None) => Verb::DeleteCollection,
+        _ => return None,
+    };
+    Some(Target {
+        verb,
+        group: group.to_owned(),
+        version: version.to_owned(),
+        namespace: namespace.map(str::to_owned),
+        resource: resource.to_owned(),
+        name: name.map(str::to_owned),
+        subresource,
+    })
+}
+
+pub(super) async fn handle(
+    server: Arc<Server>,
+    user: Arc<User>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let path = request.uri().path().to_owned();
+    let query = Query::parse(request.uri().query());
+    let target = target(request.method(), &path, &query);
+    auth::authorize(&user, request.method(), &path, target.as_ref())?;
+    match target {
+        Some(target) => objects(&server, &user, target, &query, request).await,
+        None => discovery::handle(&server, &path, &query, &request),
+    }
+}
+
+/// Health, for load balancers and people.
+pub(super) fn health(path: &str, query: &Query) -> Response<Body> {
+    let name = path.trim_matches('/').split('/').next().unwrap_or_default();
+    if query.flag("verbose") || query.get("verbose").is_empty() && query.all("verbose").count() > 0
+    {
+        let text = format!("[+]ping ok\n[+]store ok\n{name} check passed\n");
+        return respond::text(StatusCode::OK, text);
+    }
+    respond::text(StatusCode::OK, "ok")
+}
+
+async fn objects(
+    server: &Arc<Server>,
+    user: &User,
+    target: Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let resource = target.row().ok_or_else(Status::no_such_resource)?;
+    if resource.is_namespaced() && target.namespace.is_none() && target.name.is_some() {
+        return Err(Status::no_such_resource());
+    }
+    if !resource.is_namespaced() && target.namespace.is_some() {
+        return Err(Status::no_such_resource());
+    }
+    if let Some(subresource) = &target.subresource {
+        let row = resource.subresource(subresource);
+        let row = match (row, subresource.as_str(), resource.plural) {
+            (Some(row), _, _) => row,
+            (None, "portforward", "pods") => return Err(Status::not_implemented("port-forward")),
+            (None, "ephemeralcontainers" | "resize" | "proxy", "pods") => {
+                return Err(Status::not_implemented(&format!("pods/{subresource}")));
+            }
+            (None, "token", "serviceaccounts") => {
+                return Err(Status::not_implemented("serviceaccounts/token"));
+            }
+            (None, _, _) => return Err(Status::no_such_resource()),
+        };
+        if !row.verbs.contains(&target.verb.as_str()) {
+            return Err(Status::method_not_allowed());
+        }
+        if resource.is(&resource::PODS) && subresource != "status" {
+            return pods::handle(server, &target, query, request).await;
+        }
+    } else if !resource.verbs.contains(&target.verb.as_str()) {
+        return Err(Status::method_not_allowed());
+    }
+    match target.verb {
+        Verb::Watch => watch::handle(server, resource, &target, query, &request),
+        Verb::Get
+        | Verb::List
+        | Verb::Create
+        | Verb::Update
+        | Verb::Patch
+        | Verb::Delete
+        | Verb::DeleteCollection => {
+            verbs::handle(server, user, resource, &target, query, request).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: Method, path: &str) -> Target {
+        target(&method, path, &Query::default()).expect("names objects")
+    }
+
+    #[test]
+    fn paths_name_objects() {
+        let pod = parse(Method::GET, "/api/v1/namespaces/default/pods/web/log");
+        assert_eq!((pod.verb, pod.resource.as_str()), (Verb::Get, "pods"));
+        assert_eq!(pod.namespace.as_deref(), Some("default"));
+        assert_eq!(pod.subresource.as_deref(), Some("log"));
+        let namespace = parse(Method::PUT, "/api/v1/namespaces/default/finalize");
+        assert_eq!(
+            (namespace.resource.as_str(), namespace.namespace),
+            ("namespaces", None)
+        );
+        let all = parse(Method::GET, "/apis/coordination.k8s.io/v1/leases");
+        assert_eq!(
+            (all.verb, all.group.as_str()),
+            (Verb::List, "coordination.k8s.io")
+        );
+        assert_eq!(target(&Method::GET, "/api/v1", &Query::default()), None);
+    }
+}

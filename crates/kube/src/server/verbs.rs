@@ -1,0 +1,250 @@
+//! The verbs on objects: from a request to the [`Api`](crate::api::Api) and back.
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::codec::{self, Representation, negotiate};
+use super::query::Query;
+use super::router::{Target, Verb};
+use super::{Server, options, respond};
+use crate::api::{Deleted, List, Part, Patch, User};
+use crate::object;
+use crate::resource::{self, Resource, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
+use crate::status::Status;
+use crate::table::{self, IncludeObject};
+
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+                           application/strategic-merge-patch+json";
+
+pub(super) async fn handle(
+    server: &Server,
+    user: &User,
+    resource: &'static Resource,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let shape = Shape::of(resource, query, &request)?;
+    let namespace = target.namespace.as_deref();
+    let name = target.name.as_deref().unwrap_or_default();
+    let api = &server.api;
+    match target.verb {
+        Verb::Get => {
+            if let Some(rev) = options::revision(query)?.filter(|rev| *rev > api.current_rev()) {
+                return Err(Status::too_large(rev, api.current_rev()));
+            }
+            shape.object(
+                StatusCode::OK,
+                api.get(resource, namespace, name).await?,
+                &[],
+            )
+        }
+        Verb::List | Verb::Watch => {
+            let options = options::list(resource, query, api.current_rev())?;
+            Ok(shape.list(api.list_with(resource, namespace, &options)?))
+        }
+        Verb::Create => {
+            let options = options::write(query)?;
+            let body = codec::read(request).await?.object(resource.schema)?;
+            if let Some(answer) = review(user, resource, &body) {
+                return Ok(respond::json(StatusCode::CREATED, &answer));
+            }
+            let written = api.create_with(resource, namespace, body, options).await?;
+            shape.object(StatusCode::CREATED, written.object, &written.warnings)
+        }
+        Verb::Update => {
+            let options = options::write(query)?;
+            let body = codec::read(request).await?.object(resource.schema)?;
+            let part = part(target);
+            let written = api
+                .update_with(resource, part, namespace, name, body, options)
+                .await?;
+            shape.object(StatusCode::OK, written.object, &written.warnings)
+        }
+        Verb::Patch => {
+            let options = options::write(query)?;
+            let patch = patch(&codec::read(request).await?, query)?;
+            let part = part(target);
+            let written = api
+                .patch_with(resource, part, namespace, name, &patch, options)
+                .await?;
+            shape.object(StatusCode::OK, written.object, &written.warnings)
+        }
+        Verb::Delete => {
+            let options = options::delete(query, &codec::read(request).await?)?;
+            shape.deleted(api.delete(resource, namespace, name, &options).await?)
+        }
+        Verb::DeleteCollection => {
+            let options = options::delete(query, &codec::read(request).await?)?;
+            let selector = options::selector(resource, query)?;
+            let gone = api
+                .delete_collection(resource, namespace, &selector, &options)
+                .await?;
+            let list = List {
+                items: gone,
+                rev: api.current_rev(),
+                ..List::default()
+            };
+            Ok(shape.list(list))
+        }
+    }
+}
+
+fn part(target: &Target) -> Part {
+    match target.subresource.as_deref() {
+        Some("status") => Part::Status,
+        Some("finalize") => Part::Finalize,
+        Some(_) | None => Part::Object,
+    }
+}
+
+fn review(user: &User, resource: &Resource, body: &Value) -> Option<Value> {
+    if resource.is(&SELF_SUBJECT_REVIEWS) {
+        return Some(user.self_review());
+    }
+    resource
+        .is(&SELF_SUBJECT_ACCESS_REVIEWS)
+        .then(|| user.access_review(body))
+}
+
+fn patch(body: &codec::Body, query: &Query) -> Result<Patch, Status> {
+    match body.media_type.as_str() {
+        "application/json-patch+json" => Patch::json(body.json()?),
+        "application/merge-patch+json" => Ok(Patch::Merge(body.json()?)),
+        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(body.json()?)),
+        "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => {
+            let cause =
+                crate::status::Cause::required("fieldManager", "is required for apply patch");
+            Err(Status::invalid_kind(
+                "meta.k8s.io",
+                "PatchOptions",
+                "",
+                vec![cause],
+            ))
+        }
+        "application/apply-patch+yaml" => Err(Status::not_implemented(
+            "server-side apply (use kubectl apply without --server-side)",
+        )),
+        _ => Err(Status::unsupported_media_type(PATCH_TYPES)),
+    }
+}
+
+/// How this answer is to look.
+struct Shape {
+    resource: &'static Resource,
+    representation: Representation,
+    include: IncludeObject,
+}
+
+impl Shape {
+    fn of(
+        resource: &'static Resource,
+        query: &Query,
+        request: &Request<Incoming>,
+    ) -> Result<Self, Status> {
+        let representation = negotiate(request)?;
+        let include = IncludeObject::parse(query.get("includeObject"))?;
+        Ok(Self {
+            resource,
+            representation,
+            include,
+        })
+    }
+
+    fn object(
+        &self,
+        code: StatusCode,
+        object: Value,
+        warnings: &[String],
+    ) -> Result<Response<Body>, Status> {
+        let value = match self.representation {
+            Representation::Object => object,
+            Representation::Partial => table::partial(&object),
+            Representation::Table => {
+                let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                table::render(
+                    self.resource,
+                    &[object],
+                    meta,
+                    self.include,
+                    table::Header::Yes,
+                )
+            }
+        };
+        Ok(respond::warn(respond::json(code, &value), warnings))
+    }
+
+    fn list(&self, list: List) -> Response<Body> {
+        let mut meta = json!({"resourceVersion": list.rev.to_string()});
+        if let Some(token) = list.continue_token {
+            meta["continue"] = token.into();
+        }
+        if let Some(remaining) = list.remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+        let value = match self.representation {
+            Representation::Table => table::render(
+                self.resource,
+                &list.items,
+                meta,
+                self.include,
+                table::Header::Yes,
+            ),
+            Representation::Partial => json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta,
+                "items": list.items.iter().map(table::partial).collect::<Vec<_>>(),
+            }),
+            Representation::Object => json!({
+                "kind": format!("{}List", self.resource.kind),
+                "apiVersion": self.resource.api_version(),
+                "metadata": meta,
+                "items": list.items.into_iter().map(without_kind).collect::<Vec<_>>(),
+            }),
+        };
+        respond::json(StatusCode::OK, &value)
+    }
+
+    /// Gone objects are told by a Status, except for the kinds that upstream returns.
+    fn deleted(&self, deleted: Deleted) -> Result<Response<Body>, Status> {
+        match deleted {
+            Deleted::Gone(object) if !self.resource.returns_deleted => {
+                let mut details = json!({
+                    "name": object::name(&object), "kind": self.resource.plural,
+                    "uid": object::uid(&object),
+                });
+                if !self.resource.group.is_empty() {
+                    details["group"] = self.resource.group.into();
+                }
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                    "details": details,
+                });
+                Ok(respond::json(StatusCode::OK, &status))
+            }
+            Deleted::Gone(object) | Deleted::Terminating(object) => {
+                self.object(StatusCode::OK, object, &[])
+            }
+        }
+    }
+}
+
+/// Items of a list do not repeat what the list says.
+fn without_kind(mut object: Value) -> Value {
+    if let Some(map) = object.as_object_mut() {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
+    object
+}
+
+/// The body type of a subresource of pods.
+pub(super) fn body_type(subresource: &resource::Subresource) -> &'static str {
+    match subresource.kind {
+        "Binding" => "io.k8s.api.core.v1.Binding",
+        "Eviction" => "io.k8s.api.policy.v1.Eviction",
+        _ => resource::PODS.schema,
+    }
+}

@@ -1,0 +1,216 @@
+//! Watch over HTTP: a line of JSON per event, for as long as the client and the server like.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval};
+
+use super::body::{self, Body};
+use super::codec::{Representation, negotiate};
+use super::query::Query;
+use super::router::Target;
+use super::{Server, options, respond};
+use crate::api::{self, Event, EventKind};
+use crate::resource::Resource;
+use crate::status::{Cause, Status};
+use crate::table::{self, Header, IncludeObject};
+
+/// Upstream's pace.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Without a wish of the client a watch lasts this long, up to twice, so that they do not all end
+/// together.
+const TIMEOUT_S_MIN: u64 = 1800;
+/// Set on the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub(super) fn handle(
+    server: &Arc<Server>,
+    resource: &'static Resource,
+    target: &Target,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let namespace = target.namespace.as_deref();
+    let selector = options::selector(resource, query)?;
+    let representation = negotiate(request)?;
+    let include = IncludeObject::parse(query.get("includeObject"))?;
+    let wants_initial = initial_events(query)?;
+    let from = options::revision(query)?;
+    let api = &server.api;
+    let mut encoder = Encoder {
+        resource,
+        representation,
+        include,
+        header: Header::Yes,
+    };
+    let mut initial = Vec::new();
+    let (rev, is_from_now) = match from {
+        Some(rev) if !wants_initial => (rev, false),
+        // Everything there is, then what happens.
+        Some(_) | None => {
+            let options = api::ListOptions {
+                selector: selector.clone(),
+                ..api::ListOptions::default()
+            };
+            let list = api.list_with(resource, namespace, &options)?;
+            if wants_initial && from.is_some_and(|rev| rev > list.rev) {
+                return Err(Status::too_large(from.unwrap_or(0), list.rev));
+            }
+            let skip = query.get("sendInitialEvents") == "false";
+            for object in list.items.into_iter().filter(|_| !skip) {
+                initial.push(encoder.event(EventKind::Added.as_str(), object));
+            }
+            if wants_initial && query.flag("allowWatchBookmarks") {
+                initial.push(encoder.bookmark(list.rev, true));
+            }
+            (list.rev, true)
+        }
+    };
+    let watch = match api.watch(resource, namespace, rev, selector) {
+        Ok(watch) => watch,
+        // Upstream tells this one inside the stream; clients look for it there.
+        Err(status) if status.code == 410 && !is_from_now => {
+            return Ok(respond::bytes(
+                StatusCode::OK,
+                "application/json",
+                error_line(&status),
+            ));
+        }
+        Err(status) => return Err(status),
+    };
+    let asked_s = query
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
+    let timeout_s =
+        asked_s.unwrap_or_else(|| rand::rng().random_range(TIMEOUT_S_MIN..TIMEOUT_S_MIN * 2));
+    let stream = Stream {
+        watch,
+        encoder,
+        initial: initial.into_iter(),
+        ends: Instant::now() + Duration::from_secs(timeout_s),
+        bookmarks: query
+            .flag("allowWatchBookmarks")
+            .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
+        stopping: server.stopping.clone(),
+        is_over: false,
+    };
+    let chunks = futures::stream::unfold(stream, |mut stream| async move {
+        let line = stream.next().await?;
+        Some((Ok(line), stream))
+    });
+    let mut response = respond::bytes(StatusCode::OK, "application/json", "");
+    *response.body_mut() = body::stream(chunks);
+    Ok(response)
+}
+
+/// Whether the client asks for the state before the changes.
+fn initial_events(query: &Query) -> Result<bool, Status> {
+    if query.get("sendInitialEvents").is_empty() {
+        return Ok(false);
+    }
+    if query.get("resourceVersionMatch") != "NotOlderThan" {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        let cause = Cause::forbidden("resourceVersionMatch", why);
+        return Err(Status::invalid_kind(
+            "meta.k8s.io",
+            "ListOptions",
+            "",
+            vec![cause],
+        ));
+    }
+    Ok(query.flag("sendInitialEvents"))
+}
+
+struct Stream {
+    watch: api::Watch,
+    encoder: Encoder,
+    initial: std::vec::IntoIter<Bytes>,
+    ends: Instant,
+    bookmarks: Option<Interval>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+    is_over: bool,
+}
+
+impl Stream {
+    /// The next line; `None` when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(line) = self.initial.next() {
+            return Some(line);
+        }
+        if self.is_over {
+            return None;
+        }
+        tokio::select! {
+            // Events first: a bookmark must not overtake them.
+            biased;
+            event = self.watch.next() => Some(match event {
+                Ok(Event { kind, object, .. }) => self.encoder.event(kind.as_str(), object),
+                Err(status) => {
+                    self.is_over = true;
+                    error_line(&status)
+                }
+            }),
+            () = due(&mut self.bookmarks) => Some(self.encoder.bookmark(self.watch.rev(), false)),
+            () = tokio::time::sleep_until(self.ends) => {
+                self.is_over = true;
+                self.bookmarks.as_ref().map(|_| self.encoder.bookmark(self.watch.rev(), false))
+            }
+            () = super::stopped(&mut self.stopping) => None,
+        }
+    }
+}
+
+async fn due(bookmarks: &mut Option<Interval>) {
+    match bookmarks {
+        Some(bookmarks) => drop(bookmarks.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+struct Encoder {
+    resource: &'static Resource,
+    representation: Representation,
+    include: IncludeObject,
+    /// A Table tells its columns once per watch.
+    header: Header,
+}
+
+impl Encoder {
+    fn event(&mut self, kind: &str, object: Value) -> Bytes {
+        let object = match self.representation {
+            Representation::Object => object,
+            Representation::Partial => table::partial(&object),
+            Representation::Table => {
+                let header = std::mem::replace(&mut self.header, Header::No);
+                let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                table::render(self.resource, &[object], meta, self.include, header)
+            }
+        };
+        line(&json!({"type": kind, "object": object}))
+    }
+
+    fn bookmark(&mut self, rev: u64, ends_initial: bool) -> Bytes {
+        let mut meta = json!({"resourceVersion": rev.to_string()});
+        if ends_initial {
+            meta["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({
+            "kind": self.resource.kind, "apiVersion": self.resource.api_version(),
+            "metadata": meta,
+        });
+        self.event("BOOKMARK", object)
+    }
+}
+
+fn error_line(status: &Status) -> Bytes {
+    line(&json!({"type": "ERROR", "object": status.to_json()}))
+}
+
+fn line(event: &Value) -> Bytes {
+    Bytes::from(event.to_string() + "\n")
+}
