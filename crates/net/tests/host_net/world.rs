@@ -27,11 +27,20 @@ pub(crate) struct World {
     namespaces: Vec<String>,
 }
 
+/// Where Debian keeps `ip` and `nft`; the PATH of whoever runs the tests may lack sbin.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Runs a test on a server of its own; skips loudly where that cannot be had.
 pub(crate) fn in_world(test: &str, body: impl FnOnce(&mut World) + Send) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: {test}: needs root for network namespaces");
         return;
+    }
+    for program in ["ip", "nft", "busybox"] {
+        if program_in(PATH, program).is_none() {
+            eprintln!("SKIPPED: {test}: needs {program}");
+            return;
+        }
     }
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -128,6 +137,12 @@ pub(crate) fn request(host: HostId, id: u32, field: u32, kind: AttachKind) -> At
 pub(crate) fn veth(net: &HostNet, host: HostId, id: u32, field: u32) -> Attachment {
     net.attach(&request(host, id, field, AttachKind::Veth))
         .unwrap()
+}
+
+fn program_in(path: &str, program: &str) -> Option<PathBuf> {
+    path.split(':')
+        .map(|dir| Path::new(dir).join(program))
+        .find(|file| file.exists())
 }
 
 /// Runs a program in the calling thread's namespace.
