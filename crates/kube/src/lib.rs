@@ -6,12 +6,15 @@
 
 mod admission;
 pub mod api;
+pub mod controllers;
 mod defaults;
 pub mod object;
 mod patch;
 pub mod pki;
+pub mod provider;
 pub mod quantity;
 pub mod resource;
+pub mod scheduler;
 pub mod schema;
 mod selectors;
 pub mod server;

@@ -1,0 +1,200 @@
+//! Names of things to look at, each at most once at a time.
+//!
+//! ```text
+//!   add ──> waiting ──take──> running ──finish(Done)──> (nothing)
+//!              ^                 │ │
+//!              │  added meanwhile┘ └─finish(After)──> delayed ──due──> waiting
+//!              └─────────────────────────────────────────┘
+//! ```
+//!
+//! Pure: the time is a parameter. A name that is added while it is delayed becomes due at once, and
+//! one that is added while it runs is looked at again afterwards, so that no news is ever missed
+//! and no two tasks work on one name.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// First delay after a failure; it doubles with each further one.
+const BACK_OFF_MIN: Duration = Duration::from_millis(500);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// What became of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing to do until there is news.
+    Done,
+    /// Look again after this time, or on news.
+    After(Duration),
+    /// Look again after the back-off, or on news.
+    Failed,
+}
+
+/// A queue of names.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: VecDeque<String>,
+    /// The same names, to find out quickly.
+    is_waiting: HashSet<String>,
+    /// Running names, and whether there was news meanwhile.
+    running: HashMap<String, bool>,
+    delayed: BTreeSet<(Instant, String)>,
+    failures: HashMap<String, u32>,
+}
+
+impl Queue {
+    /// There is news of `name`.
+    pub(crate) fn add(&mut self, name: &str) {
+        if let Some(again) = self.running.get_mut(name) {
+            *again = true;
+        } else if self.is_waiting.insert(name.to_owned()) {
+            self.delayed.retain(|(_, delayed)| delayed != name);
+            self.waiting.push_back(name.to_owned());
+        }
+    }
+
+    /// The next name; it is running until [`Queue::finish`].
+    pub(crate) fn take(&mut self) -> Option<String> {
+        let name = self.waiting.pop_front()?;
+        self.is_waiting.remove(&name);
+        self.running.insert(name.clone(), false);
+        Some(name)
+    }
+
+    pub(crate) fn finish(&mut self, now: Instant, name: &str, outcome: Outcome) {
+        let again = self.running.remove(name).unwrap_or(false);
+        let delay = match outcome {
+            Outcome::Done => {
+                self.failures.remove(name);
+                None
+            }
+            Outcome::After(delay) => {
+                self.failures.remove(name);
+                Some(delay)
+            }
+            Outcome::Failed => {
+                let failures = self.failures.entry(name.to_owned()).or_default();
+                let doubled = BACK_OFF_MIN.saturating_mul(1 << (*failures).min(10));
+                *failures += 1;
+                Some(doubled.min(BACK_OFF_MAX))
+            }
+        };
+        // What failed waits for its back-off even if there was news: the news is often the
+        // status that the failed attempt itself wrote.
+        match delay {
+            Some(delay) if !again || outcome == Outcome::Failed => {
+                self.delayed.insert((now + delay, name.to_owned()));
+            }
+            Some(_) | None if again => self.add(name),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Makes due what has waited long enough, and tells when there will be more.
+    pub(crate) fn advance(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((due, _)) = self.delayed.first() {
+            if *due > now {
+                return Some(*due);
+            }
+            if let Some((_, name)) = self.delayed.pop_first() {
+                self.add(&name);
+            }
+        }
+        None
+    }
+
+    /// Forgets the failures of a name that will not come again.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.failures.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn news_while_a_name_runs_makes_it_run_again_and_never_twice_at_once() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.add("a");
+        queue.add("a");
+        assert_eq!(queue.take().as_deref(), Some("a"));
+        assert_eq!(queue.take(), None);
+        queue.add("a");
+        assert_eq!(queue.take(), None);
+        queue.finish(now, "a", Outcome::Done);
+        assert_eq!(queue.take().as_deref(), Some("a"));
+        queue.finish(now, "a", Outcome::Done);
+        assert_eq!(queue.take(), None);
+    }
+
+    #[test]
+    fn failures_back_off_and_success_forgets_them() {
+        let mut queue = Queue::default();
+        let mut now = Instant::now();
+        let mut delays = Vec::new();
+        queue.add("a");
+        for _ in 0..9 {
+            queue.take().unwrap();
+            queue.finish(now, "a", Outcome::Failed);
+            let due = queue.advance(now).unwrap();
+            delays.push((due - now).as_millis());
+            now = due;
+            assert_eq!(queue.advance(now), None);
+        }
+        let expected = [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000];
+        assert_eq!(delays, expected);
+        queue.take().unwrap();
+        queue.finish(now, "a", Outcome::Done);
+        queue.add("a");
+        queue.take().unwrap();
+        queue.finish(now, "a", Outcome::Failed);
+        assert_eq!((queue.advance(now).unwrap() - now).as_millis(), 500);
+    }
+
+    #[test]
+    fn news_makes_a_delayed_name_due_at_once() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.add("a");
+        queue.take().unwrap();
+        queue.finish(now, "a", Outcome::After(Duration::from_secs(60)));
+        assert_eq!(queue.take(), None);
+        queue.add("a");
+        assert_eq!(queue.take().as_deref(), Some("a"));
+        assert_eq!(queue.advance(now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_news_is_lost_and_no_name_runs_twice(steps in prop::collection::vec(0..5u8, 1..80)) {
+            let mut queue = Queue::default();
+            let mut now = Instant::now();
+            let mut running = false;
+            let mut news = false;
+            for step in steps {
+                match step {
+                    0 => { queue.add("a"); news = true; }
+                    1 => if let Some(name) = queue.take() {
+                        prop_assert!(!running);
+                        prop_assert_eq!(name, "a");
+                        running = true;
+                        news = false;
+                    },
+                    2 | 3 if running => {
+                        let outcome = if step == 2 { Outcome::Done } else { Outcome::Failed };
+                        queue.finish(now, "a", outcome);
+                        running = false;
+                    }
+                    _ => { now += Duration::from_secs(30); queue.advance(now); }
+                }
+            }
+            if running {
+                queue.finish(now, "a", Outcome::Done);
+            }
+            queue.advance(now + BACK_OFF_MAX);
+            prop_assert!(!news || queue.take().is_some());
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! One look at one uid: writes what is, then takes the next step.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::{Client, Error};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::{debug, info, warn};
+use types::api::{CreateMachine, StopMachine};
+use types::machine::{Machine, MachineState};
+
+use super::life::{self, Step, Wanted};
+use super::mirror::Subject;
+use super::pod::Pod;
+use super::status::{self, Observed, Problem};
+use super::translate::{
+    NotReady, POD_NAME, POD_NAMESPACE, Sources, Unsupported, Untranslatable, references, translate,
+};
+use super::{MACHINE_APP_ANNOTATION, MACHINE_ID_ANNOTATION, ProviderConfig};
+use crate::api::{Api, DeleteOptions, Part, Patch};
+use crate::controllers::events::{News, Recorder};
+use crate::controllers::queue::Outcome;
+use crate::object;
+use crate::resource::{CONFIG_MAPS, PODS, RUNTIME_CLASSES, Resource, SECRETS};
+use crate::status::Status;
+
+/// How much longer than its grace a machine may take to stop before it is destroyed as it is.
+const STOP_OVERTIME: Duration = Duration::from_secs(30);
+/// Back-off between boots of a machine that ends by itself, as the kubelet has it for containers:
+/// 10 s, doubled up to 5 min, forgotten after 10 min of running.
+const START_BACK_OFF_MIN: Duration = Duration::from_secs(10);
+const START_BACK_OFF_MAX: Duration = Duration::from_secs(300);
+const START_BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) api: Api,
+    pub(crate) client: Client,
+    pub(crate) config: Arc<ProviderConfig>,
+    pub(crate) recorder: Recorder,
+}
+
+/// What is known of a uid beyond the two lists. Losing it costs an event or a wait at most.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    problem: Option<Problem>,
+    starts: u32,
+    started_at: Option<Instant>,
+    /// The grace of the stop that was sent.
+    stop_grace: Option<Duration>,
+    /// A machine that an answer showed.
+    pub(crate) seen: Option<Machine>,
+}
+
+/// Why a sync did not come to its end. Tried again with back-off.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Api(#[from] Status),
+    #[error(transparent)]
+    Machines(#[from] Error),
+    #[error("cannot read the pod")]
+    Pod { source: serde_json::Error },
+}
+
+pub(crate) async fn sync(context: &Context, subject: &Subject, memory: &mut Memory) -> Outcome {
+    let result = match (&subject.pod, &subject.machine) {
+        (Some(pod), machine) => present(context, pod, machine.as_deref(), memory).await,
+        (None, Some(machine)) => orphan(context, subject, machine).await,
+        (None, None) => Ok(Outcome::Done),
+    };
+    match result {
+        Ok(outcome) => outcome,
+        // Somebody else wrote the pod meanwhile, which is news that is on its way.
+        Err(Failure::Api(status)) if status.is_conflict() => {
+            Outcome::After(Duration::from_millis(50))
+        }
+        Err(error) => {
+            warn!(uid = subject.uid, error = %crate::provider::chain(&error), "pod not synced");
+            Outcome::Failed
+        }
+    }
+}
+
+/// A machine whose pod is not there. It is destroyed, once the API confirms that no pod of its uid
+/// exists: the copy at hand shows only the pods of this node.
+async fn orphan(
+    context: &Context,
+    subject: &Subject,
+    machine: &Machine,
+) -> Result<Outcome, Failure> {
+    let text = |key: &str| machine.config.metadata.get(key).map_or("", String::as_str);
+    let (namespace, name) = (text(POD_NAMESPACE), text(POD_NAME));
+    match context.api.get(&PODS, Some(namespace), name).await {
+        Ok(pod) if object::uid(&pod) == subject.uid => return Ok(Outcome::Done),
+        Ok(_) => {}
+        Err(status) if status.is_not_found() => {}
+        Err(status) => return Err(status.into()),
+    }
+    destroy(context, machine).await?;
+    info!(machine = %machine.id, namespace, pod = name, "machine of a deleted pod destroyed");
+    Ok(Outcome::Done)
+}
+
+async fn destroy(context: &Context, machine: &Machine) -> Result<(), Failure> {
+    let app = &context.config.app;
+    match context.client.destroy_machine(app, &machine.id, true).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn present(
+    context: &Context,
+    stored: &Value,
+    machine: Option<&Machine>,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    let current = current(context, stored).await?;
+    let Some(current) = current else {
+        return Ok(Outcome::Done);
+    };
+    let pod = Pod::read(&current).map_err(|source| Failure::Pod { source })?;
+    remember_problem(machine, memory);
+    let phase = write_status(context, &current, &pod, machine, memory).await?;
+    let wanted = Wanted::new(pod.metadata.deletion_timestamp.is_some(), &phase);
+    match life::step(wanted, machine.map(|m| m.state)) {
+        Step::Nothing => Ok(Outcome::Done),
+        Step::Create => create(context, &current, &pod, memory).await,
+        Step::Start => match machine {
+            Some(machine) => start(context, &current, machine, memory).await,
+            None => Ok(Outcome::Done),
+        },
+        Step::Stop => match machine {
+            Some(machine) => stop(context, &current, &pod, machine, memory).await,
+            None => Ok(Outcome::Done),
+        },
+        Step::Finish => finish(context, &pod, machine).await,
+    }
+}
+
+/// What a machine says about why it does not run, or that it does.
+fn remember_problem(machine: Option<&Machine>, memory: &mut Memory) {
+    let Some(machine) = machine else { return };
+    match machine.state {
+        MachineState::Started => memory.problem = None,
+        MachineState::Failed => memory.problem = Some(boot_problem(machine, memory.starts > 0)),
+        // What was wrong with the last boot is true until the next one is up.
+        MachineState::Starting
+        | MachineState::Created
+        | MachineState::Stopping
+        | MachineState::Stopped
+        | MachineState::Destroying
+        | MachineState::Destroyed => {}
+    }
+}
+
+fn boot_problem(machine: &Machine, again: bool) -> Problem {
+    let mut containers = machine.containers.iter();
+    if let Some(container) = containers.find(|c| status::image_is_missing(c)) {
+        let message = container.message.clone();
+        return Problem::Image { message, again };
+    }
+    let mut messages = machine
+        .events
+        .iter()
+        .filter_map(|event| event.request.as_ref());
+    let message = messages.find(|request| !request.message.is_empty());
+    Problem::Boot(match message {
+        Some(request) => request.message.clone(),
+        None => format!("machine {} has failed", machine.id),
+    })
+}
+
+/// The pod as it is now; `None` if it is gone or another one has its name.
+async fn current(context: &Context, stored: &Value) -> Result<Option<Value>, Status> {
+    let (namespace, name) = (object::namespace(stored), object::name(stored));
+    match context.api.get(&PODS, namespace, name).await {
+        Ok(pod) if object::uid(&pod) == object::uid(stored) => Ok(Some(pod)),
+        Ok(_) => Ok(None),
+        Err(status) if status.is_not_found() => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// Writes the status if it has changed, tells what changed, and returns the phase.
+async fn write_status(
+    context: &Context,
+    current: &Value,
+    pod: &Pod,
+    machine: Option<&Machine>,
+    memory: &Memory,
+) -> Result<String, Status> {
+    let old = current.get("status").cloned().unwrap_or_else(|| json!({}));
+    let new = status::status(&Observed {
+        pod,
+        old: &old,
+        machine,
+        problem: memory.problem.as_ref(),
+        host_ip: &context.config.node.address,
+        now: Timestamp::now(),
+    });
+    let phase = object::text(&new, &["phase"]).to_owned();
+    if new != old {
+        let news = life::news(&old, &new);
+        let mut changed = current.clone();
+        changed["status"] = new;
+        let namespace = Some(pod.metadata.namespace.as_str());
+        context.api.update_status(&PODS, namespace, changed).await?;
+        for one in news {
+            context.recorder.tell(current, one).await;
+        }
+    }
+    if let Some(machine) = machine {
+        annotate(context, current, machine).await?;
+    }
+    Ok(phase)
+}
+
+async fn annotate(context: &Context, current: &Value, machine: &Machine) -> Result<(), Status> {
+    let id = machine.id.as_str();
+    let annotated = object::at(current, &["metadata", "annotations", MACHINE_ID_ANNOTATION]);
+    if annotated.and_then(Value::as_str) == Some(id) {
+        return Ok(());
+    }
+    let patch = Patch::Merge(
+        json!({"metadata": {"uid": object::uid(current), "annotations": {
+            MACHINE_ID_ANNOTATION: id,
+            MACHINE_APP_ANNOTATION: context.config.app.as_str(),
+        }}}),
+    );
+    let (namespace, name) = (object::namespace(current), object::name(current));
+    let patched = context
+        .api
+        .patch(&PODS, Part::Object, namespace, name, &patch);
+    patched.await.map(drop)
+}
+
+async fn create(
+    context: &Context,
+    current: &Value,
+    pod: &Pod,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    let config = match sources(context, pod).await {
+        Ok(sources) => translate(pod, &sources),
+        Err(status) => return Err(status.into()),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(Untranslatable::Unsupported(refused)) => {
+            return unsupported(context, current, refused, memory).await;
+        }
+        Err(Untranslatable::NotReady(NotReady { what })) => {
+            let news = News::warning("Failed", format!("Error: {what}"));
+            return blocked(
+                context,
+                current,
+                pod,
+                Problem::Config(what),
+                Some(news),
+                memory,
+            )
+            .await;
+        }
+    };
+    let body = CreateMachine {
+        name: pod.metadata.uid.clone(),
+        region: context.config.region.clone(),
+        config,
+        ..CreateMachine::default()
+    };
+    match context
+        .client
+        .ensure_machine(&context.config.app, &body)
+        .await
+    {
+        Ok(machine) => {
+            memory.problem = None;
+            info!(machine = %machine.id, namespace = pod.metadata.namespace,
+                pod = pod.metadata.name, "machine created");
+            for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
+                let message = format!("Pulling image \"{}\"", container.image);
+                context
+                    .recorder
+                    .tell(current, News::normal("Pulling", message))
+                    .await;
+            }
+            memory.seen = Some(machine);
+            // What the machine is now is news for the next look.
+            Ok(Outcome::After(Duration::ZERO))
+        }
+        Err(error) => {
+            let problem = create_problem(&error, memory.problem.as_ref());
+            let news = match &problem {
+                // Told with the change of the status.
+                Problem::Image { .. } => None,
+                Problem::Create { reason, message } if reason == "insufficient_capacity" => {
+                    Some(News::warning("FailedScheduling", message.clone()))
+                }
+                Problem::Create { message, .. }
+                | Problem::Boot(message)
+                | Problem::Config(message)
+                | Problem::Unsupported(message) => {
+                    Some(News::warning("FailedCreate", message.clone()))
+                }
+            };
+            blocked(context, current, pod, problem, news, memory).await
+        }
+    }
+}
+
+/// What an answer of the Machines API means for a pod.
+fn create_problem(error: &Error, before: Option<&Problem>) -> Problem {
+    let message = error.to_string();
+    let code = error.code().unwrap_or_default();
+    if code.starts_with("image") || code.contains("manifest") {
+        let again = matches!(before, Some(Problem::Image { .. }));
+        return Problem::Image { message, again };
+    }
+    Problem::Create {
+        reason: code.to_owned(),
+        message,
+    }
+}
+
+/// The specification of a pod does not change, so there is nothing to wait for.
+async fn unsupported(
+    context: &Context,
+    current: &Value,
+    refused: Unsupported,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    let message = refused.to_string();
+    let problem = Problem::Unsupported(message.clone());
+    if memory.problem.as_ref() != Some(&problem) {
+        memory.problem = Some(problem);
+        let news = News::warning("ProviderUnsupported", message);
+        context.recorder.tell(current, news).await;
+        write_problem(context, current, memory).await?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Writes the status with the problem in it. The pod is read again, because its status may have
+/// been written a moment ago.
+async fn write_problem(context: &Context, stored: &Value, memory: &Memory) -> Result<(), Failure> {
+    let Some(current) = current(context, stored).await? else {
+        return Ok(());
+    };
+    let pod = Pod::read(&current).map_err(|source| Failure::Pod { source })?;
+    write_status(context, &current, &pod, None, memory).await?;
+    Ok(())
+}
+
+/// Something stands in the way that may go away.
+async fn blocked(
+    context: &Context,
+    current: &Value,
+    pod: &Pod,
+    problem: Problem,
+    news: Option<News>,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    debug!(pod = pod.metadata.name, ?problem, "pod blocked");
+    if let Some(news) = news {
+        context.recorder.tell(current, news).await;
+    }
+    if memory.problem.as_ref() != Some(&problem) {
+        memory.problem = Some(problem);
+        write_problem(context, current, memory).await?;
+    }
+    Ok(Outcome::Failed)
+}
+
+async fn sources(context: &Context, pod: &Pod) -> Result<Sources, Status> {
+    let namespace = Some(pod.metadata.namespace.as_str());
+    let needed = references(pod);
+    let mut sources = Sources {
+        host_ip: context.config.node.address.clone(),
+        ..Sources::default()
+    };
+    for name in needed.config_maps {
+        if let Some(found) = fetch(context, &CONFIG_MAPS, namespace, &name).await? {
+            sources.config_maps.insert(name, found);
+        }
+    }
+    for name in needed.secrets {
+        if let Some(found) = fetch(context, &SECRETS, namespace, &name).await? {
+            sources.secrets.insert(name, found);
+        }
+    }
+    if let Some(class) = pod
+        .spec
+        .runtime_class_name
+        .as_deref()
+        .filter(|c| !c.is_empty())
+    {
+        let found = fetch(context, &RUNTIME_CLASSES, None, class).await?;
+        let handler = found
+            .as_ref()
+            .map(|class| object::text(class, &["handler"]));
+        // A class that was deleted since has no handler; its name then says what was meant.
+        sources.runtime_handler = Some(handler.unwrap_or(class).to_owned());
+    }
+    Ok(sources)
+}
+
+async fn fetch(
+    context: &Context,
+    resource: &Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<Value>, Status> {
+    match context.api.get(resource, namespace, name).await {
+        Ok(object) => Ok(Some(object)),
+        Err(status) if status.is_not_found() => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// Boots a machine again that ended by itself, or that never ran.
+async fn start(
+    context: &Context,
+    current: &Value,
+    machine: &Machine,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    let since = memory.started_at.map(|at| at.elapsed());
+    if since.is_some_and(|since| since > START_BACK_OFF_FORGOTTEN) {
+        memory.starts = 0;
+    }
+    if let (Some(since), 1..) = (since, memory.starts) {
+        let doubled = START_BACK_OFF_MIN.saturating_mul(1 << (memory.starts - 1).min(10));
+        let wait = doubled.min(START_BACK_OFF_MAX).saturating_sub(since);
+        if !wait.is_zero() {
+            return Ok(Outcome::After(wait));
+        }
+    }
+    let why = match &memory.problem {
+        // The status tells about images, and a machine that has only been made has not ended.
+        Some(Problem::Image { .. }) => None,
+        Some(Problem::Boot(message)) => Some(message.clone()),
+        Some(Problem::Unsupported(_) | Problem::Config(_) | Problem::Create { .. }) | None => {
+            let ended = machine.state != MachineState::Created;
+            ended.then(|| format!("it is {}", machine.state))
+        }
+    };
+    if let Some(why) = why {
+        let message = format!("Machine {} is booted again: {why}", machine.id);
+        context
+            .recorder
+            .tell(current, News::warning("MachineEnded", message))
+            .await;
+    }
+    memory.starts += 1;
+    memory.started_at = Some(Instant::now());
+    context
+        .client
+        .start_machine(&context.config.app, &machine.id)
+        .await?;
+    Ok(Outcome::Done)
+}
+
+async fn stop(
+    context: &Context,
+    current: &Value,
+    pod: &Pod,
+    machine: &Machine,
+    memory: &mut Memory,
+) -> Result<Outcome, Failure> {
+    let grace = Duration::from_secs(pod.grace_s());
+    let now = Timestamp::now();
+    // The API server writes the time at which the grace is over.
+    let deadline = pod.metadata.deletion_timestamp.unwrap_or(now);
+    let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
+    let overdue = Duration::try_from(now.duration_since(deadline)).unwrap_or_default();
+    if overdue > STOP_OVERTIME {
+        let message = "The machine did not stop in time and was destroyed";
+        context
+            .recorder
+            .tell(current, News::warning("FailedKillPod", message))
+            .await;
+        destroy(context, machine).await?;
+        return finish(context, pod, None).await;
+    }
+    if memory.stop_grace != Some(grace) {
+        let body = StopMachine {
+            signal: None,
+            timeout: Some(types::machine::Duration(left.min(grace))),
+        };
+        context
+            .client
+            .stop_machine(&context.config.app, &machine.id, &body)
+            .await?;
+        memory.stop_grace = Some(grace);
+        for container in &pod.spec.containers {
+            let about = format!("spec.containers{{{}}}", container.name);
+            let message = format!("Stopping container {}", container.name);
+            let news = News::normal("Killing", message).about(about);
+            context.recorder.tell(current, news).await;
+        }
+    }
+    Ok(Outcome::After(
+        left + STOP_OVERTIME + Duration::from_secs(1),
+    ))
+}
+
+async fn finish(
+    context: &Context,
+    pod: &Pod,
+    machine: Option<&Machine>,
+) -> Result<Outcome, Failure> {
+    let metadata = &pod.metadata;
+    if let Some(machine) = machine {
+        destroy(context, machine).await?;
+    }
+    let options = DeleteOptions::now().with_uid(&metadata.uid);
+    let (namespace, name) = (Some(metadata.namespace.as_str()), metadata.name.as_str());
+    match context.api.delete(&PODS, namespace, name, &options).await {
+        Ok(_) => {}
+        // Gone already, or another pod has its name.
+        Err(status) if status.is_not_found() || status.is_conflict() => {}
+        Err(status) => return Err(status.into()),
+    }
+    info!(
+        namespace = metadata.namespace,
+        pod = metadata.name,
+        "pod deleted"
+    );
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,330 @@
+//! The provider and the scheduler against a Machines API in memory.
+
+use std::future::Future;
+
+use serde_json::{Value, json};
+
+use super::fake::Fake;
+use super::*;
+use crate::api::{DeleteOptions, Selector};
+use crate::object;
+use crate::resource::{EVENTS, NODES, PODS};
+
+/// A cluster without HTTP: store, scheduler, provider.
+struct Cluster {
+    api: Api,
+    fake: Arc<Fake>,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+fn config() -> ProviderConfig {
+    ProviderConfig {
+        region: "local".into(),
+        app: "kubernetes".parse().unwrap(),
+        org_slug: "personal".into(),
+        network: "kubernetes".into(),
+        node: NodeConfig {
+            name: "local".into(),
+            address: "fdaa:0:7:a7b:2:0:1:2".into(),
+            cpus: 4,
+            memory_mib: 4096,
+            storage_mib: 10240,
+            pods_max: 100,
+            architecture: "amd64".into(),
+            kernel_version: "6.1".into(),
+            os_image: "Debian".into(),
+            kubelet_version: "v1.36.0".into(),
+            runtime_version: "0.1.0".into(),
+        },
+    }
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::Store::open(&store::Config::new(folder.path().join("k.db"))).unwrap();
+        let api = Api::new(store);
+        api.bootstrap().await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(crate::scheduler::run(api.clone(), stop.clone()));
+        let mut cluster = Self {
+            api,
+            fake: Fake::start(),
+            stop: stop.clone(),
+            _folder: folder,
+        };
+        cluster.stop = cluster.provider(&stop);
+        cluster
+    }
+
+    /// Starts a provider that ends before everything else does.
+    fn provider(&self, parent: &CancellationToken) -> CancellationToken {
+        let stop = parent.child_token();
+        let (api, client) = (self.api.clone(), self.fake.client());
+        tokio::spawn(run(api, client, config(), stop.clone()));
+        stop
+    }
+
+    async fn create(&self, name: &str, spec: &Value) -> Value {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "localhost/hello:1"}]}});
+        for (key, value) in spec.as_object().unwrap() {
+            pod["spec"][key] = value.clone();
+        }
+        self.api.create(&PODS, Some("default"), pod).await.unwrap()
+    }
+
+    async fn get(&self, name: &str) -> Option<Value> {
+        self.api.get(&PODS, Some("default"), name).await.ok()
+    }
+
+    /// The pod, once it is as `wanted` says.
+    async fn pod(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(|| async {
+            let pod = self.get(name).await;
+            pod.filter(|pod| wanted(pod))
+        })
+        .await
+    }
+
+    async fn machine_of(&self, pod: &Value) -> types::machine::Machine {
+        eventually(|| async {
+            let mut machines = self.fake.machines().into_iter();
+            machines.find(|machine| machine.name == object::uid(pod))
+        })
+        .await
+    }
+
+    async fn reasons(&self) -> Vec<String> {
+        let (events, _) = self
+            .api
+            .list(&EVENTS, None, &Selector::default())
+            .await
+            .unwrap();
+        let reason = |event: &Value| object::text(event, &["reason"]).to_owned();
+        events.iter().map(reason).collect()
+    }
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come to pass in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn phase(pod: &Value) -> &str {
+    object::text(pod, &["status", "phase"])
+}
+
+fn waiting(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+}
+
+#[tokio::test]
+async fn a_pod_lives_and_dies_as_its_machine() {
+    let cluster = Cluster::start().await;
+    let pod = cluster.create("web", &json!({})).await;
+    let machine = cluster.machine_of(&pod).await;
+    assert_eq!(machine.config.metadata["kubernetes.io/pod-name"], "web");
+    cluster
+        .pod("web", |pod| waiting(pod) == "ContainerCreating")
+        .await;
+    cluster.fake.boot(&machine.id);
+    let running = cluster.pod("web", |pod| phase(pod) == "Running").await;
+    assert_eq!(running["status"]["podIP"], machine.private_ip);
+    assert_eq!(running["spec"]["nodeName"], "local");
+    let annotated = cluster
+        .pod("web", |pod| {
+            !pod["metadata"]["annotations"][MACHINE_ID_ANNOTATION].is_null()
+        })
+        .await;
+    let annotation = &annotated["metadata"]["annotations"][MACHINE_ID_ANNOTATION];
+    assert_eq!(annotation, machine.id.as_str());
+    let reasons = eventually(|| async {
+        let reasons = cluster.reasons().await;
+        reasons.contains(&"Started".to_owned()).then_some(reasons)
+    })
+    .await;
+    for reason in ["Scheduled", "Pulling", "Pulled", "Created", "Started"] {
+        assert!(
+            reasons.iter().any(|r| r == reason),
+            "{reason} in {reasons:?}"
+        );
+    }
+    let options = DeleteOptions::default();
+    cluster
+        .api
+        .delete(&PODS, Some("default"), "web", &options)
+        .await
+        .unwrap();
+    eventually(|| async { cluster.get("web").await.is_none().then_some(()) }).await;
+    assert!(cluster.fake.machines().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_like_pod_succeeds_and_keeps_its_machine_for_the_log() {
+    let cluster = Cluster::start().await;
+    let pod = cluster
+        .create("job", &json!({"restartPolicy": "Never"}))
+        .await;
+    let machine = cluster.machine_of(&pod).await;
+    cluster.fake.boot(&machine.id);
+    cluster.pod("job", |pod| phase(pod) == "Running").await;
+    cluster.fake.end(&machine.id, 0);
+    let ended = cluster.pod("job", |pod| phase(pod) == "Succeeded").await;
+    let state = &ended["status"]["containerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["reason"], "Completed");
+    assert_eq!(cluster.fake.machines().len(), 1);
+}
+
+#[tokio::test]
+async fn a_machine_that_ends_by_itself_is_booted_again() {
+    let cluster = Cluster::start().await;
+    let pod = cluster.create("web", &json!({})).await;
+    let machine = cluster.machine_of(&pod).await;
+    cluster.fake.boot(&machine.id);
+    cluster.pod("web", |pod| phase(pod) == "Running").await;
+    cluster.fake.end(&machine.id, 1);
+    eventually(|| async {
+        let machine = cluster.fake.machines().remove(0);
+        (machine.state == types::machine::MachineState::Started).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_room_a_pod_waits_and_gets_its_machine_later() {
+    let cluster = Cluster::start().await;
+    cluster
+        .fake
+        .refuse(Some(json!({"error": "no room for 256 MiB",
+        "status": "insufficient_capacity", "details": {"retryable": true, "hint": "stop one"}})));
+    let pod = cluster.create("web", &json!({})).await;
+    eventually(|| async {
+        let reasons = cluster.reasons().await;
+        reasons
+            .contains(&"FailedScheduling".to_owned())
+            .then_some(())
+    })
+    .await;
+    let why = "no room for 256 MiB; stop one";
+    let state = |pod: &Value| pod["status"]["containerStatuses"][0]["state"].clone();
+    cluster
+        .pod("web", |pod| state(pod)["waiting"]["message"] == why)
+        .await;
+    cluster.fake.refuse(None);
+    cluster.machine_of(&pod).await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_pod_was_deleted_by_force_is_destroyed() {
+    let cluster = Cluster::start().await;
+    let pod = cluster.create("web", &json!({})).await;
+    let machine = cluster.machine_of(&pod).await;
+    cluster.fake.boot(&machine.id);
+    let options = DeleteOptions::now();
+    cluster
+        .api
+        .delete(&PODS, Some("default"), "web", &options)
+        .await
+        .unwrap();
+    eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_started_again_goes_on_where_the_other_stopped() {
+    let cluster = Cluster::start().await;
+    let kept = cluster.create("kept", &json!({})).await;
+    let gone = cluster.create("gone", &json!({})).await;
+    let machine = cluster.machine_of(&kept).await;
+    cluster.machine_of(&gone).await;
+    cluster.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    cluster.fake.boot(&machine.id);
+    let options = DeleteOptions::now();
+    cluster
+        .api
+        .delete(&PODS, Some("default"), "gone", &options)
+        .await
+        .unwrap();
+    let _stop = cluster.provider(&CancellationToken::new());
+    cluster.pod("kept", |pod| phase(pod) == "Running").await;
+    let left = eventually(|| async {
+        let machines = cluster.fake.machines();
+        (machines.len() == 1).then_some(machines)
+    })
+    .await;
+    assert_eq!(left[0].id, machine.id);
+}
+
+#[tokio::test]
+async fn what_machines_cannot_do_is_said_in_the_pods_status() {
+    let cluster = Cluster::start().await;
+    cluster.create("host", &json!({"hostNetwork": true})).await;
+    let pod = cluster
+        .pod("host", |pod| waiting(pod) == "ProviderUnsupported")
+        .await;
+    let message = object::text(&pod, &["status", "message"]);
+    assert!(
+        message.starts_with("spec.hostNetwork is not supported"),
+        "{message}"
+    );
+    assert!(cluster.fake.machines().is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_the_config_map_that_it_names() {
+    let cluster = Cluster::start().await;
+    let env = json!([{"name": "A", "valueFrom":
+        {"configMapKeyRef": {"name": "settings", "key": "a"}}}]);
+    let containers = json!([{"name": "c", "image": "localhost/hello:1", "env": env}]);
+    let pod = cluster
+        .create("web", &json!({"containers": containers}))
+        .await;
+    cluster
+        .pod("web", |pod| waiting(pod) == "CreateContainerConfigError")
+        .await;
+    let settings = json!({"metadata": {"name": "settings"}, "data": {"a": "b"}});
+    let config_maps = &crate::resource::CONFIG_MAPS;
+    cluster
+        .api
+        .create(config_maps, Some("default"), settings)
+        .await
+        .unwrap();
+    let machine = cluster.machine_of(&pod).await;
+    assert_eq!(machine.config.containers[0].env["A"], "b");
+}
+
+#[tokio::test]
+async fn a_pod_that_fits_no_node_is_scheduled_when_one_appears() {
+    let cluster = Cluster::start().await;
+    let selector = json!({"nodeSelector": {"disk": "fast"}});
+    cluster.create("web", &selector).await;
+    let scheduled = |pod: &Value| {
+        let conditions = object::items(pod, &["status", "conditions"]);
+        let mut conditions = conditions.iter();
+        conditions.find(|c| c["type"] == "PodScheduled").cloned()
+    };
+    let why = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
+    cluster
+        .pod("web", |pod| {
+            scheduled(pod).is_some_and(|c| c["message"] == why)
+        })
+        .await;
+    let patch = crate::api::Patch::Merge(json!({"metadata": {"labels": {"disk": "fast"}}}));
+    let part = crate::api::Part::Object;
+    cluster
+        .api
+        .patch(&NODES, part, None, "local", &patch)
+        .await
+        .unwrap();
+    cluster
+        .pod("web", |pod| pod["spec"]["nodeName"] == "local")
+        .await;
+}
