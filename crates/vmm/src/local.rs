@@ -466,6 +466,3 @@ fn read_log(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

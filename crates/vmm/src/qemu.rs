@@ -100,6 +100,8 @@ impl Vm {
         let pid = qemu.id().ok_or("QEMU has ended at once")?;
         let group = Group::new(spec.host, &boot.machine, boot.boot)?;
         group.join("vm", &["memory", "cpu", "pids"], pid)?;
+        // Unlike the shim, it may be chosen when memory is short.
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0")?;
         info!(pid, "QEMU started");
         let log = paths.data(&boot.machine).join("console.log");
         let console = Console::start(to_tokio(console)?, &log);

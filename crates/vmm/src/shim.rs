@@ -236,16 +236,18 @@ fn stage_2(dir: &BootDir, spec: ShimSpec, lock: Lock, mut up: io::PipeWriter) {
 
 /// Leaves the session, the directory and the standard streams of whoever started it.
 fn detach(dir: &BootDir) -> Result<(), Failure> {
-    nix::unistd::setsid()?;
-    nix::unistd::chdir("/")?;
+    nix::unistd::setsid().map_err(step("begin a session"))?;
+    nix::unistd::chdir("/").map_err(step("leave the working directory"))?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(dir.log())?;
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    nix::unistd::dup2_stdout(&log)?;
-    nix::unistd::dup2_stderr(&log)?;
+        .open(dir.log())
+        .map_err(VmmError::file("open", dir.log()))?;
+    let null = File::open("/dev/null").map_err(VmmError::file("open", "/dev/null"))?;
+    nix::unistd::dup2_stdin(null).map_err(step("close standard input"))?;
+    nix::unistd::dup2_stdout(&log).map_err(step("redirect standard output"))?;
+    nix::unistd::dup2_stderr(&log).map_err(step("redirect standard error"))?;
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(io::stderr)
@@ -255,20 +257,41 @@ fn detach(dir: &BootDir) -> Result<(), Failure> {
 
 /// Joins the boot's group and the host's network, and gets mounts of its own.
 fn isolate(spec: &ShimSpec) -> Result<(), Failure> {
-    // The kernel must not choose the one process that can tell what happened.
-    fs::write("/proc/self/oom_score_adj", "-900")?;
+    // The kernel should not choose the one process that can tell what happened. Not possible
+    // where root lacks CAP_SYS_RESOURCE.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-900") {
+        tracing::info!(%error, "shim is not spared when memory is short");
+    }
     let boot = &spec.boot;
-    let group = Group::new(spec.host, &boot.machine, boot.boot)?;
-    group.create(spec.limits())?;
-    group.join("shim", &["pids"], std::process::id())?;
+    let group = Group::new(spec.host, &boot.machine, boot.boot).map_err(step("find cgroups"))?;
+    group.create(spec.limits()).map_err(step("make cgroup"))?;
+    group
+        .join("shim", &["pids"], std::process::id())
+        .map_err(step("join cgroup"))?;
     let network = &boot.attachment.host_netns;
     let namespace = File::open(network).map_err(VmmError::file("open", network))?;
-    setns(namespace, CloneFlags::CLONE_NEWNET)?;
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(step("join network namespace"))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(step("make mount namespace"))?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
-    nix::sys::prctl::set_child_subreaper(true)?;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        .map_err(step("make mounts private"))?;
+    nix::sys::prctl::set_child_subreaper(true).map_err(step("become a subreaper"))?;
     Ok(())
+}
+
+/// Names what failed.
+fn step<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
+    move |source| {
+        let source = source.into();
+        Step { doing, source }.into()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}")]
+struct Step {
+    doing: &'static str,
+    source: io::Error,
 }
 
 /// From here on the boot exists: it has reports, and somebody who answers.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use types::api::TerminalSize;
 
@@ -46,6 +47,9 @@ const READ_ONLY_PATHS: [&str; 5] = [
 ];
 const SHM_OPTIONS: [&str; 5] = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
 
+/// What systemd gives to services.
+const FILES_MAX: u64 = 524_288;
+
 /// Who and what runs in a container.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Process<'a> {
@@ -73,6 +77,9 @@ pub(super) struct Container<'a> {
 impl Process<'_> {
     pub(super) fn to_json(&self) -> Value {
         let empty: [&str; 0] = [];
+        // Raising our own limit takes a capability that not every root has.
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+        let files = files.min(FILES_MAX);
         let mut process = json!({
             "terminal": self.tty,
             "user": {
@@ -92,8 +99,9 @@ impl Process<'_> {
                 "inheritable": empty,
                 "ambient": empty,
             },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288 }],
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": files.min(1024), "hard": files }],
             "noNewPrivileges": false,
+            // That of the shim, which this would inherit, is another.
             "oomScoreAdj": 0,
         });
         if let Some(size) = self.size {
