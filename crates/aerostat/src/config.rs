@@ -13,10 +13,20 @@ use types::{HostId, IsolationClass};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Paths {
     /// What must survive a reboot: images, machines, the control plane's data
-    #[arg(long, env = "AEROSTAT_DATA_DIR", default_value = "/var/lib/aerostat", global = true)]
+    #[arg(
+        long,
+        env = "AEROSTAT_DATA_DIR",
+        default_value = "/var/lib/aerostat",
+        global = true
+    )]
     pub data_dir: PathBuf,
     /// Sockets and what lives only as long as the host is up
-    #[arg(long, env = "AEROSTAT_RUN_DIR", default_value = "/run/aerostat", global = true)]
+    #[arg(
+        long,
+        env = "AEROSTAT_RUN_DIR",
+        default_value = "/run/aerostat",
+        global = true
+    )]
     pub run_dir: PathBuf,
     /// The configuration file; may be absent
     #[arg(
@@ -26,6 +36,9 @@ pub struct Paths {
         global = true
     )]
     pub config: PathBuf,
+    /// Kernel and initial RAM file system of virtual machines [default: DATA_DIR/guest]
+    #[arg(long, env = "AEROSTAT_GUEST_DIR", global = true)]
+    pub guest_dir: Option<PathBuf>,
 }
 
 impl Paths {
@@ -53,7 +66,14 @@ impl Paths {
 
     /// Kernel and initial RAM file system of the virtual machines.
     pub fn guest(&self) -> PathBuf {
-        self.data_dir.join("guest")
+        self.guest_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("guest"))
+    }
+
+    /// What the probe found out about this host.
+    pub fn probe(&self) -> PathBuf {
+        self.run_dir.join("probe.json")
     }
 
     /// Held by the daemon for as long as it lives; holds its process id.
@@ -122,9 +142,16 @@ pub enum ConfigError {
     #[error("cannot read configuration {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("configuration {} is not valid", path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("configuration {}: {key} {reason}", path.display())]
-    Value { path: PathBuf, key: &'static str, reason: String },
+    Value {
+        path: PathBuf,
+        key: &'static str,
+        reason: String,
+    },
 }
 
 impl Config {
@@ -136,7 +163,12 @@ impl Config {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: path.into(),
+                    source,
+                });
+            }
         };
         let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
             path: path.into(),
@@ -148,13 +180,20 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key, reason: &str| {
-            Err(ConfigError::Value { path: path.into(), key, reason: reason.to_owned() })
+            Err(ConfigError::Value {
+                path: path.into(),
+                key,
+                reason: reason.to_owned(),
+            })
         };
         if self.host_number < 2 {
             return wrong("host_number", "must be 2 or more: 0 and 1 are reserved");
         }
         if !self.api_listen.ip().is_loopback() {
-            return wrong("api_listen", "must be a loopback address: it speaks plain HTTP");
+            return wrong(
+                "api_listen",
+                "must be a loopback address: it speaks plain HTTP",
+            );
         }
         if self.region.parse::<types::AppName>().is_err() {
             return wrong("region", "must be lower-case letters, digits and dashes");
@@ -188,9 +227,18 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_or_a_bad_value_is_an_error() {
-        assert!(matches!(load("regoin = \"x\""), Err(ConfigError::Parse { .. })));
-        assert!(matches!(load("host_number = 1"), Err(ConfigError::Value { .. })));
-        assert!(matches!(load("api_listen = \"0.0.0.0:4280\""), Err(ConfigError::Value { .. })));
+        assert!(matches!(
+            load("regoin = \"x\""),
+            Err(ConfigError::Parse { .. })
+        ));
+        assert!(matches!(
+            load("host_number = 1"),
+            Err(ConfigError::Value { .. })
+        ));
+        assert!(matches!(
+            load("api_listen = \"0.0.0.0:4280\""),
+            Err(ConfigError::Value { .. })
+        ));
         assert!(load("region = \"fra\"\nisolation_default = \"emulated\"").is_ok());
     }
 }

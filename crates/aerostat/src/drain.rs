@@ -50,13 +50,22 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
-        let guard = Running { name, running: Arc::clone(&self.running) };
+        *self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_default() += 1;
+        let guard = Running {
+            name,
+            running: Arc::clone(&self.running),
+        };
         let task = async move {
             let _guard = guard;
             future.await;
         };
-        self.tracker.spawn(task.instrument(tracing::info_span!("task", name)));
+        self.tracker
+            .spawn(task.instrument(tracing::info_span!("task", name)));
     }
 
     /// Tells every task to end and waits until all have.
@@ -66,10 +75,12 @@ impl Drain {
     pub async fn finish(&self, deadline: Duration) -> Result<(), Vec<&'static str>> {
         self.token.cancel();
         self.tracker.close();
-        tokio::time::timeout(deadline, self.tracker.wait()).await.map_err(|_| {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.keys().copied().collect()
-        })
+        tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .map_err(|_| {
+                let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.keys().copied().collect()
+            })
     }
 }
 

@@ -6,10 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod app;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod directory;
 pub mod dns;
 pub mod drain;
+mod host;
 pub mod placement;
 pub mod worker;

@@ -58,7 +58,7 @@ pub(super) enum ApiError {
     NoPlace(NoBid),
     /// The machine's own worker refused.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(Box<Refused>),
     #[error("lease not found")]
     LeaseNotFound,
     #[error("deadline_exceeded: the machine is {state} and did not become {wanted} in time")]
@@ -75,14 +75,33 @@ pub(super) enum ApiError {
     ExecOutput { bytes_max: usize },
     #[error("there is no image `{reference}` on this host")]
     ImageNotFound { reference: String },
+    // The large ones are boxed: every refusal of this type would be as large as the largest.
     #[error(transparent)]
-    Pull(#[from] PullError),
+    Pull(Box<PullError>),
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(Box<ImportError>),
     #[error(transparent)]
     ImageStore(#[from] StoreError),
     #[error("the API is shutting down")]
     ShuttingDown,
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(Box::new(refused))
+    }
+}
+
+impl From<PullError> for ApiError {
+    fn from(error: PullError) -> Self {
+        Self::Pull(Box::new(error))
+    }
+}
+
+impl From<ImportError> for ApiError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
+    }
 }
 
 /// Fly's clients look for this text.
@@ -376,7 +395,7 @@ mod tests {
             body,
             r#"{"error":"could not reserve resource for machine: insufficient memory available to fulfill request (512 MB asked, 64 MB free)","status":"insufficient_capacity","details":{"scope":"host","retryable":true,"hint":"ask for at most 64 MB of memory, or stop a machine"}}"#
         );
-        assert_eq!(told(ApiError::Refused(refusal.into())).0, 409);
+        assert_eq!(told(Refused::from(refusal).into()).0, 409);
     }
 
     #[test]
@@ -407,7 +426,7 @@ mod tests {
             machine: id.clone(),
             source: std::io::ErrorKind::ConnectionReset.into(),
         };
-        let (code, body) = told(ApiError::Refused(Refused::Vmm { id, source }));
+        let (code, body) = told(Refused::Vmm { id, source }.into());
         assert_eq!(code, 500);
         assert!(body.contains(
             "cannot reach into machine 0123456789abcd: cannot talk to the shim of machine \

@@ -123,16 +123,13 @@ fn holder(port: u16) -> Option<String> {
         .iter()
         .find_map(|table| inode_of(&fs::read_to_string(table).ok()?, port))?;
     let link = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?;
-    processes.flatten().find_map(|process| {
-        let mut files = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.find_map(|id| {
+        let mut files = fs::read_dir(format!("/proc/{id}/fd")).ok()?.flatten();
         files.find(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*link))?;
-        let name = fs::read_to_string(process.path().join("comm")).ok()?;
-        Some(format!(
-            "{} (process {})",
-            name.trim(),
-            process.file_name().display()
-        ))
+        let name = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
+        Some(format!("{} (process {id})", name.trim()))
     })
 }
 

@@ -266,31 +266,4 @@ async fn send_lines(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn input_is_told_apart_by_its_first_byte() {
-        let parse = |bytes: &'static [u8]| parse_input(Bytes::from_static(bytes));
-        assert_eq!(
-            parse(b"\x00hi"),
-            Some(Input::Stdin(Bytes::from_static(b"hi")))
-        );
-        assert_eq!(parse(b"\xff"), Some(Input::CloseStdin));
-        let size = TerminalSize {
-            width: 80,
-            height: 24,
-        };
-        assert_eq!(
-            parse(b"\x04{\"width\":80,\"height\":24}"),
-            Some(Input::Resize(size))
-        );
-        assert_eq!(
-            parse(b"\x04{\"Width\":80,\"Height\":24}"),
-            Some(Input::Resize(size))
-        );
-        for bad in [&b""[..], b"\x01hi", b"\x03{}", b"\x04{", b"\x09"] {
-            assert_eq!(parse(bad), None);
-        }
-    }
-}
+mod tests;

@@ -1,1 +1,9 @@
+//! The API as callers see it: a real server on real sockets, a real worker, machines in memory.
 
+mod access;
+mod apps;
+mod fixture;
+mod images;
+mod machines;
+mod streams;
+mod watch;

@@ -1,0 +1,89 @@
+//! A watch, from its beginning and again from where it ended.
+
+use client::{Error, MachineFilter, Watch};
+use types::api::{StopMachine, WatchEvent};
+use types::machine::{Machine, MachineState};
+
+use super::fixture::server;
+
+/// The next machine; bookmarks before it are skipped.
+async fn machine(watch: &mut Watch) -> Machine {
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvent::Machine { machine, .. } => return *machine,
+            WatchEvent::Bookmark { .. } => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_what_is_and_then_what_happens() {
+    let server = server().await;
+    let (web, db) = (server.app("web").await, server.app("db").await);
+    let one = server.started(&web, "one").await;
+    server.started(&db, "of-another-app").await;
+    let mut watch = server.client.watch(&web, None).await.unwrap();
+    let seen = machine(&mut watch).await;
+    assert_eq!(
+        (seen.id.clone(), seen.state),
+        (one.id.clone(), MachineState::Started)
+    );
+    let caught_up = watch.next().await.unwrap().unwrap();
+    assert!(matches!(caught_up, WatchEvent::Bookmark { revision } if revision >= seen.revision));
+    server
+        .client
+        .stop_machine(&web, &one.id, &StopMachine::default())
+        .await
+        .unwrap();
+    loop {
+        let seen = machine(&mut watch).await;
+        assert_eq!(seen.id, one.id);
+        if seen.state == MachineState::Stopped {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_from_a_list() {
+    let server = server().await;
+    let web = server.app("web").await;
+    server.started(&web, "one").await;
+    let list = server
+        .client
+        .machines(&web, &MachineFilter::default())
+        .await
+        .unwrap();
+    assert_eq!(list.machines.len(), 1);
+    let two = server.started(&web, "two").await;
+    let mut watch = server
+        .client
+        .watch(&web, Some(list.revision))
+        .await
+        .unwrap();
+    let mut seen = machine(&mut watch).await;
+    // What was still going on with the first one when the list was made.
+    while seen.id != two.id {
+        seen = machine(&mut watch).await;
+    }
+    server
+        .client
+        .destroy_machine(&web, &two.id, true)
+        .await
+        .unwrap();
+    while machine(&mut watch).await.state != MachineState::Destroyed {}
+}
+
+#[tokio::test]
+async fn a_revision_that_is_not_known_is_gone() {
+    let server = server().await;
+    let web = server.app("web").await;
+    let gone = server.client.watch(&web, Some(u64::MAX)).await.unwrap_err();
+    assert!(matches!(gone, Error::Gone { from: u64::MAX }), "{gone}");
+    let (status, body) = server.ask("GET", "/v1/apps/web/watch?from=99", "").await;
+    assert_eq!((status, body["status"].as_str().unwrap()), (410, "gone"));
+    assert_eq!(
+        server.ask("GET", "/v1/apps/web/watch?from=x", "").await.0,
+        400
+    );
+}

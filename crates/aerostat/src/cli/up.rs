@@ -1,0 +1,172 @@
+//! `aerostat up`: the daemon in the background, and what a newcomer needs to go on.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use image::ImageStore;
+use types::ImageRef;
+
+use super::env::quoted;
+use super::{Context, need_root, output};
+use crate::app::Endpoints;
+
+/// The image that is there when there is no registry at hand.
+const FIRST_IMAGE: &str = "localhost/hello:1";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Up {
+    /// Seconds to wait until everything answers
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+}
+
+impl Up {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        need_root("aerostat up")?;
+        context.config()?;
+        let endpoints = match Endpoints::read(&context.paths)? {
+            Some(endpoints) => {
+                eprintln!("aerostat is running already (pid {})", endpoints.pid);
+                endpoints
+            }
+            None => self.start(context).await?,
+        };
+        first_image(context).await?;
+        tell(&endpoints, &context.paths.log())
+    }
+
+    async fn start(&self, context: &Context) -> anyhow::Result<Endpoints> {
+        let paths = &context.paths;
+        fs::create_dir_all(&paths.data_dir)
+            .with_context(|| format!("cannot make {}", paths.data_dir.display()))?;
+        let log_path = paths.log();
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&log_path)
+            .with_context(|| format!("cannot write the log {}", log_path.display()))?;
+        let log_from = log.seek(SeekFrom::End(0)).context("cannot read the log")?;
+        let mut child = spawn(context, &log)?;
+        let deadline = Instant::now() + Duration::from_secs(self.timeout);
+        loop {
+            if let Some(endpoints) = Endpoints::read(paths)? {
+                return Ok(endpoints);
+            }
+            if child
+                .try_wait()
+                .context("cannot wait for the daemon")?
+                .is_some()
+            {
+                bail!("{}", why_it_ended(&log_path, log_from));
+            }
+            if Instant::now() > deadline {
+                // Nothing half-done: a daemon that is not ready is no daemon.
+                child.kill().ok();
+                bail!(
+                    "the daemon was not ready within {} s; its log is {}",
+                    self.timeout,
+                    log_path.display()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn spawn(context: &Context, log: &fs::File) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let paths = &context.paths;
+    let mut command = Command::new(&program);
+    command
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(&paths.data_dir)
+        .arg("--run-dir")
+        .arg(&paths.run_dir)
+        .arg("--config")
+        .arg(&paths.config)
+        .arg("--guest-dir")
+        .arg(paths.guest())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot share the log")?)
+        .stderr(log.try_clone().context("cannot share the log")?)
+        // Its own process group, so that a Ctrl-C in this terminal does not reach it.
+        .process_group(0);
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// The daemon's last words.
+fn why_it_ended(log: &Path, from: u64) -> String {
+    let mut text = String::new();
+    let read = fs::File::open(log).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.read_to_string(&mut text)
+    });
+    let error = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("error: "));
+    match (read, error) {
+        (Ok(_), Some(error)) => error.to_owned(),
+        _ => format!(
+            "the daemon ended while it started; its log is {}",
+            log.display()
+        ),
+    }
+}
+
+/// Makes the first image from this host's busybox, unless there is one already.
+async fn first_image(context: &Context) -> anyhow::Result<()> {
+    let name: ImageRef = FIRST_IMAGE.parse()?;
+    let images = context.paths.images();
+    let made = tokio::task::spawn_blocking(move || -> anyhow::Result<bool> {
+        let store = ImageStore::open(&images)?;
+        if !store.list()?.is_empty() {
+            return Ok(false);
+        }
+        let busybox = Path::new("/bin/busybox");
+        if !busybox.exists() {
+            eprintln!("no first image: install busybox-static and run `aerostat up` again");
+            return Ok(false);
+        }
+        store.busybox(busybox, &name)?;
+        Ok(true)
+    });
+    if made.await.context("making the first image was cut off")?? {
+        eprintln!("made a first image from this host's busybox: {FIRST_IMAGE}");
+    }
+    Ok(())
+}
+
+fn tell(endpoints: &Endpoints, log: &Path) -> anyhow::Result<()> {
+    let kubeconfig = quoted(&endpoints.kubeconfig.display().to_string());
+    let text = format!(
+        "Aerostat runs on this host.
+  Kubernetes API   https://{kubernetes}
+  Machines API     http://{api}, and {socket}
+  daemon's log     {log}
+
+A first pod, once the last line below is in your shell:
+  kubectl run web --image={FIRST_IMAGE}
+  kubectl get pods -o wide
+  kubectl logs -f web            what it writes
+  aerostat image list            images that are here
+Without Kubernetes: aerostat machine run {FIRST_IMAGE}
+
+export KUBECONFIG={kubeconfig}",
+        kubernetes = endpoints.kubernetes,
+        api = endpoints.api,
+        socket = endpoints.socket.display(),
+        log = log.display(),
+    );
+    output::line(&text)
+}

@@ -1,0 +1,133 @@
+//! The worker's ports onto this host: its images and its network.
+
+use image::{ImageStore, PullOptions};
+use net::{Attach, AttachKind, HostNet, LinkName};
+use types::machine::ImageIdentity;
+use types::{ImageRef, IsolationClass, SixPn};
+
+use crate::worker::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
+
+impl PortError {
+    fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// Runs `f` where it may block.
+async fn blocking<T, E>(f: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, PortError>
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result.map_err(PortError::new),
+        Err(error) => Err(PortError::new(error)),
+    }
+}
+
+/// The images of this host, and the registries that the others come from.
+#[derive(Debug, Clone)]
+pub(crate) struct HostImages {
+    pub(crate) store: ImageStore,
+    pub(crate) plain_http_registries: Vec<String>,
+}
+
+impl HostImages {
+    async fn find(&self, image: &ImageRef) -> Result<Option<image::Image>, PortError> {
+        let (store, image) = (self.store.clone(), image.clone());
+        blocking(move || store.get(&image)).await
+    }
+}
+
+impl Images for HostImages {
+    async fn resolve(&self, image: &ImageRef) -> Result<ReadyImage, PortError> {
+        if let Some(found) = self.find(image).await? {
+            return Ok(ready(found));
+        }
+        let options = PullOptions {
+            plain_http_registries: self.plain_http_registries.clone(),
+            ..PullOptions::default()
+        };
+        self.store
+            .pull(image, &options)
+            .await
+            .map(ready)
+            .map_err(PortError::new)
+    }
+
+    async fn present(&self, image: &ImageRef) -> bool {
+        matches!(self.find(image).await, Ok(Some(_)))
+    }
+}
+
+fn ready(image: image::Image) -> ReadyImage {
+    ReadyImage {
+        rootfs: image.rootfs,
+        identity: ImageIdentity {
+            registry: image.reference.registry,
+            repository: image.reference.repository,
+            tag: image.reference.tag.unwrap_or_default(),
+            digest: image.digest,
+        },
+        settings: ImageSettings {
+            entrypoint: image.config.entrypoint,
+            cmd: image.config.cmd,
+            env: image
+                .config
+                .env
+                .iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect(),
+            user: image.config.user,
+            working_dir: image.config.working_dir,
+            stop_signal: image.config.stop_signal,
+        },
+    }
+}
+
+/// The network of this host.
+#[derive(Debug, Clone)]
+pub(crate) struct HostNetwork(pub(crate) HostNet);
+
+impl Network for HostNetwork {
+    async fn attach(
+        &self,
+        address: SixPn,
+        allocation: Allocation,
+        class: IsolationClass,
+    ) -> Result<vmm::BootNetwork, PortError> {
+        let net = self.0.clone();
+        let kind = match class {
+            IsolationClass::Container => AttachKind::Veth,
+            IsolationClass::Microvm | IsolationClass::Emulated => AttachKind::Tap {
+                owner_uid: allocation.uid,
+            },
+        };
+        let name = LinkName::of_machine(allocation.field);
+        let request = Attach {
+            name,
+            address,
+            ipv4: allocation.ipv4,
+            kind,
+        };
+        let attached = blocking(move || net.attach(&request)).await?;
+        Ok(vmm::BootNetwork {
+            ifname: attached.name.to_string(),
+            host_netns: attached.host_netns,
+            machine_netns: attached.netns,
+            mac: vmm::MacAddress(attached.mac.0),
+            owner_uid: allocation.uid,
+        })
+    }
+
+    async fn detach(&self, field: u32) -> Result<(), PortError> {
+        let net = self.0.clone();
+        blocking(move || net.detach(&LinkName::of_machine(field))).await
+    }
+
+    async fn attachments(&self) -> Result<Vec<u32>, PortError> {
+        let net = self.0.clone();
+        let names = blocking(move || net.attachments()).await?;
+        Ok(names.into_iter().map(LinkName::field).collect())
+    }
+}
