@@ -90,7 +90,7 @@ pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 pub const XATTR_BYTES_MAX: usize = 64 << 10;
 /// Keeps the merge of a hostile image under 256 MiB of memory, together with
 /// [`Limits::entries_max`].
-pub const METADATA_BYTES_MAX: usize = 96 << 20;
+pub const METADATA_BYTES_MAX: usize = 64 << 20;
 /// A million entries with a hundred components each. Symbolic links to long paths could
 /// otherwise make a small layer cost hours.
 pub const PATH_STEPS_MAX: u64 = 100_000_000;

@@ -5,21 +5,21 @@
 //! OCI image specification ("Representing Changes"). Where two tar readers could disagree (a
 //! directory with content, a damaged checksum, a PAX record that lies) the layer is refused.
 
-pub(crate) mod pax;
+mod path;
+mod pax;
 
 use std::io;
 
 use tar::{EntryType, Header};
+
+pub(crate) use path::split;
+use path::{Marker, clean, whiteout};
 
 use crate::error::{
     EXTENSION_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, Reason, XATTR_BYTES_MAX, printable,
 };
 
 const BLOCK_BYTES: u64 = 512;
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Files that the AUFS driver left in old layers; no content of the image.
-const AUFS: &[u8] = b".wh..wh.";
 
 /// Bytes that can be read at any offset: a spool file, or a slice in tests.
 pub(crate) trait ReadAt {
@@ -47,6 +47,9 @@ impl ReadAt for [u8] {
     }
 }
 
+/// An extended attribute: name and value.
+pub(crate) type Xattr = (Box<[u8]>, Box<[u8]>);
+
 /// Owner, mode, time and attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meta {
@@ -57,7 +60,7 @@ pub(crate) struct Meta {
     pub mtime_s: i64,
     pub mtime_ns: u32,
     /// Name and value, sorted by name.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 impl Meta {
@@ -147,7 +150,7 @@ struct Extensions {
     uid: Option<u64>,
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    xattrs: Vec<Xattr>,
 }
 
 impl<'a, R: ReadAt + ?Sized> Layer<'a, R> {
@@ -477,81 +480,6 @@ fn symlink_target(link: Option<Vec<u8>>) -> Result<Box<[u8]>, Reason> {
         return Err(Reason::PathTooLong);
     }
     Ok(target.into())
-}
-
-/// Takes a path as relative to the root, whatever it starts with.
-fn clean(name: &[u8]) -> Result<Box<[u8]>, Reason> {
-    if name.len() >= PATH_BYTES_MAX {
-        return Err(Reason::PathTooLong);
-    }
-    if name.is_empty() || name.contains(&0) {
-        return Err(Reason::BadName);
-    }
-    let mut path = Vec::with_capacity(name.len());
-    for component in name
-        .split(|b| *b == b'/')
-        .filter(|c| !matches!(c, [] | [b'.']))
-    {
-        if component == b".." {
-            return Err(Reason::ParentComponent);
-        }
-        if component.len() > NAME_BYTES_MAX {
-            return Err(Reason::NameTooLong);
-        }
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(component);
-    }
-    Ok(path.into())
-}
-
-enum Marker {
-    Entry(Entry),
-    Ignored,
-}
-
-/// Reads `.wh.` names. They are markers only as the last component of a path.
-fn whiteout(path: &[u8]) -> Result<Option<Marker>, Reason> {
-    let (parent, name) = split(path);
-    if name == OPAQUE {
-        return Ok(Some(Marker::Entry(Entry {
-            path: parent.into(),
-            change: Change::Opaque,
-        })));
-    }
-    let components = || path.split(|b| *b == b'/');
-    if components().any(|component| component.starts_with(AUFS)) {
-        return Ok(Some(Marker::Ignored));
-    }
-    if components()
-        .any(|component| component.starts_with(WHITEOUT) && !std::ptr::eq(component, name))
-    {
-        return Err(Reason::BadWhiteout);
-    }
-    let Some(hidden) = name.strip_prefix(WHITEOUT) else {
-        return Ok(None);
-    };
-    if matches!(hidden, b"" | b"." | b"..") {
-        return Err(Reason::BadWhiteout);
-    }
-    let mut path = parent.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(hidden);
-    Ok(Some(Marker::Entry(Entry {
-        path: path.into(),
-        change: Change::Whiteout,
-    })))
-}
-
-/// Parent and last component; the root has neither.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
-    }
 }
 
 #[cfg(test)]

@@ -99,19 +99,19 @@ pub enum PullError {
     NotImported { reference: ImageRef },
     #[error("no such image {reference}: registry {registry} answered {status}")]
     NotFound {
-        reference: ImageRef,
+        reference: Box<ImageRef>,
         registry: String,
         status: u16,
     },
     #[error("not allowed to pull {reference}: registry {registry} {answer}")]
     Unauthorized {
-        reference: ImageRef,
+        reference: Box<ImageRef>,
         registry: String,
         answer: String,
     },
     #[error("cannot reach registry {registry} for image {reference}")]
     Unreachable {
-        reference: ImageRef,
+        reference: Box<ImageRef>,
         registry: String,
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use types::ImageRef;
 
 use crate::digest::Digest;
@@ -128,6 +129,7 @@ impl ImageStore {
     pub fn list(&self) -> Result<Vec<Image>, StoreError> {
         let mut images: Vec<Image> = self
             .records()?
+            .0
             .into_iter()
             .filter_map(|record| self.image(record))
             .collect();
@@ -194,8 +196,12 @@ impl ImageStore {
 
     /// Deletes root file systems that no record names.
     fn collect(&self, _lock: &StoreLock) -> Result<(), StoreError> {
-        let used: BTreeSet<PathBuf> = self
-            .records()?
+        let (records, damaged) = self.records()?;
+        if damaged > 0 {
+            // Nobody knows which files the damaged ones name.
+            return Ok(());
+        }
+        let used: BTreeSet<PathBuf> = records
             .iter()
             .map(|record| self.rootfs_path(&record.rootfs))
             .collect();
@@ -219,15 +225,24 @@ impl ImageStore {
                 && record.reference.repository == reference.repository
                 && record.digest.to_string() == *digest
         };
-        Ok(self.records()?.into_iter().find(same))
+        Ok(self.records()?.0.into_iter().find(same))
     }
 
-    fn records(&self) -> Result<Vec<Record>, StoreError> {
-        let paths = entries(&self.references())?;
-        paths
-            .iter()
-            .filter_map(|path| read_record(path).transpose())
-            .collect()
+    /// All readable records, and how many are damaged. One of those must not keep a host from
+    /// starting; pulling or importing its image again repairs it.
+    fn records(&self) -> Result<(Vec<Record>, usize), StoreError> {
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        for path in entries(&self.references())? {
+            match read_record(&path) {
+                Ok(record) => records.extend(record),
+                Err(StoreError::Record { path, source }) => {
+                    warn!(path = %path.display(), %source, "image record is damaged, image ignored");
+                    damaged += 1;
+                }
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+            }
+        }
+        Ok((records, damaged))
     }
 
     /// None when the root file system has been taken away behind our back: then the image is

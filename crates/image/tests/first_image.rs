@@ -34,7 +34,7 @@ fn the_first_image_has_a_shell_and_a_page_to_serve() {
         ["httpd", "-f", "-v", "-p", "8080", "-h", "/www"]
     );
     assert_eq!(store.get(&name).unwrap().unwrap(), image);
-    assert_eq!(store.list().unwrap(), [image.clone()]);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&image));
     fsck(&image.rootfs);
     let Some(mounted) = Mounted::new(&image.rootfs, "the_first_image_has_a_shell") else {
         return;

@@ -1,8 +1,10 @@
 //! What the kernel and umoci say about our images.
 
 mod common;
+#[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "common/layout.rs"]
 mod layout;
+#[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "common/tarball.rs"]
 mod tarball;
 

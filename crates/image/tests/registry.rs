@@ -1,8 +1,10 @@
 //! Pulling from Debian's registry, which each test starts for itself on a port of the kernel's
 //! choice, and from servers that mean no good.
 
+#[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "common/layout.rs"]
 mod layout;
+#[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "common/tarball.rs"]
 mod tarball;
 
@@ -184,7 +186,10 @@ async fn an_image_is_pulled_by_tag_and_then_known_by_digest() {
         image,
         "known without asking"
     );
-    let pulled = store.pull(&by_digest, &registry.options()).await.unwrap();
+    let options = registry.options();
+    let (another, reference) = (store.clone(), by_digest.clone());
+    let pull = tokio::spawn(async move { another.pull(&reference, &options).await });
+    let pulled = pull.await.unwrap().unwrap();
     assert_eq!(
         (&pulled.digest, &pulled.rootfs),
         (&image.digest, &image.rootfs)

@@ -1,9 +1,11 @@
 //! Extended attributes behind an inode: a 12-byte header, then entries with a shortened name.
 
+use crate::layer::Xattr;
+
 const HEADER_BYTES: usize = 12;
 const ENTRY_BYTES: usize = 4;
 
-type Xattrs = [(Box<[u8]>, Box<[u8]>)];
+type Xattrs = [Xattr];
 
 /// The number that stands for a name's prefix, and the rest of the name.
 fn shorten(name: &[u8]) -> Option<(u8, &[u8])> {

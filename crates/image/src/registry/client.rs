@@ -70,7 +70,8 @@ impl<'a> Registry<'a> {
             Some(Credentials::Token(token)) => RegistryAuth::Bearer(token),
         };
         let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| {
-            let (reference, registry) = (reference.clone(), reference.registry.clone());
+            let registry = reference.registry.clone();
+            let reference = Box::new(reference.clone());
             PullError::Unreachable {
                 reference,
                 registry,
@@ -278,8 +279,15 @@ impl<'a> Registry<'a> {
         }
     }
 
+    fn about(&self) -> (Box<ImageRef>, String) {
+        (
+            Box::new(self.reference.clone()),
+            self.reference.registry.clone(),
+        )
+    }
+
     fn unauthorized(&self, answer: String) -> PullError {
-        let (reference, registry) = (self.reference.clone(), self.reference.registry.clone());
+        let (reference, registry) = self.about();
         PullError::Unauthorized {
             reference,
             registry,
@@ -288,7 +296,7 @@ impl<'a> Registry<'a> {
     }
 
     fn not_found(&self, status: u16) -> PullError {
-        let (reference, registry) = (self.reference.clone(), self.reference.registry.clone());
+        let (reference, registry) = self.about();
         PullError::NotFound {
             reference,
             registry,
@@ -309,7 +317,7 @@ impl<'a> Registry<'a> {
         &self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> PullError {
-        let (reference, registry) = (self.reference.clone(), self.reference.registry.clone());
+        let (reference, registry) = self.about();
         PullError::Unreachable {
             reference,
             registry,

@@ -111,16 +111,20 @@ fn many_writers_leave_one_whole_image_each() {
 }
 
 #[test]
-fn a_damaged_record_is_named() {
+fn a_damaged_record_is_named_and_hides_no_other_image() {
     let (root, store) = store();
+    let other = stored(&store, &record("y:1", b"y"));
     let image = stored(&store, &record("x:1", b"x"));
-    let path = fs::read_dir(root.path().join("references"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = store.record_path(&image.reference);
     fs::write(&path, "{").unwrap();
     let error = store.get(&image.reference).unwrap_err().to_string();
     assert_eq!(error, format!("image record {} is damaged", path.display()));
+    let store = ImageStore::open(root.path()).unwrap();
+    assert_eq!(store.list().unwrap(), [other]);
+    assert!(
+        image.rootfs.exists(),
+        "what a damaged record may name is kept"
+    );
+    stored(&store, &record("x:1", b"x"));
+    assert!(store.get(&image.reference).unwrap().is_some());
 }
