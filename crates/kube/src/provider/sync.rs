@@ -1,28 +1,28 @@
 //! One look at one uid: writes what is, then takes the next step.
 
+mod create;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Client, Error};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tracing::{debug, info, warn};
-use types::api::{CreateMachine, StopMachine};
+use tracing::{info, warn};
+use types::api::StopMachine;
 use types::machine::{Machine, MachineState};
 
 use super::life::{self, Step, Wanted};
 use super::mirror::Subject;
 use super::pod::Pod;
 use super::status::{self, Observed, Problem};
-use super::translate::{
-    NotReady, POD_NAME, POD_NAMESPACE, Sources, Unsupported, Untranslatable, references, translate,
-};
+use super::translate::{POD_NAME, POD_NAMESPACE};
 use super::{MACHINE_APP_ANNOTATION, MACHINE_ID_ANNOTATION, ProviderConfig};
 use crate::api::{Api, DeleteOptions, Part, Patch};
 use crate::controllers::events::{News, Recorder};
 use crate::controllers::queue::Outcome;
 use crate::object;
-use crate::resource::{CONFIG_MAPS, PODS, RUNTIME_CLASSES, Resource, SECRETS};
+use crate::resource::PODS;
 use crate::status::Status;
 
 /// How much longer than its grace a machine may take to stop before it is destroyed as it is.
@@ -90,6 +90,9 @@ async fn orphan(
     subject: &Subject,
     machine: &Machine,
 ) -> Result<Outcome, Failure> {
+    if machine.state == MachineState::Destroying {
+        return Ok(Outcome::Done);
+    }
     let text = |key: &str| machine.config.metadata.get(key).map_or("", String::as_str);
     let (namespace, name) = (text(POD_NAMESPACE), text(POD_NAME));
     match context.api.get(&PODS, Some(namespace), name).await {
@@ -128,7 +131,7 @@ async fn present(
     let wanted = Wanted::new(pod.metadata.deletion_timestamp.is_some(), &phase);
     match life::step(wanted, machine.map(|m| m.state)) {
         Step::Nothing => Ok(Outcome::Done),
-        Step::Create => create(context, &current, &pod, memory).await,
+        Step::Create => create::create(context, &current, &pod, memory).await,
         Step::Start => match machine {
             Some(machine) => start(context, &current, machine, memory).await,
             None => Ok(Outcome::Done),
@@ -236,189 +239,6 @@ async fn annotate(context: &Context, current: &Value, machine: &Machine) -> Resu
         .api
         .patch(&PODS, Part::Object, namespace, name, &patch);
     patched.await.map(drop)
-}
-
-async fn create(
-    context: &Context,
-    current: &Value,
-    pod: &Pod,
-    memory: &mut Memory,
-) -> Result<Outcome, Failure> {
-    let config = match sources(context, pod).await {
-        Ok(sources) => translate(pod, &sources),
-        Err(status) => return Err(status.into()),
-    };
-    let config = match config {
-        Ok(config) => config,
-        Err(Untranslatable::Unsupported(refused)) => {
-            return unsupported(context, current, refused, memory).await;
-        }
-        Err(Untranslatable::NotReady(NotReady { what })) => {
-            let news = News::warning("Failed", format!("Error: {what}"));
-            return blocked(
-                context,
-                current,
-                pod,
-                Problem::Config(what),
-                Some(news),
-                memory,
-            )
-            .await;
-        }
-    };
-    let body = CreateMachine {
-        name: pod.metadata.uid.clone(),
-        region: context.config.region.clone(),
-        config,
-        ..CreateMachine::default()
-    };
-    match context
-        .client
-        .ensure_machine(&context.config.app, &body)
-        .await
-    {
-        Ok(machine) => {
-            memory.problem = None;
-            info!(machine = %machine.id, namespace = pod.metadata.namespace,
-                pod = pod.metadata.name, "machine created");
-            for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
-                let message = format!("Pulling image \"{}\"", container.image);
-                context
-                    .recorder
-                    .tell(current, News::normal("Pulling", message))
-                    .await;
-            }
-            memory.seen = Some(machine);
-            // What the machine is now is news for the next look.
-            Ok(Outcome::After(Duration::ZERO))
-        }
-        Err(error) => {
-            let problem = create_problem(&error, memory.problem.as_ref());
-            let news = match &problem {
-                // Told with the change of the status.
-                Problem::Image { .. } => None,
-                Problem::Create { reason, message } if reason == "insufficient_capacity" => {
-                    Some(News::warning("FailedScheduling", message.clone()))
-                }
-                Problem::Create { message, .. }
-                | Problem::Boot(message)
-                | Problem::Config(message)
-                | Problem::Unsupported(message) => {
-                    Some(News::warning("FailedCreate", message.clone()))
-                }
-            };
-            blocked(context, current, pod, problem, news, memory).await
-        }
-    }
-}
-
-/// What an answer of the Machines API means for a pod.
-fn create_problem(error: &Error, before: Option<&Problem>) -> Problem {
-    let message = error.to_string();
-    let code = error.code().unwrap_or_default();
-    if code.starts_with("image") || code.contains("manifest") {
-        let again = matches!(before, Some(Problem::Image { .. }));
-        return Problem::Image { message, again };
-    }
-    Problem::Create {
-        reason: code.to_owned(),
-        message,
-    }
-}
-
-/// The specification of a pod does not change, so there is nothing to wait for.
-async fn unsupported(
-    context: &Context,
-    current: &Value,
-    refused: Unsupported,
-    memory: &mut Memory,
-) -> Result<Outcome, Failure> {
-    let message = refused.to_string();
-    let problem = Problem::Unsupported(message.clone());
-    if memory.problem.as_ref() != Some(&problem) {
-        memory.problem = Some(problem);
-        let news = News::warning("ProviderUnsupported", message);
-        context.recorder.tell(current, news).await;
-        write_problem(context, current, memory).await?;
-    }
-    Ok(Outcome::Done)
-}
-
-/// Writes the status with the problem in it. The pod is read again, because its status may have
-/// been written a moment ago.
-async fn write_problem(context: &Context, stored: &Value, memory: &Memory) -> Result<(), Failure> {
-    let Some(current) = current(context, stored).await? else {
-        return Ok(());
-    };
-    let pod = Pod::read(&current).map_err(|source| Failure::Pod { source })?;
-    write_status(context, &current, &pod, None, memory).await?;
-    Ok(())
-}
-
-/// Something stands in the way that may go away.
-async fn blocked(
-    context: &Context,
-    current: &Value,
-    pod: &Pod,
-    problem: Problem,
-    news: Option<News>,
-    memory: &mut Memory,
-) -> Result<Outcome, Failure> {
-    debug!(pod = pod.metadata.name, ?problem, "pod blocked");
-    if let Some(news) = news {
-        context.recorder.tell(current, news).await;
-    }
-    if memory.problem.as_ref() != Some(&problem) {
-        memory.problem = Some(problem);
-        write_problem(context, current, memory).await?;
-    }
-    Ok(Outcome::Failed)
-}
-
-async fn sources(context: &Context, pod: &Pod) -> Result<Sources, Status> {
-    let namespace = Some(pod.metadata.namespace.as_str());
-    let needed = references(pod);
-    let mut sources = Sources {
-        host_ip: context.config.node.address.clone(),
-        ..Sources::default()
-    };
-    for name in needed.config_maps {
-        if let Some(found) = fetch(context, &CONFIG_MAPS, namespace, &name).await? {
-            sources.config_maps.insert(name, found);
-        }
-    }
-    for name in needed.secrets {
-        if let Some(found) = fetch(context, &SECRETS, namespace, &name).await? {
-            sources.secrets.insert(name, found);
-        }
-    }
-    if let Some(class) = pod
-        .spec
-        .runtime_class_name
-        .as_deref()
-        .filter(|c| !c.is_empty())
-    {
-        let found = fetch(context, &RUNTIME_CLASSES, None, class).await?;
-        let handler = found
-            .as_ref()
-            .map(|class| object::text(class, &["handler"]));
-        // A class that was deleted since has no handler; its name then says what was meant.
-        sources.runtime_handler = Some(handler.unwrap_or(class).to_owned());
-    }
-    Ok(sources)
-}
-
-async fn fetch(
-    context: &Context,
-    resource: &Resource,
-    namespace: Option<&str>,
-    name: &str,
-) -> Result<Option<Value>, Status> {
-    match context.api.get(resource, namespace, name).await {
-        Ok(object) => Ok(Some(object)),
-        Err(status) if status.is_not_found() => Ok(None),
-        Err(status) => Err(status),
-    }
 }
 
 /// Boots a machine again that ended by itself, or that never ran.

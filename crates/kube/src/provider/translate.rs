@@ -12,28 +12,25 @@
 //! a machine is created), and files of configMap and secret volumes are written once, when the
 //! machine starts.
 
+mod files;
+mod refuse;
+mod size;
+
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use types::machine::{
-    ContainerConfig, DependsOn, DependsOnCondition, Dns, Duration, File, Guest, IsolationClass,
-    MachineConfig, Restart, RestartPolicy, StopConfig,
+    ContainerConfig, DependsOn, DependsOnCondition, Dns, Duration, IsolationClass, MachineConfig,
+    Restart, RestartPolicy, StopConfig,
 };
 
-use super::env::{self, Kind};
-use super::pod::{Container, FileSource, Pod, PodRestart, SecurityContext, VolumeMount};
-use super::quantity::milli_of;
+use super::env;
+use super::pod::{Container, Pod, PodRestart, SecurityContext};
 
 /// Metadata of a machine that is a pod.
 pub(crate) const POD_NAME: &str = "kubernetes.io/pod-name";
 pub(crate) const POD_NAMESPACE: &str = "kubernetes.io/pod-namespace";
 pub(crate) const POD_UID: &str = "kubernetes.io/pod-uid";
-
-/// Size of a machine whose pod asks for nothing, and the least that any pod gets: kernel and
-/// supervision need their part of it.
-const MEMORY_MIB_MIN: u128 = 256;
 
 /// What a pod refers to, fetched before it is translated.
 #[derive(Debug, Default)]
@@ -122,7 +119,7 @@ pub(crate) fn references(pod: &Pod) -> References {
 /// # Errors
 /// If the pod needs what machines do not have, or refers to what does not exist.
 pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, Untranslatable> {
-    check_spec(pod)?;
+    refuse::spec(pod)?;
     let restart = restarts(pod.spec.restart_policy);
     let stop = stop(pod)?;
     let mut containers = Vec::new();
@@ -149,7 +146,7 @@ pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, U
         containers.push(config);
     }
     Ok(MachineConfig {
-        guest: Some(guest(pod)?),
+        guest: Some(size::guest(pod)?),
         isolation: isolation(sources)?,
         metadata: BTreeMap::from([
             (POD_NAME.to_owned(), pod.metadata.name.clone()),
@@ -224,54 +221,6 @@ fn isolation(sources: &Sources) -> Result<Option<IsolationClass>, Untranslatable
     }
 }
 
-/// The sum of the containers, or the largest init container if that is more: init containers run
-/// one after the other, before the others.
-fn guest(pod: &Pod) -> Result<Guest, Untranslatable> {
-    let cpu_milli = total(pod, "cpu", 0)?;
-    let memory_milli = total(pod, "memory", (MEMORY_MIB_MIN << 20) * 1000)?;
-    let memory_mib = (memory_milli / 1000).div_ceil(1 << 20).max(MEMORY_MIB_MIN);
-    let too_much = |_| unsupported("spec.containers[].resources", "larger than any machine");
-    Ok(Guest {
-        cpus: u32::try_from(cpu_milli.div_ceil(1000).max(1)).map_err(too_much)?,
-        memory_mb: u32::try_from(memory_mib).map_err(too_much)?,
-        ..Guest::default()
-    })
-}
-
-/// `unset` counts once if any container asks for nothing, so that it does not live on what the
-/// others asked for.
-fn total(pod: &Pod, resource: &str, unset: u128) -> Result<u128, Untranslatable> {
-    let of = |container: &Container| -> Result<Option<u128>, Untranslatable> {
-        let resources = &container.resources;
-        let asked = resources
-            .limits
-            .get(resource)
-            .or_else(|| resources.requests.get(resource));
-        let Some(quantity) = asked else {
-            return Ok(None);
-        };
-        let field = format!("resources.{resource} of container {}", container.name);
-        let milli = milli_of(quantity)
-            .ok_or_else(|| unsupported(&field, &format!("{quantity} is not a quantity")))?;
-        Ok(Some(milli))
-    };
-    let mut sum = 0u128;
-    let mut any_unset = false;
-    for container in &pod.spec.containers {
-        match of(container)? {
-            Some(milli) => sum = sum.saturating_add(milli),
-            None => any_unset = true,
-        }
-    }
-    if any_unset {
-        sum = sum.saturating_add(unset);
-    }
-    for container in &pod.spec.init_containers {
-        sum = sum.max(of(container)?.unwrap_or(unset));
-    }
-    Ok(sum)
-}
-
 fn dns(pod: &Pod) -> Result<Dns, Untranslatable> {
     let text = |key: &str| pod.spec.other.get(key).and_then(Value::as_str);
     let cluster = match text("dnsPolicy").unwrap_or("ClusterFirst") {
@@ -300,7 +249,7 @@ fn dns(pod: &Pod) -> Result<Dns, Untranslatable> {
     let Some(config) = pod.spec.other.get("dnsConfig").and_then(Value::as_object) else {
         return Ok(dns);
     };
-    for (key, value) in config.iter().filter(|(_, value)| !is_empty(value)) {
+    for (key, value) in config.iter().filter(|(_, value)| !refuse::is_empty(value)) {
         let texts = value.as_array().into_iter().flatten();
         let texts = texts.filter_map(Value::as_str).map(str::to_owned);
         match key.as_str() {
@@ -321,7 +270,7 @@ fn container(
     at: &str,
     sources: &Sources,
 ) -> Result<ContainerConfig, Untranslatable> {
-    check_container(container, at)?;
+    refuse::container(container, at)?;
     let environment = env::resolve(pod, container, at, sources)?;
     let expand = |words: &[String], member: &str| -> Result<Vec<String>, Untranslatable> {
         let field = format!("{at}.{member}");
@@ -346,7 +295,7 @@ fn container(
         user,
         env: environment.env,
         env_from: environment.env_from,
-        files: files(pod, container, at, sources)?,
+        files: files::of(pod, container, at, sources)?,
         tty: container.tty,
         stdin: container.stdin,
         working_dir,
@@ -385,230 +334,6 @@ fn user(
             Err(unsupported(&field, "it needs runAsUser beside it"))
         }
     }
-}
-
-fn files(
-    pod: &Pod,
-    container: &Container,
-    at: &str,
-    sources: &Sources,
-) -> Result<Vec<File>, Untranslatable> {
-    let mut files = Vec::new();
-    for mount in &container.volume_mounts {
-        let field = format!("{at}.volumeMounts[{}]", mount.name);
-        let mut volumes = pod.spec.volumes.iter();
-        let volume = volumes
-            .find(|volume| volume.name == mount.name)
-            .ok_or_else(|| unsupported(&field, "there is no volume of this name"))?;
-        if volume.is_service_account_token() {
-            continue;
-        }
-        let accepted = ["readOnly", "recursiveReadOnly", "mountPropagation"];
-        refuse_others(&field, &mount.other, &accepted)?;
-        if let Some(source) = &volume.config_map {
-            files.extend(mounted(mount, source, Kind::ConfigMap, sources)?);
-        } else if let Some(source) = &volume.secret {
-            files.extend(mounted(mount, source, Kind::Secret, sources)?);
-        }
-    }
-    Ok(files)
-}
-
-/// The files that a configMap or secret shows under a mount.
-fn mounted(
-    mount: &VolumeMount,
-    source: &FileSource,
-    kind: Kind,
-    sources: &Sources,
-) -> Result<Vec<File>, Untranslatable> {
-    let Some(mut data) = env::data(sources, &source.name, source.optional, kind)? else {
-        return Ok(Vec::new());
-    };
-    let mut chosen: Vec<(String, Vec<u8>, Option<u32>)> = Vec::new();
-    if source.items.is_empty() {
-        chosen.extend(data.into_iter().map(|(key, bytes)| (key, bytes, None)));
-    } else {
-        for item in &source.items {
-            match data.remove(&item.key) {
-                Some(bytes) => chosen.push((item.path.clone(), bytes, item.mode)),
-                None if source.optional => {}
-                None => {
-                    let what = format!("{} references non-existent key {}", source.name, item.key);
-                    return Err(Untranslatable::NotReady(NotReady { what }));
-                }
-            }
-        }
-    }
-    let mount_path = mount.mount_path.trim_end_matches('/');
-    let mut files = Vec::new();
-    for (path, bytes, mode) in chosen {
-        let guest_path = if mount.sub_path.is_empty() {
-            format!("{mount_path}/{path}")
-        } else if path == mount.sub_path {
-            mount_path.to_owned()
-        } else if let Some(below) = path.strip_prefix(&format!("{}/", mount.sub_path)) {
-            format!("{mount_path}/{below}")
-        } else {
-            continue;
-        };
-        files.push(File {
-            guest_path,
-            raw_value: Some(STANDARD.encode(bytes)),
-            mode: Some(mode.or(source.default_mode).unwrap_or(0o644)),
-            ..File::default()
-        });
-    }
-    Ok(files)
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(set) => !set,
-        Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-    }
-}
-
-/// Refuses every member that says something and is not in `accepted`.
-fn refuse_others(
-    at: &str,
-    other: &Map<String, Value>,
-    accepted: &[&str],
-) -> Result<(), Untranslatable> {
-    let refused = other
-        .iter()
-        .find(|(key, value)| !is_empty(value) && !accepted.contains(&key.as_str()));
-    match refused {
-        Some((key, _)) => Err(unsupported(&format!("{at}.{key}"), why_not(key))),
-        None => Ok(()),
-    }
-}
-
-/// What to tell about a field that is refused.
-fn why_not(field: &str) -> &'static str {
-    match field {
-        "livenessProbe" | "readinessProbe" | "startupProbe" => "probes are not built yet",
-        "lifecycle" => "lifecycle hooks are not built yet",
-        "ephemeralContainers" => "ephemeral containers are not built yet",
-        "hostNetwork" | "hostPID" | "hostIPC" => "a pod is a machine of its own, without a host",
-        "shareProcessNamespace" => "containers of a machine do not share processes yet",
-        "activeDeadlineSeconds" => "deadlines of pods are not built yet",
-        "imagePullSecrets" => "credentials for registries are not built yet",
-        "hostAliases" => "entries in /etc/hosts are not built yet",
-        "volumeDevices" | "persistentVolumeClaim" | "ephemeral" => "volumes are not built yet",
-        "emptyDir" | "projected" | "downwardAPI" | "image" => {
-            "this kind of volume is not built yet"
-        }
-        "hostPath" => "a machine has no host to take files from",
-        "privileged" => "machines do not give containers the guest's devices yet",
-        "capabilities"
-        | "seccompProfile"
-        | "readOnlyRootFilesystem"
-        | "procMount"
-        | "allowPrivilegeEscalation"
-        | "appArmorProfile"
-        | "seLinuxOptions" => {
-            "containers of a machine run without this restriction, and leaving it out silently \
-             would be worse"
-        }
-        _ => "machines cannot do this yet",
-    }
-}
-
-fn check_spec(pod: &Pod) -> Result<(), Untranslatable> {
-    let spec = &pod.spec;
-    // Carried out by the scheduler, by admission or by `status`, or true of every machine.
-    let accepted = [
-        "affinity",
-        "automountServiceAccountToken",
-        "dnsConfig",
-        "dnsPolicy",
-        "enableServiceLinks",
-        "hostUsers",
-        "nodeSelector",
-        "preemptionPolicy",
-        "priority",
-        "priorityClassName",
-        "schedulerName",
-        "schedulingGates",
-        "serviceAccount",
-        "tolerations",
-        "topologySpreadConstraints",
-    ];
-    let mut other = spec.other.clone();
-    if let Some(os) = other.remove("os")
-        && os.get("name").and_then(Value::as_str) != Some("linux")
-    {
-        return Err(unsupported("spec.os", "machines run Linux"));
-    }
-    refuse_others("spec", &other, &accepted)?;
-    if !spec.subdomain.is_empty() {
-        let why = "names below a headless Service are not built yet";
-        return Err(unsupported("spec.subdomain", why));
-    }
-    check_security("spec.securityContext", &spec.security_context)?;
-    for volume in &spec.volumes {
-        if !volume.is_service_account_token() {
-            refuse_others(
-                &format!("spec.volumes[{}]", volume.name),
-                &volume.other,
-                &[],
-            )?;
-            if let (None, None, true) =
-                (&volume.config_map, &volume.secret, volume.other.len() == 1)
-            {
-                // An empty source, such as `emptyDir: {}`.
-                let source = volume.other.keys().next().map_or("", String::as_str);
-                let field = format!("spec.volumes[{}].{source}", volume.name);
-                return Err(unsupported(&field, why_not(source)));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_container(container: &Container, at: &str) -> Result<(), Untranslatable> {
-    let accepted = [
-        "imagePullPolicy",
-        "ports",
-        "resizePolicy",
-        // Nothing collects the message yet; the defaults stand in every pod.
-        "terminationMessagePath",
-        "terminationMessagePolicy",
-    ];
-    refuse_others(at, &container.other, &accepted)?;
-    let ports = container.other.get("ports").and_then(Value::as_array);
-    for port in ports.into_iter().flatten() {
-        if port.get("hostPort").is_some_and(|p| p.as_u64() != Some(0)) {
-            let why = "a pod is a machine of its own, without a host";
-            return Err(unsupported(&format!("{at}.ports[].hostPort"), why));
-        }
-    }
-    if !container.resources.claims.is_empty() {
-        let why = "devices are not built yet";
-        return Err(unsupported(&format!("{at}.resources.claims"), why));
-    }
-    check_security(
-        &format!("{at}.securityContext"),
-        &container.security_context,
-    )
-}
-
-fn check_security(at: &str, context: &SecurityContext) -> Result<(), Untranslatable> {
-    let mut other = context.other.clone();
-    if let Some(Value::Bool(false)) = other.remove("allowPrivilegeEscalation") {
-        let field = format!("{at}.allowPrivilegeEscalation");
-        return Err(unsupported(&field, why_not("allowPrivilegeEscalation")));
-    }
-    let unconfined = |profile: &Value| profile["type"] == "Unconfined";
-    if other.get("seccompProfile").is_some_and(unconfined) {
-        other.remove("seccompProfile");
-    }
-    // Only volumes that are mounted from outside have owners to change.
-    refuse_others(at, &other, &["fsGroup", "fsGroupChangePolicy"])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use types::machine::PastRun;
+use types::machine::{ContainerState, ContainerStatus, ExitEvent, ImageIdentity, PastRun};
 
 use super::*;
 
