@@ -5,6 +5,7 @@
 //! OCI image specification ("Representing Changes"). Where two tar readers could disagree (a
 //! directory with content, a damaged checksum, a PAX record that lies) the layer is refused.
 
+mod extensions;
 mod path;
 mod pax;
 
@@ -12,12 +13,11 @@ use std::io;
 
 use tar::{EntryType, Header};
 
+use extensions::Extensions;
 pub(crate) use path::split;
 use path::{Marker, clean, whiteout};
 
-use crate::error::{
-    EXTENSION_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, Reason, XATTR_BYTES_MAX, printable,
-};
+use crate::error::{EXTENSION_BYTES_MAX, PATH_BYTES_MAX, Reason, printable};
 
 const BLOCK_BYTES: u64 = 512;
 
@@ -139,18 +139,6 @@ pub(crate) struct Layer<'a, R: ?Sized> {
     spool: &'a R,
     position: u64,
     finished: bool,
-}
-
-/// What extension headers said about the entry that follows them.
-#[derive(Default)]
-struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<Xattr>,
 }
 
 impl<'a, R: ReadAt + ?Sized> Layer<'a, R> {
@@ -298,80 +286,6 @@ impl<R: ReadAt + ?Sized> Iterator for Layer<'_, R> {
         self.finished = !matches!(next, Some(Ok(_)));
         next
     }
-}
-
-impl Extensions {
-    fn add(&mut self, kind: EntryType, mut data: Vec<u8>) -> Result<(), Reason> {
-        if matches!(kind, EntryType::GNULongName | EntryType::GNULongLink) {
-            data.truncate(data.iter().position(|b| *b == 0).unwrap_or(data.len()));
-            let slot = if kind == EntryType::GNULongName {
-                &mut self.path
-            } else {
-                &mut self.link
-            };
-            *slot = Some(data);
-            return Ok(());
-        }
-        let number =
-            |value| pax::decimal(value).ok_or(Reason::Extension("a size or an owner is no number"));
-        for record in pax::records(&data) {
-            let pax::Record { key, value } = record?;
-            match key {
-                b"path" => self.path = Some(value.to_vec()),
-                b"linkpath" => self.link = Some(value.to_vec()),
-                b"size" => self.size = Some(number(value)?),
-                b"uid" => self.uid = Some(number(value)?),
-                b"gid" => self.gid = Some(number(value)?),
-                b"mtime" => {
-                    let time = pax::time(value);
-                    self.mtime = Some(time.ok_or(Reason::Extension("a time is no number"))?);
-                }
-                _ if key.starts_with(b"GNU.sparse.") => return Err(Reason::Sparse),
-                _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.add_xattr(name, value)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), Reason> {
-        if name.is_empty() || name.contains(&0) {
-            return Err(Reason::BadName);
-        }
-        if name.len() > NAME_BYTES_MAX {
-            return Err(Reason::NameTooLong);
-        }
-        if !kept(name) {
-            return Ok(());
-        }
-        self.xattrs.retain(|(other, _)| **other != *name);
-        self.xattrs.push((name.into(), value.into()));
-        let bytes: usize = self
-            .xattrs
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if bytes > XATTR_BYTES_MAX {
-            return Err(Reason::XattrsTooLong);
-        }
-        Ok(())
-    }
-}
-
-/// Attributes that mean something to Linux, without those that would steer the overlay which is
-/// mounted on top of the image.
-fn kept(name: &[u8]) -> bool {
-    let overlay = [&b"trusted.overlay."[..], b"user.overlay."];
-    let kept = [&b"user."[..], b"trusted.", b"security."];
-    let acl = [&b"system.posix_acl_access"[..], b"system.posix_acl_default"];
-    !overlay.iter().any(|prefix| name.starts_with(prefix))
-        && (acl.contains(&name)
-            || kept
-                .iter()
-                .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix)))
 }
 
 /// Makes an entry of a header, or none when it only kept an old driver's books.

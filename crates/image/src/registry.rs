@@ -10,8 +10,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use tracing::warn;
 use types::ImageRef;
 
 use crate::convert::{self, layer_name};
@@ -239,7 +241,6 @@ async fn fetch_layers(
         let (budget, work) = (Arc::clone(&budget), Arc::clone(work));
         async move {
             let name = layer_name(index, count, &layer.digest);
-            let file = work.unnamed_file()?;
             let report = |done_bytes| {
                 let total_bytes = layer.size;
                 let layers = count;
@@ -250,7 +251,7 @@ async fn fetch_layers(
                     total_bytes,
                 });
             };
-            let packed = registry.download(layer, &name, file, &report).await?;
+            let packed = download(registry, layer, &name, &work, &report).await?;
             options.report(Progress::Unpacking {
                 layer: index,
                 layers: count,
@@ -274,6 +275,39 @@ async fn fetch_layers(
     futures::stream::iter(fetched)
         .buffered(LAYERS_AT_A_TIME)
         .try_collect()
+        .await
+}
+
+/// Downloads a layer; one whose connection breaks is begun again a few times.
+async fn download(
+    registry: &Registry<'_>,
+    layer: &Descriptor,
+    name: &str,
+    work: &Work,
+    report: &(impl Fn(u64) + Sync),
+) -> Result<File, PullError> {
+    const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+    for pause in PAUSES {
+        match registry
+            .download(layer, name, work.unnamed_file()?, report)
+            .await
+        {
+            Err(PullError::Unreachable {
+                registry, source, ..
+            }) => {
+                warn!(
+                    registry,
+                    source,
+                    layer = name,
+                    "download broke off, trying again"
+                );
+                tokio::time::sleep(pause).await;
+            }
+            other => return other,
+        }
+    }
+    registry
+        .download(layer, name, work.unnamed_file()?, report)
         .await
 }
 

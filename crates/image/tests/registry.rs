@@ -10,9 +10,10 @@ mod tarball;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -348,6 +349,70 @@ async fn a_changed_layer_is_a_digest_mismatch_and_nothing_is_stored() {
         "{error}"
     );
     registry.assert_nothing_stored();
+}
+
+/// Passes connections on to `upstream`; the answers of the first `broken` ones that are long
+/// enough break off after 100 KB.
+fn breaking_proxy(upstream: String, broken: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let left = Arc::new(AtomicUsize::new(broken));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut server = TcpStream::connect(&upstream).unwrap();
+            let (mut requests, mut to_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut requests, &mut to_server));
+            let left = Arc::clone(&left);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut (&mut server).take(100_000), &mut client);
+                let one_less = |n: usize| n.checked_sub(1);
+                let order = Ordering::SeqCst;
+                if left.fetch_update(order, order, one_less).is_err() {
+                    let _ = std::io::copy(&mut server, &mut client);
+                }
+                let _ = client.shutdown(Shutdown::Both);
+                let _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_is_begun_again() {
+    let Some(registry) = Registry::start("a_download_that_breaks_off", "") else {
+        return;
+    };
+    // Noise, so that the layer stays longer than what the proxy lets through.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(1_000_000)
+    .collect();
+    layout::layout(
+        &registry.layout(),
+        &[Tarball::new().file("noise", 0o644, &noise).finish()],
+    );
+    if !registry.push(&registry.layout(), "x:1") {
+        return;
+    }
+    let pull = async |broken| {
+        let address = breaking_proxy(registry.address.clone(), broken);
+        let reference = format!("{address}/x:1").parse().unwrap();
+        let options = PullOptions {
+            plain_http_registries: vec![address],
+            ..PullOptions::default()
+        };
+        registry.store().pull(&reference, &options).await
+    };
+    let error = pull(100).await.unwrap_err();
+    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+    registry.assert_nothing_stored();
+    pull(2).await.unwrap();
 }
 
 #[tokio::test]

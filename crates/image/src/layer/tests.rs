@@ -3,6 +3,7 @@
 use tar::EntryType;
 
 use super::*;
+use crate::error::XATTR_BYTES_MAX;
 use crate::tarball::Tarball;
 
 fn read(tar: &[u8]) -> Result<Vec<Entry>, Reason> {
