@@ -5,6 +5,9 @@
 //! stored a second time: memory is the index, and a start replays the log, which is never much
 //! longer than the state. (A second table with the current rows costs a third of the write rate.)
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,6 +58,7 @@ pub(crate) struct Compaction<'a> {
 impl Disk {
     pub(crate) fn open(config: &Config) -> Result<(Self, Memory), OpenError> {
         let path = &config.path;
+        create_private(path)?;
         let open = |source| OpenError::Open {
             path: path.clone(),
             source,
@@ -118,6 +122,18 @@ impl Disk {
         self.connection
             .execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))
     }
+}
+
+/// Values are other people's secrets, so the file is the owner's from its first moment. SQLite gives
+/// its side files the same mode.
+fn create_private(path: &Path) -> Result<(), OpenError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|source| OpenError::Create { path: path.to_owned(), source })
 }
 
 fn configure(connection: &Connection, config: &Config) -> Result<(), rusqlite::Error> {

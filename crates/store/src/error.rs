@@ -6,6 +6,8 @@ use std::sync::Arc;
 /// Why the store did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("cannot create the database {path}")]
+    Create { path: PathBuf, source: std::io::Error },
     #[error("cannot open the database {path}; is another process using it?")]
     Open {
         path: PathBuf,

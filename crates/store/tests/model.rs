@@ -257,3 +257,16 @@ async fn a_second_process_cannot_open_the_same_database_and_a_closed_store_says_
     ));
     assert_eq!(watch.next().await, Err(WatchError::Closed));
 }
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_database() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(&Config::new(dir.path().join("store.db"))).expect("opens");
+    store.create("/secret", Bytes::from_static(b"x"), None).await.expect("writes");
+    for file in std::fs::read_dir(dir.path()).expect("readable") {
+        let file = file.expect("an entry");
+        let mode = file.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file:?}");
+    }
+}
