@@ -1,5 +1,7 @@
 //! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and Kubernetes' strategic merge.
 
+#[cfg(test)]
+mod golden;
 mod merge;
 mod strategic;
 

@@ -49,6 +49,7 @@ fn merge_map(
     if let Some(Value::Array(keep)) = patch.get(RETAIN) {
         target.retain(|key, _| keep.iter().any(|one| one == key));
     }
+    let before = target.clone();
     for (key, change) in patch {
         if let Some(list) = key.strip_prefix(DELETE) {
             delete_primitives(target.get_mut(list), change);
@@ -61,7 +62,9 @@ fn merge_map(
         if let (Some(list), Value::Array(order)) = (key.strip_prefix(ORDER), order) {
             let field = schema.and_then(|schema| schema.field(list));
             if let Some(Value::Array(items)) = target.get_mut(list) {
-                reorder(items, order, field.and_then(Field::merge_key));
+                let server = before.get(list).and_then(Value::as_array);
+                let server = server.map_or(&[][..], Vec::as_slice);
+                arrange(items, order, server, field.and_then(Field::merge_key));
             }
         }
     }
@@ -124,6 +127,7 @@ fn merge_list(
     items: &mut Vec<Value>,
     changes: &[Value],
 ) -> Result<(), Status> {
+    let server = items.clone();
     let Some(merge_key) = field.merge_key() else {
         // A list of scalars is a set.
         for change in changes {
@@ -131,6 +135,7 @@ fn merge_list(
                 items.push(change.clone());
             }
         }
+        arrange(items, changes, &server, None);
         return Ok(());
     };
     let schema = match &field.kind {
@@ -174,6 +179,12 @@ fn merge_list(
             }
         }
     }
+    let kept: Vec<_> = changes
+        .iter()
+        .filter(|change| change.get(PATCH).is_none())
+        .cloned()
+        .collect();
+    arrange(items, &kept, &server, Some(merge_key));
     Ok(())
 }
 
@@ -203,23 +214,33 @@ fn delete_primitives(list: Option<&mut Value>, gone: &Value) {
     }
 }
 
-/// The items that the order names come in that order; the others keep their place relative to the
-/// item before them.
-fn reorder(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
-    let rank = |item: &Value| {
-        order.iter().position(|one| match merge_key {
+/// Upstream's order of a merged list: the items that the patch names in the order of the patch, and
+/// each of the others before the first of those that it stood before on the server.
+fn arrange(items: &mut Vec<Value>, order: &[Value], server: &[Value], merge_key: Option<&str>) {
+    let place = |list: &[Value], item: &Value| {
+        list.iter().position(|one| match merge_key {
             Some(key) => one.get(key).is_some() && one.get(key) == item.get(key),
             None => one == item,
         })
     };
-    let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
-    let mut last = 0;
-    for item in items.drain(..) {
-        last = rank(&item).map_or(last, |rank| rank + 1);
-        ranked.push((last, item));
+    let (mut named, others): (Vec<_>, Vec<_>) = items
+        .drain(..)
+        .partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(right), Some(left)) = (named.peek(), others.peek()) {
+        let stood_before = match (place(server, left), place(server, right)) {
+            (Some(left), Some(right)) => left < right,
+            _ => false,
+        };
+        items.extend(if stood_before {
+            others.next()
+        } else {
+            named.next()
+        });
     }
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+    items.extend(named);
+    items.extend(others);
 }
 
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {

@@ -40,6 +40,8 @@ use crate::pki;
 use crate::streams::PodStreams;
 use body::Body;
 
+pub use openapi::VERSION;
+
 /// Far beyond what clients of one host open; each costs a task and its TLS state.
 const CONNECTIONS_MAX: usize = 1024;
 /// A stranger may not hold a connection without saying anything.

@@ -18,7 +18,7 @@ use crate::resource::{self, Resource};
 use crate::schema::{self, Field, Kind, Scalar, Type};
 use crate::status::Status;
 
-pub(super) const VERSION: &str = "v1.36.0";
+pub const VERSION: &str = "v1.36.0";
 pub(super) const MINOR: &str = "36";
 /// Changes whenever the rendering below does, so that clients forget what they have kept.
 const RENDERING: &str = "1";

@@ -133,7 +133,12 @@ impl TestServer {
         self.run_with_input(program, args, "").await
     }
 
-    pub(crate) async fn run_with_input(&self, program: &PathBuf, args: &[&str], input: &str) -> Output {
+    pub(crate) async fn run_with_input(
+        &self,
+        program: &PathBuf,
+        args: &[&str],
+        input: &str,
+    ) -> Output {
         let mut command = self.kubectl(program);
         command
             .args(args)
