@@ -271,7 +271,7 @@ mod tests {
         accounts.set(&id(1), Some(claim("performance", 1, 100)));
         let refused = NoBid::InsufficientCpus { asked: 2, free: 1 };
         assert_eq!(
-            accounts.room(at(0), claim("performance", 2, 1), None),
+            accounts.room(at(0), claim("performance", 2, 64), None),
             Err(refused)
         );
         assert!(accounts.room(at(0), claim("shared", 16, 64), None).is_ok());

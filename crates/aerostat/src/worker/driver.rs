@@ -82,7 +82,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         reachable: Arc<AtomicU64>,
         effects: Vec<Effect>,
     ) -> Self {
-        Self {
+        let driver = Self {
             host,
             machine,
             inbox,
@@ -92,7 +92,10 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             images: Vec::new(),
             queue: effects.into(),
             work: None,
-        }
+        };
+        // Now, so that nobody is promised the room of a machine that was found in the ledger.
+        driver.account(&driver.machine);
+        driver
     }
 
     /// Runs until the machine is destroyed or the worker shuts down.
@@ -101,7 +104,6 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         let host = Arc::clone(&self.host);
         let id = self.machine.id.clone();
         let drive = async {
-            self.account();
             while self.machine.shown_state() != MachineState::Destroyed {
                 self.begin_next();
                 match self.next().await {
@@ -135,9 +137,10 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             biased;
             () = self.host.core.shutdown.cancelled() => Input::End,
             request = self.inbox.recv() => request.map_or(Input::End, Input::Request),
+            // Before the end of the effect that they belong to.
+            Some(event) = self.progress.1.recv() => Input::Progress(event),
             done = finished(&mut self.work) => Input::Done(done),
             (boot, report) = reported(&mut self.reports) => Input::Report(boot, report),
-            Some(event) = self.progress.1.recv() => Input::Progress(event),
             () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Tick,
         }
     }
@@ -157,12 +160,11 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         let effects = match decided {
             Ok(effects) => effects,
             Err(refused) => {
-                self.account();
+                self.account(&self.machine);
                 return Err(refused);
             }
         };
         let recorded = self.record(next, effects).await;
-        self.account();
         recorded.map_err(|source| Refused::Ledger { source })
     }
 
@@ -193,18 +195,13 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         Ok(())
     }
 
-    /// Puts the books right, and what others may reach.
-    fn account(&self) {
-        let reachable = self.machine.reachable().map_or(0, |boot| boot.0);
+    /// Puts the books right for `machine`, and what others may reach.
+    fn account(&self, machine: &Machine) {
+        let reachable = machine.reachable().map_or(0, |boot| boot.0);
         self.reachable.store(reachable, Ordering::Release);
-        let claim = || {
-            Claim::of(
-                &self.machine.config,
-                self.host.core.config.rootfs_mib_default,
-            )
-        };
-        let claim = self.machine.holds_room().then(claim);
-        self.host.core.accounts().set(&self.machine.id, claim);
+        let claim = || Claim::of(&machine.config, self.host.core.config.rootfs_mib_default);
+        let claim = machine.holds_room().then(claim);
+        self.host.core.accounts().set(&machine.id, claim);
     }
 
     /// Takes in something that has happened; it is recorded whatever that takes.
@@ -229,7 +226,6 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                 }
             }
         }
-        self.account();
     }
 
     /// Makes `next` the machine, on disk first, and queues what is to be done.
@@ -255,7 +251,15 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                 | Effect::Forget) => work.push(effect),
             }
         }
-        let shown = self.host.core.ledger.commit(next.clone(), events).await?;
+        // Before the change is published: whoever sees it may count on it.
+        self.account(&next);
+        let shown = match self.host.core.ledger.commit(next.clone(), events).await {
+            Ok(shown) => shown,
+            Err(error) => {
+                self.account(&self.machine);
+                return Err(error);
+            }
+        };
         if shown.state != self.machine.shown_state() {
             info!(state = %shown.state, boot = next.boots, "machine changed state");
         }

@@ -38,9 +38,9 @@ pub enum StartError {
 /// A running worker. Dropping it without [`Self::shutdown`] leaves its tasks running.
 #[derive(Debug)]
 pub struct Worker {
-    core: Arc<Core>,
-    handle: Handle,
-    ledger: thread::JoinHandle<()>,
+    pub(super) core: Arc<Core>,
+    pub(super) handle: Handle,
+    pub(super) ledger: thread::JoinHandle<()>,
 }
 
 impl Worker {
