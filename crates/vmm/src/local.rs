@@ -36,6 +36,8 @@ const CONTAINERS_MAX: usize = 12;
 /// A killed process is gone when the kernel has taken apart its memory and mounts.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
+/// After something that should not happen, such as a shim that does not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where things are, and what may run.
 #[derive(Debug, Clone)]
@@ -233,12 +235,7 @@ impl Vmm for Local {
         }
         let (sender, receiver) = mpsc::channel(REPORTS_MAX);
         let machine = machine.clone();
-        tokio::spawn(async move {
-            if let Err(error) = follow_reports(&machine, dir, after, sender).await {
-                let error = guest::runtime::reason(&error);
-                warn!(%machine, boot = boot.0, error, "reports are lost");
-            }
-        });
+        tokio::spawn(async move { follow_reports(&machine, dir, after, sender).await });
         Ok(receiver)
     }
 
@@ -341,38 +338,62 @@ async fn follow_reports(
     dir: BootDir,
     mut after: u64,
     sender: mpsc::Sender<Report>,
-) -> Result<(), VmmError> {
+) {
     loop {
-        let request = Request::Reports { after };
-        if let Some(mut stream) = channel::open(machine, &dir, &request).await? {
-            loop {
-                let report = tokio::select! {
-                    report = channel::report(&mut stream) => report,
-                    () = sender.closed() => return Ok(()),
-                };
-                // The shim has left. Its file has the rest.
-                let Some(report) = report else { break };
-                after = report.seq;
-                let last = report.event.is_last();
-                if sender.send(report).await.is_err() || last {
-                    return Ok(());
-                }
+        let pause = match some_reports(machine, &dir, &mut after, &sender).await {
+            Ok(Followed::ToTheEnd) => return,
+            Ok(Followed::UntilShimLeft) => POLL,
+            Err(error) => {
+                let error = guest::runtime::reason(&error);
+                warn!(%machine, error, "no reports now");
+                RETRY
             }
-        }
-        let at_end = dir.clone();
-        if let Some(reports) = blocking(move || reports_at_end(&at_end)).await? {
-            for report in reports.into_iter().filter(|report| report.seq > after) {
-                if sender.send(report).await.is_err() {
-                    break;
-                }
-            }
-            return Ok(());
-        }
+        };
         tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            () = sender.closed() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+            () = sender.closed() => return,
         }
     }
+}
+
+enum Followed {
+    /// Nothing comes after this, or nobody wants it.
+    ToTheEnd,
+    UntilShimLeft,
+}
+
+async fn some_reports(
+    machine: &MachineId,
+    dir: &BootDir,
+    after: &mut u64,
+    sender: &mpsc::Sender<Report>,
+) -> Result<Followed, VmmError> {
+    let request = Request::Reports { after: *after };
+    if let Some(mut stream) = channel::open(machine, dir, &request).await? {
+        loop {
+            let report = tokio::select! {
+                report = channel::report(&mut stream) => report,
+                () = sender.closed() => return Ok(Followed::ToTheEnd),
+            };
+            // The shim has left. Its file has the rest.
+            let Some(report) = report else { break };
+            *after = report.seq;
+            let last = report.event.is_last();
+            if sender.send(report).await.is_err() || last {
+                return Ok(Followed::ToTheEnd);
+            }
+        }
+    }
+    let at_end = dir.clone();
+    let Some(reports) = blocking(move || reports_at_end(&at_end)).await? else {
+        return Ok(Followed::UntilShimLeft);
+    };
+    for report in reports.into_iter().filter(|report| report.seq > *after) {
+        if sender.send(report).await.is_err() {
+            break;
+        }
+    }
+    Ok(Followed::ToTheEnd)
 }
 
 /// The reports of a boot that has no shim, with an end put to them if it left none. `None` if the

@@ -163,7 +163,7 @@ mod tests {
         fs::create_dir_all(paths.run_dir.join("machines/other")).unwrap();
         fs::create_dir_all(paths.logs(&machine)).unwrap();
         assert_eq!(paths.boots().unwrap(), [(machine.clone(), BootId(3))]);
-        assert_eq!(paths.machines().unwrap(), [machine.clone()]);
+        assert_eq!(paths.machines().unwrap(), std::slice::from_ref(&machine));
         remove(&paths.data(&machine)).unwrap();
         remove(&paths.data(&machine)).unwrap();
         assert_eq!(paths.machines().unwrap(), []);

@@ -19,7 +19,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -296,7 +296,12 @@ struct Step {
 
 /// From here on the boot exists: it has reports, and somebody who answers.
 fn begin(dir: &BootDir, spec: &ShimSpec) -> Result<(ReportLog, UnixListener), Failure> {
-    let listener = through_dir(&dir.socket(), |path| UnixListener::bind(path))?;
+    let listener = through_dir(&dir.socket(), |path| {
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    });
+    let listener = listener.map_err(VmmError::file("listen on", dir.socket()))?;
     let logs = spec.paths().logs(&spec.boot.machine);
     for container in &spec.boot.spec.containers {
         let logs = logs.join(&container.name);

@@ -160,9 +160,8 @@ async fn a_container_that_fails_is_restarted_and_its_previous_log_is_kept() {
     fixture.clean().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_shim_is_told_and_kill_leaves_nothing() {
-    let Some(fixture) = Fixture::new("killed", IsolationClass::Container) else {
+async fn loses_its_shim(class: IsolationClass) {
+    let Some(fixture) = Fixture::new("loses its shim", class) else {
         return;
     };
     let mut reports = fixture.boot(1, vec![container("main", SHELL_LOOP)]).await;
@@ -179,6 +178,37 @@ async fn a_killed_shim_is_told_and_kill_leaves_nothing() {
     let (machine, boot) = (&fixture.machine, fixture.boot_id(1));
     let present = fixture.vmm.present().await.unwrap();
     assert_eq!(present, [(machine.clone(), Some(boot))]);
+    if class == IsolationClass::Emulated {
+        fixture.eventually(async || !fixture.has_qemu()).await;
+    }
+    fixture.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_is_told_and_kill_leaves_no_container() {
+    loses_its_shim(IsolationClass::Container).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_takes_its_virtual_machine_along() {
+    loses_its_shim(IsolationClass::Emulated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_machine_that_is_not_ready_in_time_fails() {
+    let Some(fixture) = Fixture::new("timeout", IsolationClass::Emulated) else {
+        return;
+    };
+    let mut spec = fixture.spec(1, vec![container("main", SHELL_LOOP)]);
+    spec.boot_timeout = Duration::from_millis(100);
+    fixture.vmm.boot(spec).await.unwrap();
+    let all = fixture.all_reports(1).await;
+    assert!(
+        matches!(&all[..], [Report { event: ReportEvent::Failed { reason }, .. }]
+            if reason.contains("not ready within 100ms")),
+        "{all:?}"
+    );
+    assert!(!fixture.has_qemu());
     fixture.clean().await;
 }
 

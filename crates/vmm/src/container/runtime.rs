@@ -288,7 +288,7 @@ struct Console {
 
 impl Console {
     fn listen(path: PathBuf) -> io::Result<Self> {
-        let listener = through_dir(&path, |path| UnixListener::bind(path))?;
+        let listener = through_dir(&path, UnixListener::bind)?;
         Ok(Self { path, listener })
     }
 

@@ -25,7 +25,7 @@ pub(crate) enum GuestEnd {
 }
 
 const MEMORY_BYTES: usize = 4 << 20;
-const CODE_ADDRESS: u64 = 0x1_0000;
+const CODE_ADDRESS: u16 = 0x8000;
 /// `mov esi, 0x20000; lock cmpxchg16b [rsi]; hlt`
 const CODE: [u8; 11] = [
     0xbe, 0x00, 0x00, 0x02, 0x00, 0xf0, 0x48, 0x0f, 0xc7, 0x0e, 0xf4,
@@ -54,14 +54,14 @@ struct MemoryRegion {
     address: u64,
 }
 
-const CPUID_ENTRIES_MAX: usize = 256;
+const CPUID_ENTRIES_MAX: u32 = 256;
 
 /// `struct kvm_cpuid2` with room for entries of 40 bytes.
 #[repr(C)]
 struct Cpuid {
     count: u32,
     padding: u32,
-    entries: [[u32; 10]; CPUID_ENTRIES_MAX],
+    entries: [[u32; 10]; CPUID_ENTRIES_MAX as usize],
 }
 
 /// `struct kvm_regs`.
@@ -213,18 +213,18 @@ fn run(kvm: RawFd) -> io::Result<u32> {
     let processor = owned(call(machine, KVM_CREATE_VCPU, 0)?);
     let processor = processor.as_raw_fd();
     let mut cpuid = Cpuid {
-        count: CPUID_ENTRIES_MAX as u32,
+        count: CPUID_ENTRIES_MAX,
         padding: 0,
-        entries: [[0; 10]; CPUID_ENTRIES_MAX],
+        entries: [[0; 10]; CPUID_ENTRIES_MAX as usize],
     };
     pass(kvm, KVM_GET_SUPPORTED_CPUID, &mut cpuid)?;
     pass(processor, KVM_SET_CPUID2, &mut cpuid)?;
     let size = call(kvm, KVM_GET_VCPU_MMAP_SIZE, 0)?;
     let state = map(processor, usize::try_from(size).unwrap_or(4096))?;
 
-    let write = |address: u64, value: u64| {
+    let write = |address: u16, value: u64| {
         // SAFETY: every address used below lies, aligned, within the mapping of 4 MiB.
-        unsafe { memory.add(address as usize).cast::<u64>().write(value) }
+        unsafe { memory.add(usize::from(address)).cast::<u64>().write(value) }
     };
     // Page tables: two large pages of 2 MiB, mapped to themselves. Then code and data segment.
     write(0x1000, 0x2007);
@@ -236,7 +236,7 @@ fn run(kvm: RawFd) -> io::Result<u32> {
     // SAFETY: the code fits into the mapping at its address, and nobody else uses either.
     unsafe {
         memory
-            .add(CODE_ADDRESS as usize)
+            .add(usize::from(CODE_ADDRESS))
             .copy_from(CODE.as_ptr(), CODE.len())
     };
 
@@ -272,7 +272,7 @@ fn run(kvm: RawFd) -> io::Result<u32> {
     special.efer = 0x500;
     pass(processor, KVM_SET_SREGS, &mut special)?;
     let mut registers = Registers {
-        rip: CODE_ADDRESS,
+        rip: u64::from(CODE_ADDRESS),
         rflags: 2,
         ..Registers::default()
     };
