@@ -16,8 +16,9 @@ use super::guard::Guard;
 use super::{Config, Deps, Listeners, State, router};
 use crate::drain::Drain;
 
-/// Connections at a time, both sockets together. A connection that lasts (watch, exec, logs) is
-/// one for each pod that somebody looks at; beyond this, callers wait in the kernel's queue.
+/// Connections at a time on each socket, so that nobody who may only knock on the port can keep
+/// root out. One that lasts (watch, exec, logs) is one for each pod that somebody looks at; beyond
+/// this, callers wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
 /// Between accepting and the end of the request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,11 +33,9 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
         drain: drain.token(),
     });
     let router = router::router(state);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let token = drain.token();
     let guarded = Guard::new(&config.token).protect(router.clone());
     let door = Door {
-        connections,
         token,
         drain: drain.clone(),
     };
@@ -63,16 +62,16 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
 
 /// Lets connections in.
 struct Door {
-    connections: Arc<Semaphore>,
     token: CancellationToken,
     drain: Drain,
 }
 
 impl Door {
     async fn let_in<L: Listener>(&self, mut listener: L, router: Router) {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = async {
-                let place = Arc::clone(&self.connections).acquire_owned().await;
+                let place = Arc::clone(&connections).acquire_owned().await;
                 // Comes back only with a connection: what fails is logged and repeated.
                 let (stream, _) = listener.accept().await;
                 (place, stream)

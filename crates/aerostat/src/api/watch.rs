@@ -3,6 +3,7 @@
 //! The body is made as it is read, so a slow reader costs nothing: the catalog keeps the newest
 //! statement of each machine, and that is what such a reader gets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -17,7 +18,7 @@ use types::api::WatchEvent;
 use super::Api;
 use super::error::ApiError;
 use super::extract::Query;
-use crate::catalog::{Filter, Subscription};
+use crate::catalog::{Entry, Filter, Subscription};
 use crate::directory;
 
 /// Less than the 30 s that are promised.
@@ -28,10 +29,20 @@ pub(super) async fn watch(
     app: directory::App,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let from = query.parse("from", "a revision")?;
-    let subscription = api.deps.catalog.subscribe(Filter::App(app.name), from);
-    let subscription = subscription.map_err(|gone| ApiError::Gone { from: gone.from })?;
+    let catalog = &api.deps.catalog;
+    let filter = Filter::App(app.name);
+    let (first, from) = match query.parse("from", "a revision")? {
+        Some(from) => (Vec::new(), from),
+        None => {
+            let snapshot = catalog.list(&filter);
+            (snapshot.entries, snapshot.revision)
+        }
+    };
+    let subscription = catalog
+        .subscribe(filter, Some(from))
+        .map_err(|gone| ApiError::Gone { from: gone.from })?;
     let reader = Reader {
+        first: first.into_iter(),
         subscription,
         caught_up: false,
         drain: api.drain.clone(),
@@ -59,6 +70,8 @@ pub(super) fn lines<T: Serialize>(
 }
 
 struct Reader {
+    /// What there was at the beginning, if the caller did not say where to go on.
+    first: std::vec::IntoIter<Arc<Entry>>,
     subscription: Subscription,
     /// Whether the caller has been told that it has seen everything there was at the beginning.
     caught_up: bool,
@@ -69,6 +82,9 @@ impl Reader {
     /// The next line. `None` ends the watch: the process ends, or changes were forgotten that this
     /// reader had not seen; it comes again with its last revision and is told so with 410.
     async fn next(&mut self) -> Option<WatchEvent> {
+        if let Some(entry) = self.first.next() {
+            return Some(event(&entry));
+        }
         if !self.caught_up {
             match self.subscription.try_next().ok()? {
                 Some(entry) => return Some(event(&entry)),
@@ -96,7 +112,7 @@ impl Reader {
     }
 }
 
-fn event(entry: &crate::catalog::Entry) -> WatchEvent {
+fn event(entry: &Entry) -> WatchEvent {
     let machine = Box::new(entry.machine.clone());
     WatchEvent::Machine {
         revision: machine.revision,

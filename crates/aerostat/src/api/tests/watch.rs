@@ -75,6 +75,27 @@ async fn a_watch_goes_on_from_a_list() {
 }
 
 #[tokio::test]
+async fn a_new_watch_begins_without_those_that_are_destroyed() {
+    let server = server().await;
+    let web = server.app("web").await;
+    let gone = server.started(&web, "gone").await;
+    server
+        .client
+        .destroy_machine(&web, &gone.id, true)
+        .await
+        .unwrap();
+    let destroyed = client::WaitQuery::state(MachineState::Destroyed);
+    server
+        .client
+        .wait_machine(&web, &gone.id, &destroyed)
+        .await
+        .unwrap();
+    let one = server.started(&web, "one").await;
+    let mut watch = server.client.watch(&web, None).await.unwrap();
+    assert_eq!(machine(&mut watch).await.id, one.id);
+}
+
+#[tokio::test]
 async fn a_revision_that_is_not_known_is_gone() {
     let server = server().await;
     let web = server.app("web").await;
