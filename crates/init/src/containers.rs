@@ -1,0 +1,279 @@
+//! Containers in a guest: an overlay as root, mounts and PIDs of their own, everything else shared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use guest::environment::{Terminal, candidates, environment};
+use guest::files::files;
+use guest::root::Root;
+use guest::runtime::RunEnd;
+use guest::stdio::{self, ChildIo};
+use guest::{ExitStatus, Process, ProcessIo, Reaper, Runtime, RuntimeError, signal, user};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::sethostname;
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+
+use crate::plan::{self, Place, Plan};
+use crate::{disks, enter, mounts, network};
+
+const CONTAINERS: &str = "/containers";
+
+/// Longest /etc/passwd or /etc/group that is looked at.
+const ACCOUNT_BYTES_MAX: u64 = 1 << 20;
+
+/// A guest's clock further off than this is set; hypervisors give most guests a good one.
+const CLOCK_OFF_MS_MAX: i128 = 5_000;
+
+const SIGKILL: i32 = 9;
+
+/// The runtime of the VM classes.
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    /// Held while a helper is started: its end of the conversation is not close-on-exec then.
+    starting: Mutex<()>,
+    /// The kernel's count of out-of-memory kills when each container's run began.
+    oom_kills: Mutex<BTreeMap<String, u64>>,
+}
+
+fn base(container: &str) -> PathBuf {
+    Path::new(CONTAINERS).join(container)
+}
+
+impl Runtime for Containers {
+    fn prepare(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
+        set_clock(spec.unix_ms)?;
+        sethostname(&spec.hostname)
+            .map_err(|errno| RuntimeError::new("set the host name", errno))?;
+        network::bring_up(&spec.network)?;
+        for container in &spec.containers {
+            let name = &container.name;
+            check_name(name)?;
+            let disk = |serial: &str| {
+                let doing = format!("find a disk of container `{name}`");
+                disks::wait_for(serial).map_err(|source| RuntimeError::new(doing, source))
+            };
+            let (image, upper) = (disk(&container.image_disk)?, disk(&container.upper_disk)?);
+            mounts::mount_container(&base(name), &image, &upper).map_err(|source| {
+                RuntimeError::new(format!("mount the root of container `{name}`"), source)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        reaper: &Reaper,
+        machine: &MachineSpec,
+        container: &ContainerSpec,
+        _run: u32,
+    ) -> Result<Process, RuntimeError> {
+        let root = open_root(container)?;
+        let files = files(machine, &container.files)
+            .map_err(|source| RuntimeError::new("read the container's files", source))?;
+        for file in files {
+            root.write(&file.path, &file.content, file.mode)
+                .map_err(|source| RuntimeError::new(format!("write {}", file.path), source))?;
+        }
+        let place = Place::New {
+            root: base(&container.name).join("root").to_string_lossy().into(),
+        };
+        let plan = make_plan(&root, container, &container.command, place, None)?;
+        self.lock_oom_kills()
+            .insert(container.name.clone(), oom_kills());
+        let io = make_io(container.tty, container.stdin, None)?;
+        self.spawn(reaper, &plan, io)
+    }
+
+    fn exec(
+        &self,
+        reaper: &Reaper,
+        container: &ContainerSpec,
+        main: i32,
+        request: &ExecRequest,
+    ) -> Result<Process, RuntimeError> {
+        let root = open_root(container)?;
+        let place = Place::Existing { main };
+        let plan = make_plan(&root, container, &request.command, place, Some(request))?;
+        let io = make_io(request.tty, request.stdin, request.size)?;
+        self.spawn(reaper, &plan, io)
+    }
+
+    fn signal(&self, _: &ContainerSpec, main: i32, number: i32) -> Result<(), RuntimeError> {
+        let doing = || format!("send signal {number} to process {main}");
+        signal::send(main, number).map_err(|source| RuntimeError::new(doing(), source))
+    }
+
+    /// The main process is process 1 of its namespace: the others end with it.
+    fn kill(&self, container: &ContainerSpec, main: i32) -> Result<(), RuntimeError> {
+        self.signal(container, main, SIGKILL)
+    }
+
+    fn ended(&self, container: &ContainerSpec, _run: u32, status: ExitStatus) -> RunEnd {
+        let before = self.lock_oom_kills().remove(&container.name);
+        // The guest's memory is one pool, so the kernel's own choice is the only record.
+        let oom_killed = status == ExitStatus::Signal(SIGKILL)
+            && before.is_some_and(|before| oom_kills() > before);
+        RunEnd { oom_killed }
+    }
+}
+
+impl Containers {
+    fn lock_oom_kills(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
+        // Every change is one call of the map.
+        self.oom_kills
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a helper that becomes what the plan says.
+    fn spawn(
+        &self,
+        reaper: &Reaper,
+        plan: &Plan,
+        (ours, theirs): (ProcessIo, ChildIo),
+    ) -> Result<Process, RuntimeError> {
+        let name = plan.arguments.first().map_or("", String::as_str);
+        let failed = |source: io::Error| RuntimeError::new(format!("start `{name}`"), source);
+        let (mut stream, helper_end) = UnixStream::pair().map_err(failed)?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(enter::VERB)
+            .arg(helper_end.as_raw_fd().to_string());
+        command.env_clear();
+        theirs.give_to(&mut command).map_err(failed)?;
+        {
+            let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            fcntl(&helper_end, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed(e.into()))?;
+            let spawned = reaper.spawn(&mut command).map_err(failed);
+            drop(helper_end);
+            // Nobody needs to know how the helper ends.
+            drop(spawned?);
+        }
+        // The terminal's or pipes' other ends are the process's alone.
+        drop(command);
+        plan::send_plan(&mut stream, plan).map_err(failed)?;
+        let pid = plan::receive_pid(&mut stream).map_err(failed)?;
+        let exit = reaper.watch(pid);
+        plan::go(&mut stream).map_err(failed)?;
+        Ok(Process {
+            pid,
+            exit,
+            io: ours,
+        })
+    }
+}
+
+/// Names become directories.
+fn check_name(name: &str) -> Result<(), RuntimeError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && !name.starts_with('.') && name.chars().all(is_plain) {
+        return Ok(());
+    }
+    let doing = format!("make a directory for container `{name}`");
+    Err(RuntimeError::new(doing, "this is no name of a container"))
+}
+
+fn open_root(container: &ContainerSpec) -> Result<Root, RuntimeError> {
+    let path = base(&container.name).join("root");
+    let doing = "open the container's root";
+    Root::open(&path).map_err(|source| RuntimeError::new(doing, source))
+}
+
+fn make_io(
+    tty: bool,
+    stdin: bool,
+    size: Option<types::api::TerminalSize>,
+) -> Result<(ProcessIo, ChildIo), RuntimeError> {
+    let io = if tty {
+        stdio::pty(size)
+    } else {
+        stdio::pipes(stdin)
+    };
+    io.map_err(|source| RuntimeError::new("make standard streams", source))
+}
+
+fn make_plan(
+    root: &Root,
+    container: &ContainerSpec,
+    command: &[String],
+    place: Place,
+    request: Option<&ExecRequest>,
+) -> Result<Plan, RuntimeError> {
+    let read = |path: &str| {
+        let bytes = root.read(path, ACCOUNT_BYTES_MAX);
+        let bytes = bytes.map_err(|source| RuntimeError::new(format!("read {path}"), source))?;
+        Ok::<_, RuntimeError>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    let user = user::look_up(&container.user, &passwd, &group)
+        .map_err(|source| RuntimeError::new("find the container's user", source))?;
+    let tty = request.map_or(container.tty, |request| request.tty);
+    let hostname = nix::unistd::gethostname().unwrap_or_default();
+    let nothing = BTreeMap::new();
+    let environment = environment(
+        &container.env,
+        request.map_or(&nothing, |request| &request.env),
+        &user.home,
+        &hostname.to_string_lossy(),
+        if tty { Terminal::Yes } else { Terminal::No },
+    );
+    let program = command.first().map_or("", String::as_str);
+    Ok(Plan {
+        place,
+        candidates: candidates(program, &environment),
+        arguments: command.to_vec(),
+        environment,
+        directory: match container.working_dir.as_str() {
+            "" => "/".to_owned(),
+            directory => directory.to_owned(),
+        },
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        tty,
+    })
+}
+
+fn set_clock(unix_ms: i64) -> Result<(), RuntimeError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| i128::try_from(now.as_millis()).unwrap_or(0));
+    if (now_ms - i128::from(unix_ms)).abs() <= CLOCK_OFF_MS_MAX {
+        return Ok(());
+    }
+    let seconds = unix_ms.div_euclid(1000);
+    let nanoseconds = unix_ms.rem_euclid(1000) * 1_000_000;
+    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(seconds, nanoseconds))
+        .map_err(|errno| RuntimeError::new("set the clock", errno))
+}
+
+/// How often the kernel has killed for want of memory; 0 if it does not say.
+fn oom_kills() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let mut lines = text.lines();
+    let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Takes every container's mounts apart. What fails is logged: the file systems are journalled.
+pub(crate) fn unmount_all() {
+    let Ok(entries) = fs::read_dir(CONTAINERS) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if let Err(error) = mounts::unmount_container(&entry.path()) {
+            let container = entry.file_name();
+            tracing::warn!(?container, %error, "container stays mounted");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! System calls without a safe wrapper.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, fork};
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    Parent { child: i32 },
+    Child,
+}
+
+/// Forks a process that has one thread.
+///
+/// # Panics
+/// If there are more.
+pub(crate) fn fork_alone() -> nix::Result<Forked> {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    // Without /proc the count is unknown; then the caller is the fresh process it has to be.
+    assert!(threads.unwrap_or(1) == 1, "fork with several threads");
+    // Needed: a PID namespace takes effect for children only.
+    // SAFETY: there is no other thread that could hold a lock in the child.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Forked::Parent {
+            child: child.as_raw(),
+        }),
+        ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Takes over a descriptor that this process was started with.
+pub(crate) fn inherited(descriptor: RawFd) -> io::Result<OwnedFd> {
+    if nix::fcntl::fcntl(borrowed(descriptor)?, nix::fcntl::FcntlArg::F_GETFD).is_err() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is open, and its number came with the program's arguments: nothing else in
+    // this process knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn borrowed(descriptor: RawFd) -> io::Result<std::os::fd::BorrowedFd<'static>> {
+    if descriptor < 3 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: used for one query, which a closed descriptor answers with an error.
+    Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(descriptor) })
+}
+
+/// Makes standard input the controlling terminal of this session.
+pub(crate) fn take_terminal() -> io::Result<()> {
+    // Needed: nix has no TIOCSCTTY.
+    // SAFETY: takes a number.
+    match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Undoes Rust's ignoring of SIGPIPE, which programs would inherit.
+pub(crate) fn default_sigpipe() -> nix::Result<()> {
+    // SAFETY: the default action is no function of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map(drop)
+}
