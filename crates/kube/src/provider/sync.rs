@@ -277,10 +277,12 @@ async fn start(
     }
     memory.starts += 1;
     memory.started_at = Some(Instant::now());
-    context
-        .client
-        .start_machine(&context.config.app, &machine.id)
-        .await?;
+    let app = &context.config.app;
+    if let Err(error) = context.client.start_machine(app, &machine.id).await {
+        // Shown in the status at the next look.
+        memory.problem = Some(Problem::Boot(error.to_string()));
+        return Err(error.into());
+    }
     Ok(Outcome::Done)
 }
 

@@ -328,3 +328,34 @@ async fn a_pod_that_fits_no_node_is_scheduled_when_one_appears() {
         .pod("web", |pod| pod["spec"]["nodeName"] == "local")
         .await;
 }
+
+#[tokio::test]
+async fn many_pods_at_once_each_get_one_machine_and_all_of_them_go() {
+    /// More than the syncs that run at a time, so that the queue is used.
+    const PODS_COUNT: usize = 60;
+    let cluster = Cluster::start().await;
+    for number in 0..PODS_COUNT {
+        cluster.create(&format!("p{number}"), &json!({})).await;
+    }
+    let machines = eventually(|| async {
+        let machines = cluster.fake.machines();
+        (machines.len() == PODS_COUNT).then_some(machines)
+    })
+    .await;
+    for machine in &machines {
+        cluster.fake.boot(&machine.id);
+    }
+    for number in 0..PODS_COUNT {
+        let name = format!("p{number}");
+        cluster.pod(&name, |pod| phase(pod) == "Running").await;
+    }
+    assert_eq!(cluster.fake.machines().len(), PODS_COUNT);
+    let everything = Selector::default();
+    let options = DeleteOptions::default();
+    let deleted = cluster
+        .api
+        .delete_collection(&PODS, Some("default"), &everything, &options);
+    assert_eq!(deleted.await.unwrap().len(), PODS_COUNT);
+    eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
+    eventually(|| async { cluster.get("p0").await.is_none().then_some(()) }).await;
+}
