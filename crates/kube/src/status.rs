@@ -12,7 +12,8 @@ pub struct Status {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    /// Boxed, because a `Status` travels in every `Result`.
+    pub details: Option<Box<Details>>,
 }
 
 /// What a [`Status`] is about, for programs.
@@ -113,12 +114,12 @@ impl Status {
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
         let (group, kind) = (resource.group, resource.plural);
-        self.details = Some(Details {
+        self.details = Some(Box::new(Details {
             name: name.into(),
             group,
             kind,
             ..Details::default()
-        });
+        }));
         self
     }
 
@@ -132,7 +133,7 @@ impl Status {
     pub fn no_such_resource() -> Self {
         let message = "the server could not find the requested resource".to_owned();
         Self {
-            details: Some(Details::default()),
+            details: Some(Box::default()),
             ..Self::new(404, "NotFound", message)
         }
     }
@@ -175,7 +176,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::new(409, "Conflict", message)
         }
     }
@@ -214,7 +215,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::new(422, "Invalid", message)
         }
     }
@@ -255,7 +256,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::new(403, "Forbidden", message)
         }
     }
@@ -263,7 +264,7 @@ impl Status {
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource".to_owned();
         Self {
-            details: Some(Details::default()),
+            details: Some(Box::default()),
             ..Self::new(405, "MethodNotAllowed", message)
         }
     }
@@ -278,7 +279,7 @@ impl Status {
 
     pub fn not_acceptable(available: &str) -> Self {
         let message = format!("406: Not Acceptable\n\nAvailable representations: {available}");
-        let details = Some(Details::default());
+        let details = Some(Box::default());
         Self {
             details,
             ..Self::new(406, "NotAcceptable", message)
@@ -309,7 +310,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::new(504, "Timeout", message)
         }
     }
@@ -320,7 +321,7 @@ impl Status {
             ..Details::default()
         };
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..Self::new(429, "TooManyRequests", message.to_owned())
         }
     }

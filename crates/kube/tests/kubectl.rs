@@ -183,6 +183,25 @@ async fn pods_are_created_shown_changed_and_deleted() {
         ok(&["delete", "pod", "bound", "--wait=false"]).await;
         assert!(ok(&["get", "pods"]).await.contains("Terminating"));
         ok(&["delete", "pod", "bound", "--force"]).await;
+        ok(&["run", "evicted", "--image=busybox"]).await;
+        let node = serde_json::json!({"metadata": {"name": "fra"}});
+        server
+            .api
+            .create(&kube::resource::NODES, None, node)
+            .await
+            .expect("created");
+        server
+            .api
+            .bind("default", "evicted", "fra")
+            .await
+            .expect("binds");
+        let drained = server
+            .run(&kubectl, &["drain", "fra", "--force", "--timeout=1s"])
+            .await;
+        let said = String::from_utf8_lossy(&drained.stdout).into_owned();
+        assert!(said.contains("evicting pod default/evicted"), "{drained:?}");
+        assert!(ok(&["get", "nodes"]).await.contains("SchedulingDisabled"));
+        ok(&["delete", "pod", "evicted", "--force"]).await;
         assert_eq!(ok(&["get", "pods", "-o", "name"]).await, "");
     }
 }
@@ -215,7 +234,21 @@ async fn mistakes_are_told_in_the_known_words() {
             error.contains("unknown field \"spec.containers[0].imagee\""),
             "{error}"
         );
-        let error = fails(&["apply", "--server-side", "-f", file]).await;
+        let file = file.to_owned();
+        let mut pod: serde_json::Value = serde_json::from_str(POD).expect("JSON");
+        pod["spec"]["containers"][0]["command"] = serde_json::json!(["a"]);
+        server
+            .api
+            .create(&kube::resource::PODS, Some("default"), pod)
+            .await
+            .expect("created");
+        let patch = r#"{"spec":{"containers":[{"name":"web","command":["b"]}]}}"#;
+        let error = fails(&["patch", "pod", "web", "-p", patch]).await;
+        assert!(
+            error.contains("spec: Forbidden: pod updates may not change fields"),
+            "{error}"
+        );
+        let error = fails(&["apply", "--server-side", "-f", &file]).await;
         assert!(error.contains("not built yet"), "{error}");
         let alice = server.pki.client("alice", None).expect("made");
         server.write_kubeconfig("alice.conf", &alice);
@@ -256,6 +289,12 @@ async fn logs_and_exec_reach_the_container() {
             .run(&kubectl, &["exec", "p", "--", "exit", "7"])
             .await;
         assert_eq!(failed.status.code(), Some(7), "{failed:?}");
+        let attached = server.run(&kubectl, &["attach", "p"]).await;
+        assert_eq!(
+            String::from_utf8_lossy(&attached.stdout),
+            "attached\n",
+            "{attached:?}"
+        );
         let error = server
             .fails(&kubectl, &["exec", "p", "-c", "none", "--", "cat"])
             .await;

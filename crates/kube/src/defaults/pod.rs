@@ -44,7 +44,8 @@ fn apply_container(container: &mut Map<String, Value>, host_network: bool) {
         .get("image")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    default(container, "imagePullPolicy", pull_policy(&image.to_owned()));
+    let policy = pull_policy(image);
+    default(container, "imagePullPolicy", policy);
     default(container, "terminationMessagePath", "/dev/termination-log");
     default(container, "terminationMessagePolicy", "File");
     default(container, "resources", json!({}));

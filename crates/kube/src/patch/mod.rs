@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::resource::Resource;
 use crate::schema;
-use crate::status::{Details, Status};
+use crate::status::Status;
 
 /// Upstream's bound.
 const OPERATIONS_MAX: usize = 10_000;
@@ -49,7 +49,7 @@ impl Patch {
                     reason: "Invalid",
                     message: "the server rejected our request due to an error in our request"
                         .into(),
-                    details: Some(Details::default()),
+                    details: Some(Box::default()),
                 })?;
             }
             Patch::Merge(patch) => merge::apply(&mut patched, patch),

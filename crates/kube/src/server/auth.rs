@@ -18,11 +18,10 @@ fn is_public(path: &str) -> bool {
 /// Paths by which a client finds out what there is.
 fn is_discovery(path: &str) -> bool {
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
-    match parts[..] {
-        ["api"] | ["api", _] | ["apis"] | ["apis", _] | ["apis", _, _] => true,
-        ["openapi", ..] => true,
-        _ => false,
-    }
+    matches!(
+        parts[..],
+        ["api"] | ["api", _] | ["apis"] | ["apis", _] | ["apis", _, _] | ["openapi", ..]
+    )
 }
 
 /// 403 in upstream's words if `user` may not.

@@ -171,7 +171,9 @@ async fn relay(socket: Socket, io: ExecIo, exec: &ExecRequest) -> Result<(), Soc
         while let Some(Ok(message)) = source.next().await {
             match message {
                 Message::Binary(data) => {
-                    let Some(event) = parse_message(&data, stdin) else { continue };
+                    let Some(event) = parse_message(&data, stdin) else {
+                        continue;
+                    };
                     if input.send(event).await.is_err() {
                         return;
                     }

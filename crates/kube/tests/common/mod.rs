@@ -48,6 +48,11 @@ impl PodStreams for PaperPods {
             tokio::spawn(async move {
                 let words: Vec<_> = request.command.iter().map(String::as_str).collect();
                 let code = match words[..] {
+                    [] if request.attach => {
+                        let text = Bytes::from_static(b"attached\n");
+                        let _ = to_client.send(ExecOutput::Stdout(text)).await;
+                        0
+                    }
                     ["cat"] => {
                         while let Some(ExecInput::Stdin(data)) = from_client.recv().await {
                             let _ = to_client.send(ExecOutput::Stdout(data)).await;
