@@ -67,7 +67,8 @@ pub(super) async fn create(
 fn create_problem(error: &Error, before: Option<&Problem>) -> Problem {
     let message = error.to_string();
     let code = error.code().unwrap_or_default();
-    if code.starts_with("image") || code.contains("manifest") {
+    // `image_not_found`, `registry_unreachable`, …
+    if code.starts_with("image_") || code.starts_with("registry_") {
         let again = matches!(before, Some(Problem::Image { .. }));
         return Problem::Image { message, again };
     }
@@ -182,5 +183,39 @@ async fn fetch(
         Ok(object) => Ok(Some(object)),
         Err(status) if status.is_not_found() => Ok(None),
         Err(status) => Err(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::api::ErrorBody;
+
+    #[test]
+    fn what_the_machines_api_refuses_is_told_in_kubernetes_words() {
+        let problem = |code: &str, before: Option<&Problem>| {
+            let body = ErrorBody {
+                error: "no".into(),
+                status: code.into(),
+                ..ErrorBody::default()
+            };
+            create_problem(&Error::Api { status: 404, body }, before)
+        };
+        for code in ["image_not_found", "registry_unreachable"] {
+            let first = problem(code, None);
+            assert!(
+                matches!(first, Problem::Image { again: false, .. }),
+                "{code}"
+            );
+            let second = problem(code, Some(&first));
+            assert!(
+                matches!(second, Problem::Image { again: true, .. }),
+                "{code}"
+            );
+            assert_eq!(blocked_news(&first), None);
+        }
+        let reason = |code: &str| blocked_news(&problem(code, None)).map(|news| news.reason);
+        assert_eq!(reason("insufficient_capacity"), Some("FailedScheduling"));
+        assert_eq!(reason("isolation_not_offered"), Some("FailedCreate"));
     }
 }
