@@ -266,11 +266,10 @@ async fn hung_up<T: AsyncRead + AsyncWrite + Unpin>(acceptor: &mut Acceptor<T>) 
 
 /// Waits until the host has been told.
 async fn exit_of(told: &mut watch::Receiver<Option<ExitEvent>>) -> ExitEvent {
-    match told.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(exit)) => return exit.clone(),
-        // The guest is gone, and so is whoever waits here.
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(exit)) = told.wait_for(Option::is_some).await.as_deref() {
+        return exit.clone();
     }
+    // The guest is gone, and so is whoever waits here.
     std::future::pending().await
 }
 

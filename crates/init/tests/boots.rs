@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use guest::wire::host::{Connection, ControlReceiver, FromGuest, FromProcess};
+use guest::wire::host::{Connection, ControlReceiver, ControlSender, FromGuest, FromProcess};
 use tokio::net::UnixStream;
 use types::api::TerminalSize;
 use types::guest::{
@@ -258,6 +258,27 @@ async fn read_exit(receiver: &mut ControlReceiver) -> ExitEvent {
     }
 }
 
+/// A host that comes back learns how everything is.
+async fn connect_again(vm: &Vm) -> (ControlSender, ControlReceiver, Connection) {
+    let connection = Connection::new(vm.connect().await);
+    let (sender, mut receiver) = connection.control().await.unwrap();
+    let answer = next(&mut receiver).await;
+    assert_eq!(answer, FromGuest::Message(GuestMessage::Ready));
+    let mut running = 0;
+    for _ in 0..3 {
+        match next(&mut receiver).await {
+            FromGuest::Message(GuestMessage::Container(report)) => match report.state {
+                ContainerReportState::Started { .. } => running += 1,
+                ContainerReportState::Exited { .. } => assert_eq!(report.container, "job"),
+                ContainerReportState::Failed { reason, .. } => panic!("{reason}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(running, 2);
+    (sender, receiver, connection)
+}
+
 async fn look_around(connection: &Connection) {
     let (text, end) = exec(connection, request("app", "echo out; exit 7")).await;
     assert_eq!(
@@ -360,6 +381,8 @@ async fn live(vm: &Vm) {
     }
     assert_eq!(job, Some(3));
     look_around(&connection).await;
+    drop((sender, receiver, connection));
+    let (mut sender, mut receiver, _connection) = connect_again(vm).await;
     let stop = HostMessage::Stop {
         signal: None,
         grace_ms: 3000,

@@ -183,7 +183,8 @@ pub enum GuestMessage {
     Ready,
     /// A container changed its state.
     Container(ContainerReport),
-    /// Every container has ended for good; nothing follows, and the guest closes the stream. The machine's exit is that of the
+    /// Every container has ended for good; nothing follows, and the guest closes the stream.
+    /// It ends when the host closes the connection, or 5 s later. The machine's exit is that of the
     /// first container that failed, else of the last that ended.
     Exited { exit: ExitEvent },
 }

@@ -3,11 +3,8 @@
 //! The readers' `next` must not be dropped half-way (a frame would be lost): give each its own
 //! task, or keep the future across `select!`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::timeout;
 use types::api::TerminalSize;
 use types::guest::{
     ExecEnd, ExecRequest, Frame, FrameKind, GuestMessage, HostMessage, LogChunk, Malformed, Open,
@@ -18,9 +15,6 @@ use super::mux::{Lease, Opener, Stream};
 use super::{
     DATA_BYTES_MAX, SMALL_FRAME_BYTES_MAX, WireError, read_frame, version_is_supported, write_frame,
 };
-
-/// A guest that has taken the stream answers at once; this is for emulated guests on busy hosts.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a guest; clones share it. It is closed when the last clone and the last of its
 /// streams are dropped.
@@ -40,10 +34,11 @@ impl Connection {
         }
     }
 
-    /// Opens the control stream and waits for the guest's `Hello`.
+    /// Opens the control stream and waits for the guest's `Hello`, which comes when the guest has
+    /// booted: whoever cannot wait for ever needs a deadline around this.
     ///
     /// # Errors
-    /// If the guest does not answer in 30 s, or speaks another version.
+    /// If the connection fails, or the guest speaks another version.
     pub async fn control(&self) -> Result<(ControlSender, ControlReceiver), WireError> {
         let open = Open::Control { version: VERSION };
         let (reader, writer, lease) = self.open(&open).await?;
@@ -52,8 +47,7 @@ impl Connection {
             reader,
             _lease: lease,
         };
-        let hello = timeout(HELLO_TIMEOUT, receiver.next());
-        match hello.await.map_err(|_| WireError::Silent)?? {
+        match receiver.next().await? {
             Some(FromGuest::Message(GuestMessage::Hello { version })) => {
                 if version_is_supported(version) {
                     Ok((sender, receiver))
@@ -263,6 +257,8 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::wire::mux::{Accepted, Acceptor};
 
