@@ -122,6 +122,15 @@ async fn objects_live_their_lives() {
                 .await
                 .contains("Annotations:  note: x")
         );
+        let live = ok(&["-n", "team", "get", "cm", "settings", "-o", "json"]).await;
+        let output = server
+            .run_with_input(
+                &kubectl,
+                &["replace", "-f", "-"],
+                &live.replace("\"z\"", "\"y\""),
+            )
+            .await;
+        assert!(output.status.success(), "{output:?}");
         ok(&["-n", "team", "delete", "cm", "settings"]).await;
         let gone = server
             .fails(&kubectl, &["-n", "team", "get", "cm", "settings"])
@@ -289,6 +298,16 @@ async fn logs_and_exec_reach_the_container() {
             .run(&kubectl, &["exec", "p", "--", "exit", "7"])
             .await;
         assert_eq!(failed.status.code(), Some(7), "{failed:?}");
+        let error = server.fails(&kubectl, &["exec", "p", "--", "refuse"]).await;
+        assert!(error.contains("the machine is not running"), "{error}");
+        ok(&["run", "pending", "--image=busybox"]).await;
+        let error = server
+            .fails(&kubectl, &["exec", "pending", "--", "cat"])
+            .await;
+        assert!(
+            error.contains("pod pending does not have a host assigned"),
+            "{error}"
+        );
         let attached = server.run(&kubectl, &["attach", "p"]).await;
         assert_eq!(
             String::from_utf8_lossy(&attached.stdout),
@@ -357,4 +376,34 @@ async fn watches_and_waits_see_changes_at_once() {
             "{seen:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_ends_its_watches() {
+    let Some(kubectl) = programs("a_server_that_stops_ends_its_watches").pop() else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let mut watch = server.kubectl(&kubectl);
+    watch
+        .args(["get", "ns", "-w", "-o", "name"])
+        .stdout(std::process::Stdio::piped());
+    let mut watch = watch.spawn().expect("starts");
+    let lines = watch.stdout.take().expect("piped");
+    tokio::task::spawn_blocking(move || {
+        use std::io::BufRead;
+        let lines = std::io::BufReader::new(lines).lines();
+        assert_eq!(lines.map_while(Result::ok).take(4).count(), 4);
+    })
+    .await
+    .expect("the namespaces are told");
+    let begin = std::time::Instant::now();
+    server.stop().await;
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+    watch.kill().expect("killed");
+    watch.wait().expect("reaped");
 }

@@ -27,7 +27,7 @@ use super::query::Query;
 use super::{Server, codec, pods};
 use crate::object;
 use crate::status::Status;
-use crate::streams::{ExecInput, ExecIo, ExecOutput, ExecRequest};
+use crate::streams::{ExecInput, ExecIo, ExecOutput, ExecRequest, PodStreams};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -49,10 +49,9 @@ pub(super) async fn handle(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     let exec = parse(&pod, is_attach, query)?;
-    let (protocol, accept) = handshake(&request)?;
     check_phase(&pod)?;
-    // Refusals of the provider reach the client as an HTTP answer, so it is asked first.
-    let io = server.streams.exec(&pod, exec.clone()).await?;
+    let (protocol, accept) = handshake(&request)?;
+    let streams = server.streams.clone();
     let upgrade = hyper::upgrade::on(&mut request);
     let mut stopping = server.stopping.clone();
     tokio::spawn(async move {
@@ -66,7 +65,7 @@ pub(super) async fn handle(
         let io_stream = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(io_stream, Role::Server, Some(config)).await;
         tokio::select! {
-            outcome = relay(socket, io, &exec) => {
+            outcome = run(socket, &*streams, &pod, exec) => {
                 if let Err(error) = outcome {
                     debug!(%error, "exec connection broke");
                 }
@@ -158,12 +157,32 @@ fn handshake(request: &Request<Incoming>) -> Result<(&'static str, HeaderValue),
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 type SocketError = tokio_tungstenite::tungstenite::Error;
 
+/// Asks the provider after the upgrade: a client that gets an HTTP error instead tries SPDY, and
+/// what it tells the user is our refusal of that.
+async fn run(
+    mut socket: Socket,
+    streams: &dyn PodStreams,
+    pod: &Value,
+    exec: ExecRequest,
+) -> Result<(), SocketError> {
+    match streams.exec(pod, exec.clone()).await {
+        Ok(io) => relay(socket, io, &exec).await,
+        Err(refusal) => {
+            let text = refusal.to_json().to_string();
+            socket.send(frame(ERROR, text.as_bytes())).await?;
+            socket.close(Some(normal_close())).await
+        }
+    }
+}
+
 async fn relay(socket: Socket, io: ExecIo, exec: &ExecRequest) -> Result<(), SocketError> {
     let (mut sink, mut source) = socket.split();
     let ExecIo { input, mut output } = io;
     // Some clients wait for the first frame before they send.
-    let lowest = if exec.stdout { STDOUT } else { ERROR };
-    sink.send(frame(lowest, &[])).await?;
+    if exec.stdout || exec.stderr {
+        let lowest = if exec.stdout { STDOUT } else { STDERR };
+        sink.send(frame(lowest, &[])).await?;
+    }
     // Its own task, because waiting for room in `input` must not hold up output or be dropped half
     // way.
     let stdin = exec.stdin;
@@ -174,9 +193,8 @@ async fn relay(socket: Socket, io: ExecIo, exec: &ExecRequest) -> Result<(), Soc
                     let Some(event) = parse_message(&data, stdin) else {
                         continue;
                     };
-                    if input.send(event).await.is_err() {
-                        return;
-                    }
+                    // A process that has ended takes no more input; its end is yet to be told.
+                    let _ = input.send(event).await;
                 }
                 Message::Close(_) => return,
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
@@ -192,13 +210,16 @@ async fn relay(socket: Socket, io: ExecIo, exec: &ExecRequest) -> Result<(), Soc
     if let Some(status) = status {
         sink.send(frame(ERROR, status.to_string().as_bytes()))
             .await?;
-        let close = CloseFrame {
-            code: CloseCode::Normal,
-            reason: "".into(),
-        };
-        sink.send(Message::Close(Some(close))).await?;
+        sink.send(Message::Close(Some(normal_close()))).await?;
     }
     sink.close().await
+}
+
+fn normal_close() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    }
 }
 
 /// Forwards output until the process has ended, and returns the final Status.

@@ -43,6 +43,9 @@ impl PodStreams for PaperPods {
         request: ExecRequest,
     ) -> BoxFuture<'a, Result<ExecIo, Status>> {
         Box::pin(async move {
+            if request.command == ["refuse"] {
+                return Err(Status::unavailable("the machine is not running"));
+            }
             let (input, mut from_client) = mpsc::channel(EXEC_CHANNEL_MAX);
             let (to_client, output) = mpsc::channel(EXEC_CHANNEL_MAX);
             tokio::spawn(async move {
@@ -80,6 +83,7 @@ pub(crate) struct TestServer {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) pki: Pki,
     stop: Option<oneshot::Sender<()>>,
+    serving: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl TestServer {
@@ -103,17 +107,26 @@ impl TestServer {
         let serving = serve(config, api.clone(), async move {
             let _ = stopped.await;
         });
-        tokio::spawn(serving);
+        let serving = Some(tokio::spawn(serving));
         let server = Self {
             api,
             port,
             dir,
             pki,
             stop: Some(stop),
+            serving,
         };
         let admin = server.pki.admin().expect("credentials");
         server.write_kubeconfig("admin.conf", &admin);
         server
+    }
+
+    /// Stops the server and waits until it has ended.
+    pub(crate) async fn stop(mut self) {
+        drop(self.stop.take());
+        if let Some(serving) = self.serving.take() {
+            serving.await.expect("no panic");
+        }
     }
 
     pub(crate) fn write_kubeconfig(&self, name: &str, credentials: &pki::Credentials) {
