@@ -68,10 +68,7 @@ pub(super) fn list(
 ) -> Result<ListOptions, Status> {
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let continue_token = Some(query.get("continue").to_owned()).filter(|token| !token.is_empty());
-    let rev = revision(query)?;
-    if rev.is_some_and(|rev| rev > current_rev) {
-        return Err(Status::too_large(rev.unwrap_or(0), current_rev));
-    }
+    let rev = check_revision(query, current_rev)?;
     let is_exact = query.get("resourceVersionMatch") == "Exact";
     let at_rev = rev.filter(|_| is_exact && continue_token.is_none());
     Ok(ListOptions {
@@ -80,6 +77,14 @@ pub(super) fn list(
         continue_token,
         at_rev,
     })
+}
+
+/// [`revision`], which must not be in the future.
+pub(super) fn check_revision(query: &Query, current_rev: u64) -> Result<Option<u64>, Status> {
+    match revision(query)? {
+        Some(rev) if rev > current_rev => Err(Status::too_large(rev, current_rev)),
+        rev => Ok(rev),
+    }
 }
 
 /// `resourceVersion`; 0 and none mean that any is fine.

@@ -126,6 +126,15 @@ pub(super) fn health(path: &str, query: &Query) -> Response<Body> {
     respond::text(StatusCode::OK, "ok")
 }
 
+/// Whether the verb is one for a collection, or for an object, as the path is.
+fn fits(target: &Target) -> bool {
+    match target.verb {
+        Verb::Create => target.name.is_none(),
+        Verb::Update | Verb::Patch => target.name.is_some(),
+        Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection => true,
+    }
+}
+
 async fn objects(
     server: &Arc<Server>,
     user: &User,
@@ -159,7 +168,7 @@ async fn objects(
         if resource.is(&resource::PODS) && subresource != "status" {
             return pods::handle(server, &target, query, request).await;
         }
-    } else if !resource.verbs.contains(&target.verb.as_str()) {
+    } else if !resource.verbs.contains(&target.verb.as_str()) || !fits(&target) {
         return Err(Status::method_not_allowed());
     }
     match target.verb {

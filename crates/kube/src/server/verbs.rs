@@ -32,14 +32,9 @@ pub(super) async fn handle(
     let api = &server.api;
     match target.verb {
         Verb::Get => {
-            if let Some(rev) = options::revision(query)?.filter(|rev| *rev > api.current_rev()) {
-                return Err(Status::too_large(rev, api.current_rev()));
-            }
-            shape.object(
-                StatusCode::OK,
-                api.get(resource, namespace, name).await?,
-                &[],
-            )
+            options::check_revision(query, api.current_rev())?;
+            let object = api.get(resource, namespace, name).await?;
+            shape.object(StatusCode::OK, object, &[])
         }
         Verb::List | Verb::Watch => {
             let options = options::list(resource, query, api.current_rev())?;
@@ -79,15 +74,15 @@ pub(super) async fn handle(
         Verb::DeleteCollection => {
             let options = options::delete(query, &codec::read(request).await?)?;
             let selector = options::selector(resource, query)?;
-            let gone = api
+            let items = api
                 .delete_collection(resource, namespace, &selector, &options)
                 .await?;
-            let list = List {
-                items: gone,
-                rev: api.current_rev(),
+            let rev = api.current_rev();
+            Ok(shape.list(List {
+                items,
+                rev,
                 ..List::default()
-            };
-            Ok(shape.list(list))
+            }))
         }
     }
 }

@@ -48,33 +48,25 @@ pub(super) fn handle(
         include,
         header: Header::Yes,
     };
-    let mut initial = Vec::new();
-    let (rev, is_from_now) = match from {
-        Some(rev) if !wants_initial => (rev, false),
-        // Everything there is, then what happens.
+    let (initial, rev) = match from {
+        Some(rev) if !wants_initial => (Vec::new(), rev),
         Some(_) | None => {
             let options = api::ListOptions {
                 selector: selector.clone(),
                 ..api::ListOptions::default()
             };
             let list = api.list_with(resource, namespace, &options)?;
-            if wants_initial && from.is_some_and(|rev| rev > list.rev) {
-                return Err(Status::too_large(from.unwrap_or(0), list.rev));
+            let rev = list.rev;
+            if let Some(from) = from.filter(|from| *from > rev) {
+                return Err(Status::too_large(from, rev));
             }
-            let skip = query.get("sendInitialEvents") == "false";
-            for object in list.items.into_iter().filter(|_| !skip) {
-                initial.push(encoder.event(EventKind::Added.as_str(), object));
-            }
-            if wants_initial && query.flag("allowWatchBookmarks") {
-                initial.push(encoder.bookmark(list.rev, true));
-            }
-            (list.rev, true)
+            (state(&mut encoder, list, query), rev)
         }
     };
     let watch = match api.watch(resource, namespace, rev, selector) {
         Ok(watch) => watch,
         // Upstream tells this one inside the stream; clients look for it there.
-        Err(status) if status.code == 410 && !is_from_now => {
+        Err(status) if status.code == 410 => {
             return Ok(respond::bytes(
                 StatusCode::OK,
                 "application/json",
@@ -106,6 +98,22 @@ pub(super) fn handle(
     let mut response = respond::bytes(StatusCode::OK, "application/json", "");
     *response.body_mut() = body::stream(chunks);
     Ok(response)
+}
+
+/// What there is, as if it had just been added, and the mark that ends it.
+fn state(encoder: &mut Encoder, list: api::List, query: &Query) -> Vec<Bytes> {
+    if query.get("sendInitialEvents") == "false" {
+        return Vec::new();
+    }
+    let mut lines: Vec<_> = list
+        .items
+        .into_iter()
+        .map(|object| encoder.event(EventKind::Added.as_str(), object))
+        .collect();
+    if query.flag("sendInitialEvents") && query.flag("allowWatchBookmarks") {
+        lines.push(encoder.bookmark(list.rev, true));
+    }
+    lines
 }
 
 /// Whether the client asks for the state before the changes.
