@@ -6,6 +6,7 @@
 
 mod tables;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -88,6 +89,8 @@ enum Job {
         usize,
         oneshot::Sender<Result<Vec<Event>, LedgerError>>,
     ),
+    /// What is queued behind it is answered with [`LedgerError::Closed`].
+    Close,
 }
 
 /// The way to the ledger's thread. Clones share it; the last one dropped closes the database.
@@ -120,7 +123,9 @@ impl Ledger {
         let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
         let work = move || {
             while let Some(job) = queue.blocking_recv() {
-                perform(&mut tables, &catalog, job);
+                if let ControlFlow::Break(()) = perform(&mut tables, &catalog, job) {
+                    break;
+                }
             }
         };
         let spawned = thread::Builder::new().name("ledger".into()).spawn(work);
@@ -152,6 +157,12 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
+    /// Closes the ledger after what has been asked of it so far.
+    pub(crate) async fn close(&self) {
+        // An error means that it is closed already.
+        let _ = self.jobs.send(Job::Close).await;
+    }
+
     /// The machine's events, newest first.
     pub(crate) async fn events(
         &self,
@@ -166,28 +177,30 @@ impl Ledger {
 }
 
 /// Does one job. Whoever asked may have gone away; what was asked for happens nevertheless.
-fn perform(tables: &mut Tables, catalog: &Catalog, job: Job) {
+fn perform(tables: &mut Tables, catalog: &Catalog, job: Job) -> ControlFlow<()> {
+    let publish = |machine: &Machine, revision| {
+        let shown = machine.show(revision);
+        catalog.publish(entry(machine, shown.clone()));
+        shown
+    };
     match job {
         Job::Create(draft, reply) => {
-            let created = tables.create(draft).map(|(machine, revision)| {
-                let shown = machine.show(revision);
-                catalog.publish(entry(&machine, shown.clone()));
+            let created = tables.create(draft);
+            let _ = reply.send(created.map(|(machine, revision)| {
+                let shown = publish(&machine, revision);
                 (machine, shown)
-            });
-            let _ = reply.send(created);
+            }));
         }
         Job::Commit(machine, events, reply) => {
-            let committed = tables.commit(&machine, &events).map(|revision| {
-                let shown = machine.show(revision);
-                catalog.publish(entry(&machine, shown.clone()));
-                shown
-            });
-            let _ = reply.send(committed);
+            let committed = tables.commit(&machine, &events);
+            let _ = reply.send(committed.map(|revision| publish(&machine, revision)));
         }
         Job::Events(id, limit, reply) => {
             let _ = reply.send(tables.events(&id, limit));
         }
+        Job::Close => return ControlFlow::Break(()),
     }
+    ControlFlow::Continue(())
 }
 
 fn entry(machine: &Machine, shown: Shown) -> Entry {

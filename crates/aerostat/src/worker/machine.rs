@@ -16,33 +16,25 @@
 mod containers;
 mod create;
 mod events;
+mod outcomes;
+mod requests;
 mod show;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use types::machine::{
-    ContainerStatus, Event as Happened, ExitEvent, ImageIdentity, MachineState, RestartPolicy,
-};
+use types::machine::{ContainerStatus, Event as Happened, ExitEvent, ImageIdentity};
 use types::{AppName, BootId, IsolationClass, MachineId, NetworkId, SixPn, VersionId};
-use vmm::{Report, ReportEvent};
+use vmm::Report;
 
 use super::check::CheckedConfig;
 use super::ports::Allocation;
 use super::refused::Refused;
 pub(crate) use create::{New, new_version};
-use events::Source;
 
-/// Retries of `on-failure` where the configuration does not say: what the Machines API documents.
-const RETRIES_DEFAULT: u32 = 10;
-/// A run of this length makes earlier restarts count no more (the Machines API's five minutes).
-const RESTARTS_COUNTED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
-/// First pause before a restart; doubles each time.
-const BACK_OFF_MIN: Duration = Duration::from_secs(1);
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// After the grace the guest kills its containers; a body that has not ended so much later is
 /// killed from outside.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -393,260 +385,6 @@ impl Machine {
         }
     }
 
-    fn start(&mut self, now: Timestamp) -> Result<Vec<Effect>, Refused> {
-        match &mut self.state {
-            State::Created | State::Stopped | State::Failed { .. } | State::Waiting { .. } => {
-                self.restarts = 0;
-                let started = self.record(now, "start", MachineState::Starting, Source::User);
-                Ok(vec![started, self.begin_boot()])
-            }
-            State::Preparing { .. } | State::Booting { .. } | State::Started { .. } => Ok(vec![]),
-            State::Stopping {
-                then: Then::Destroy,
-                ..
-            }
-            | State::Clearing {
-                then: Then::Destroy,
-                ..
-            }
-            | State::Destroying
-            | State::Destroyed => Err(self.wrong_state("start")),
-            State::Stopping { then, .. } | State::Clearing { then, .. } => {
-                if *then == Then::Boot {
-                    return Ok(vec![]);
-                }
-                *then = Then::Boot;
-                self.restarts = 0;
-                Ok(vec![self.record(
-                    now,
-                    "start",
-                    MachineState::Starting,
-                    Source::User,
-                )])
-            }
-        }
-    }
-
-    fn stop(
-        &mut self,
-        now: Timestamp,
-        signal: Option<String>,
-        grace: Option<Duration>,
-    ) -> Result<Vec<Effect>, Refused> {
-        let settled = self.after_last_boot();
-        match &mut self.state {
-            State::Booting { .. } | State::Started { .. } => {
-                let stop = self.record(now, "stop", MachineState::Stopping, Source::User);
-                let signal = self.begin_stop(now, signal, grace, settled);
-                Ok(vec![stop, signal])
-            }
-            State::Stopping {
-                then: Then::Destroy,
-                ..
-            }
-            | State::Clearing {
-                then: Then::Destroy,
-                ..
-            } => Ok(vec![]),
-            State::Stopping {
-                boot,
-                signal: asked,
-                kill_at,
-                then,
-            } => {
-                let grace = grace.unwrap_or(GRACE_DEFAULT);
-                *kill_at = (*kill_at).min(later(now, grace + STOP_MARGIN));
-                asked.clone_from(&signal);
-                *then = settled;
-                Ok(vec![Effect::Signal {
-                    boot: *boot,
-                    signal,
-                    grace,
-                }])
-            }
-            State::Clearing {
-                then: then @ (Then::Boot | Then::Wait { .. }),
-                ..
-            } => {
-                *then = settled;
-                Ok(vec![self.record(
-                    now,
-                    "stop",
-                    MachineState::Stopping,
-                    Source::User,
-                )])
-            }
-            State::Clearing {
-                then: Then::Stop | Then::Fail { .. },
-                ..
-            } => Ok(vec![]),
-            State::Preparing { .. } => {
-                let stop = self.record(now, "stop", MachineState::Stopped, Source::User);
-                let mut effects = vec![stop, Effect::Abandon];
-                effects.extend(self.settle(settled));
-                Ok(effects)
-            }
-            State::Created | State::Waiting { .. } => {
-                let mut effects =
-                    vec![self.record(now, "stop", MachineState::Stopped, Source::User)];
-                effects.extend(self.settle(settled));
-                Ok(effects)
-            }
-            State::Stopped | State::Failed { .. } => Ok(vec![]),
-            State::Destroying | State::Destroyed => Err(self.wrong_state("stop")),
-        }
-    }
-
-    fn update(&mut self, now: Timestamp, update: Update) -> Result<Vec<Effect>, Refused> {
-        if let State::Stopping {
-            then: Then::Destroy,
-            ..
-        }
-        | State::Clearing {
-            then: Then::Destroy,
-            ..
-        }
-        | State::Destroying
-        | State::Destroyed = self.state
-        {
-            return Err(self.wrong_state("update"));
-        }
-        if update
-            .current_version
-            .is_some_and(|version| version != self.version)
-        {
-            return Err(Refused::VersionMismatch {
-                current: self.version.clone(),
-            });
-        }
-        // The running boot ends as its own configuration says.
-        let (signal, grace) = self.stop_settings();
-        let then = if update.launch {
-            Then::Boot
-        } else {
-            Then::Stop
-        };
-        self.config = update.config;
-        self.isolation = update.isolation;
-        // Versions sort by time, also when the host's clock was set back.
-        self.version = update.version.max(successor(&self.version));
-        self.restarts = 0;
-        let status = if update.launch {
-            MachineState::Starting
-        } else {
-            self.shown_state()
-        };
-        let mut effects = vec![self.record(now, "update", status, Source::User)];
-        match &mut self.state {
-            State::Booting { .. } | State::Started { .. } => {
-                effects.push(self.begin_stop(now, signal, Some(grace), then));
-            }
-            State::Stopping { then: pending, .. } | State::Clearing { then: pending, .. } => {
-                *pending = then;
-            }
-            State::Preparing { .. } => {
-                effects.push(Effect::Abandon);
-                effects.extend(self.settle(then));
-            }
-            State::Waiting { .. } => effects.extend(self.settle(then)),
-            State::Created | State::Stopped | State::Failed { .. } => {
-                if update.launch {
-                    effects.push(self.begin_boot());
-                } else {
-                    self.reset_containers();
-                }
-            }
-            State::Destroying | State::Destroyed => {}
-        }
-        Ok(effects)
-    }
-
-    fn destroy(&mut self, now: Timestamp, force: bool) -> Result<Vec<Effect>, Refused> {
-        let destroy = |machine: &mut Self| {
-            machine.record(now, "destroy", MachineState::Destroying, Source::User)
-        };
-        match &mut self.state {
-            State::Destroying
-            | State::Destroyed
-            | State::Clearing {
-                then: Then::Destroy,
-                ..
-            } => Ok(vec![]),
-            State::Created | State::Stopped | State::Failed { .. } => {
-                let mut effects = vec![destroy(self)];
-                effects.extend(self.settle(Then::Destroy));
-                Ok(effects)
-            }
-            State::Clearing { then, .. } => {
-                *then = Then::Destroy;
-                Ok(vec![destroy(self)])
-            }
-            State::Waiting { .. }
-            | State::Preparing { .. }
-            | State::Booting { .. }
-            | State::Started { .. }
-            | State::Stopping { .. }
-                if !force =>
-            {
-                Err(self.wrong_state("destroy"))
-            }
-            State::Waiting { .. } | State::Preparing { .. } => {
-                let mut effects = vec![destroy(self), Effect::Abandon];
-                effects.extend(self.settle(Then::Destroy));
-                Ok(effects)
-            }
-            State::Booting { boot, .. }
-            | State::Started { boot, .. }
-            | State::Stopping { boot, .. } => {
-                let boot = *boot;
-                let destroy = destroy(self);
-                Ok(vec![destroy, self.begin_clear(now, boot, Then::Destroy)])
-            }
-        }
-    }
-
-    fn pulling(&mut self, now: Timestamp, of: BootId, container: &str, image: &str) -> Vec<Effect> {
-        if self.state != (State::Preparing { boot: of }) {
-            return vec![];
-        }
-        let message = format!("pulling image {image}");
-        self.set_message(container, &message);
-        vec![self.record_pull(now, message)]
-    }
-
-    fn prepared(
-        &mut self,
-        now: Timestamp,
-        of: BootId,
-        images: Vec<ImageIdentity>,
-        deadline: Timestamp,
-    ) -> Vec<Effect> {
-        // Else it is of a boot that was abandoned.
-        if self.state != (State::Preparing { boot: of }) {
-            return vec![];
-        }
-        self.state = State::Booting { boot: of, deadline };
-        self.updated_at = now;
-        self.set_images(images);
-        vec![Effect::Boot { boot: of }]
-    }
-
-    fn unprepared(
-        &mut self,
-        now: Timestamp,
-        of: BootId,
-        container: &str,
-        reason: String,
-    ) -> Vec<Effect> {
-        if self.state != (State::Preparing { boot: of }) {
-            return vec![];
-        }
-        self.fail_container(container, &reason);
-        let failed = self.record_failure(now, &reason);
-        self.state = State::Failed { reason };
-        vec![failed]
-    }
-
     /// The boot whose body exists, as far as this machine knows.
     fn body(&self) -> Option<BootId> {
         match self.state {
@@ -661,133 +399,6 @@ impl Machine {
             | State::Failed { .. }
             | State::Destroying
             | State::Destroyed => None,
-        }
-    }
-
-    fn reported(&mut self, now: Timestamp, boot: BootId, report: Report) -> Vec<Effect> {
-        // A late report of an earlier boot, or one that was seen before a restart of the worker.
-        if self.body() != Some(boot) || report.seq <= self.reports_seen {
-            return vec![];
-        }
-        self.reports_seen = report.seq;
-        match report.event {
-            ReportEvent::Ready => {
-                if let State::Booting { .. } = self.state {
-                    self.state = State::Started { boot, since: now };
-                    return vec![self.record(now, "start", MachineState::Started, Source::Worker)];
-                }
-                vec![]
-            }
-            ReportEvent::Container(report) => {
-                self.updated_at = now;
-                self.set_container(report);
-                vec![]
-            }
-            ReportEvent::Failed { reason } => self.body_lost(now, boot, reason),
-            ReportEvent::Exited { exit } => self.exited(now, boot, exit),
-        }
-    }
-
-    fn exited(&mut self, now: Timestamp, boot: BootId, mut exit: ExitEvent) -> Vec<Effect> {
-        let then = match &self.state {
-            State::Stopping { then, .. } => {
-                exit.requested_stop = true;
-                then.clone()
-            }
-            State::Started { since, .. } => {
-                let since = *since;
-                let failed = exit.exit_code != 0 || exit.oom_killed;
-                self.restart(now, Some(since), failed)
-                    .unwrap_or_else(|| self.after_last_boot())
-            }
-            State::Booting { .. } => {
-                let failed = exit.exit_code != 0 || exit.oom_killed;
-                self.restart(now, None, failed)
-                    .unwrap_or_else(|| self.after_last_boot())
-            }
-            State::Created
-            | State::Preparing { .. }
-            | State::Clearing { .. }
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => return vec![],
-        };
-        exit.restarting = matches!(then, Then::Boot | Then::Wait { .. });
-        let recorded = self.record_exit(now, exit);
-        vec![recorded, self.begin_clear(now, boot, then)]
-    }
-
-    /// The body never became ready, or is gone and nobody saw how it ended.
-    fn body_lost(&mut self, now: Timestamp, of: BootId, reason: String) -> Vec<Effect> {
-        if self.body() != Some(of) {
-            return vec![];
-        }
-        match &self.state {
-            State::Booting { .. } => {
-                let then = self.restart(now, None, true);
-                let then = then.unwrap_or_else(|| Then::Fail {
-                    reason: reason.clone(),
-                });
-                let failed = self.record_failure(now, &reason);
-                vec![failed, self.begin_clear(now, of, then)]
-            }
-            State::Started { .. } | State::Stopping { .. } => {
-                self.exited(now, of, unseen_exit(now))
-            }
-            State::Created
-            | State::Preparing { .. }
-            | State::Clearing { .. }
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => vec![],
-        }
-    }
-
-    fn cleared(&mut self, now: Timestamp, of: BootId) -> Vec<Effect> {
-        let State::Clearing { boot, then } = &self.state else {
-            return vec![];
-        };
-        if *boot != of {
-            return vec![];
-        }
-        let then = then.clone();
-        self.updated_at = now;
-        self.settle(then)
-    }
-
-    fn forgotten(&mut self, now: Timestamp) -> Vec<Effect> {
-        if self.state != State::Destroying {
-            return vec![];
-        }
-        self.state = State::Destroyed;
-        vec![self.record(now, "destroy", MachineState::Destroyed, Source::Worker)]
-    }
-
-    fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        if self.due().is_none_or(|due| now < due) {
-            return vec![];
-        }
-        match self.state {
-            State::Booting { boot, .. } => {
-                self.body_lost(now, boot, "it was not ready in time".into())
-            }
-            State::Stopping { boot, .. } => self.exited(now, boot, unseen_exit(now)),
-            State::Waiting { .. } => {
-                let restart = self.record(now, "restart", MachineState::Starting, Source::Worker);
-                vec![restart, self.begin_boot()]
-            }
-            State::Created
-            | State::Preparing { .. }
-            | State::Started { .. }
-            | State::Clearing { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => vec![],
         }
     }
 
@@ -854,28 +465,6 @@ impl Machine {
         }
     }
 
-    /// Whether the restart policy wants another boot, and counts it.
-    fn restart(&mut self, now: Timestamp, since: Option<Timestamp>, failed: bool) -> Option<Then> {
-        if since.is_some_and(|since| now.duration_since(since) >= RESTARTS_COUNTED_WITHIN) {
-            self.restarts = 0;
-        }
-        let restart = self.config.restart();
-        let retries_max = match restart.policy {
-            RestartPolicy::No => return None,
-            RestartPolicy::OnFailure if !failed => return None,
-            RestartPolicy::OnFailure => restart.max_retries.unwrap_or(RETRIES_DEFAULT),
-            RestartPolicy::Always => restart.max_retries.unwrap_or(u32::MAX),
-        };
-        if self.restarts >= retries_max {
-            return None;
-        }
-        let pause = BACK_OFF_MIN * 2u32.saturating_pow(self.restarts.min(16));
-        self.restarts = self.restarts.saturating_add(1);
-        Some(Then::Wait {
-            until: later(now, pause.min(BACK_OFF_MAX)),
-        })
-    }
-
     /// Signal and grace of a stop for which nobody says how: the machine's own, else the longest
     /// grace of its containers.
     fn stop_settings(&self) -> (Option<String>, Duration) {
@@ -899,15 +488,6 @@ impl Machine {
             state: self.shown_state(),
         }
     }
-}
-
-/// The version right after `version`.
-fn successor(version: &VersionId) -> VersionId {
-    let next = ulid::Ulid::from_string(version.as_str())
-        .ok()
-        .and_then(|ulid| ulid.increment());
-    next.and_then(|ulid| ulid.to_string().parse().ok())
-        .unwrap_or_else(|| version.clone())
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

@@ -89,33 +89,31 @@ impl Worker {
         self.handle.clone()
     }
 
-    /// Ends the worker; machines go on. Returns when the ledger is closed, or when somebody who
-    /// holds a handle keeps it open for too long.
+    /// Ends the worker; machines go on. Returns when the ledger is closed. Handles that are still
+    /// held answer with refusals.
     pub async fn shutdown(self) {
         let Self {
             core,
-            handle,
+            handle: _,
             ledger,
         } = self;
         core.shutdown.cancel();
         core.tasks.close();
-        let tasks = core.tasks.clone();
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, tasks.wait())
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, core.tasks.wait())
             .await
             .is_err()
         {
             warn!(
-                tasks = tasks.len(),
+                tasks = core.tasks.len(),
                 "drivers of machines did not end in time"
             );
         }
-        drop((core, handle));
-        let closed = tokio::task::spawn_blocking(move || ledger.join());
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, closed)
+        core.ledger.close().await;
+        if tokio::task::spawn_blocking(move || ledger.join())
             .await
             .is_err()
         {
-            warn!("the ledger is still in use");
+            warn!("the ledger was not closed");
         }
     }
 }

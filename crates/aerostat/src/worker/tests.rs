@@ -97,7 +97,6 @@ async fn a_machine_lives_from_create_to_destroy() {
             "destroy", "destroy", "exit", "stop", "start", "start", "launch"
         ]
     );
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -136,7 +135,6 @@ async fn a_machine_can_be_stopped_while_its_image_is_pulled() {
     assert_eq!(handle.start(&id).await.unwrap(), MachineState::Stopped);
     handle.destroy(&id, true).await.unwrap();
     world.until(&id, MachineState::Destroyed).await;
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -165,7 +163,6 @@ async fn a_machine_survives_its_worker() {
     let after = world.until(&id, MachineState::Stopped).await;
     assert!(after.revision > before.revision);
     assert_eq!(watch.next().await.unwrap().machine.id, id);
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -186,6 +183,21 @@ async fn what_belongs_to_no_machine_is_swept_away() {
     assert!(world.vmm.alive().is_empty());
     assert!(world.network.attached().is_empty());
     worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_handle_that_is_held_after_the_shutdown_refuses() {
+    let world = World::new();
+    let worker = world.start().await;
+    let handle = worker.handle();
+    let id = create(&handle, 1, json!({"image": "x"})).await.unwrap().id;
+    worker.shutdown().await;
+    assert!(matches!(
+        handle.start(&id).await,
+        Err(Refused::ShuttingDown)
+    ));
+    let created = create(&handle, 2, json!({"image": "x"})).await;
+    assert!(matches!(created, Err(Refused::ShuttingDown)));
 }
 
 #[tokio::test]
@@ -212,7 +224,6 @@ async fn names_and_ids_are_taken_once() {
     same_id.id = MachineId::from_bits(2);
     let refused = handle.create(same_id).await;
     assert!(matches!(refused, Err(Refused::ReservationExpired)));
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -246,7 +257,6 @@ async fn no_room_is_an_answer_at_once_and_room_comes_back() {
         refused,
         Err(Refused::NoBid(NoBid::ClassNotOffered { .. }))
     ));
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -281,7 +291,6 @@ async fn one_reaches_into_a_started_machine_only() {
     let mut io = handle.exec(&id, exec).await.unwrap();
     io.input.send(Input::Stdin("hi".into())).await.unwrap();
     assert_eq!(io.output.recv().await, Some(Output::Stdout("hi".into())));
-    drop(handle);
     worker.shutdown().await;
 }
 
@@ -321,6 +330,5 @@ async fn an_update_runs_the_new_configuration() {
     assert_eq!(after.image_ref.digest, "sha256:y");
     let stale = handle.update(&id, update).await;
     assert!(matches!(stale, Err(Refused::VersionMismatch { .. })));
-    drop(handle);
     worker.shutdown().await;
 }

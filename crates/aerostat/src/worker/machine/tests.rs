@@ -4,8 +4,9 @@ mod history;
 
 use serde_json::json;
 use types::guest::{ContainerReport, ContainerReportState};
-use types::machine::ContainerState;
+use types::machine::{ContainerState, MachineState};
 use types::{HostId, NetworkId};
+use vmm::ReportEvent;
 
 use super::*;
 use crate::worker::capacity::Reservation;

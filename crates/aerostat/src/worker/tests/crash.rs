@@ -179,8 +179,6 @@ impl Life {
                 self.world.until(id, MachineState::Destroyed).await;
             }
         });
-        // Whoever holds a handle keeps the ledger open.
-        drop(handle);
         assert!(self.world.vmm.alive().is_empty());
         assert!(self.world.network.attached().is_empty(), "no link is left");
         self.runtime.block_on(self.worker.shutdown());
