@@ -11,120 +11,31 @@
 //! The machine ends when every container is `Ended`. A stop signals those that nobody depends on
 //! first, then those behind them, and kills whatever is left at its deadline.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use types::guest::{ContainerReport, ContainerReportState, ContainerSpec, MachineSpec};
-use types::machine::{DependsOnCondition, ExitEvent, Restart, RestartPolicy};
+use types::guest::{ContainerReport, ContainerReportState, MachineSpec};
+use types::machine::{DependsOnCondition, ExitEvent};
 
 use crate::reaper::ExitStatus;
-use crate::signal;
 
+mod event;
+mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Back-off before the first restart; each further one doubles it, as the kubelet does.
-const BACK_OFF_MIN: Duration = Duration::from_secs(10);
-const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+pub use event::{Effect, Event, Now};
+pub use settings::Refused;
+use settings::{Settings, check};
 
 /// A run of this length was a success: the count of retries begins anew.
 const RUN_FORGIVES: Duration = Duration::from_secs(600);
 
-/// Restarts of `on-failure` when the configuration does not say.
-const ON_FAILURE_RETRIES_MAX: u32 = 10;
-
-const SIGTERM: i32 = 15;
-
 /// Exit code of a container that could not be started: what a shell says of such a command.
 const CANNOT_START: i32 = 127;
 
-/// The time of an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// Since any fixed moment; never goes back.
-    pub elapsed: Duration,
-    /// For records.
-    pub unix: Timestamp,
-}
-
-/// Something that happened. Containers are named by their index in the specification.
-#[derive(Debug, Clone)]
-pub enum Event {
-    Started {
-        container: usize,
-        run: u32,
-        pid: i32,
-    },
-    StartFailed {
-        container: usize,
-        run: u32,
-        reason: String,
-    },
-    Exited {
-        container: usize,
-        run: u32,
-        status: ExitStatus,
-        oom_killed: bool,
-    },
-    /// A later one may only shorten the time.
-    Stop {
-        signal: Option<i32>,
-        grace: Duration,
-    },
-    /// Supervision begins, or a deadline has passed.
-    Tick,
-}
-
-/// What the shell has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    Start {
-        container: usize,
-        run: u32,
-    },
-    Signal {
-        container: usize,
-        pid: i32,
-        signal: i32,
-    },
-    Kill {
-        container: usize,
-        pid: i32,
-    },
-    Report(ContainerReport),
-    /// Last.
-    End(ExitEvent),
-}
-
-/// A specification that cannot be carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("the machine has no containers")]
-    NoContainers,
-    #[error("two containers are named `{name}`")]
-    NameTaken { name: String },
-    #[error("container `{name}` has no command, and neither has its image")]
-    NoCommand { name: String },
-    #[error("container `{name}`: `{signal}` is no signal")]
-    Signal { name: String, signal: String },
-    #[error("container `{name}` depends on `{on}`, which there is not")]
-    UnknownDependency { name: String, on: String },
-    #[error("container `{name}` depends on itself, through others or directly")]
-    Cycle { name: String },
-    #[error(
-        "container `{name}` waits for `{on}` to be healthy, but health checks do not exist yet; \
-         `started` and `exited_successfully` do"
-    )]
-    Healthy { name: String, on: String },
-}
-
 #[derive(Debug)]
 struct Container {
-    name: String,
-    restart: Restart,
-    stop_signal: i32,
-    depends_on: Vec<(usize, DependsOnCondition)>,
+    settings: Settings,
     state: State,
     run: u32,
     /// Restarts since the last long run.
@@ -180,44 +91,13 @@ impl Machine {
     /// # Errors
     /// If the specification cannot be carried out.
     pub fn new(spec: &MachineSpec) -> Result<Self, Refused> {
-        if spec.containers.is_empty() {
-            return Err(Refused::NoContainers);
-        }
-        let mut index = BTreeMap::new();
-        for (number, container) in spec.containers.iter().enumerate() {
-            if index.insert(container.name.as_str(), number).is_some() {
-                let name = container.name.clone();
-                return Err(Refused::NameTaken { name });
-            }
-        }
-        let containers = spec.containers.iter();
-        let containers = containers.map(|container| Container::new(container, &index));
-        let machine = Self {
-            containers: containers.collect::<Result<_, _>>()?,
+        let containers = check(spec)?.into_iter().map(Container::new).collect();
+        Ok(Self {
+            containers,
             stop: None,
             ends: Vec::new(),
             has_ended: false,
-        };
-        match machine.first_of_a_cycle() {
-            Some(name) => Err(Refused::Cycle { name }),
-            None => Ok(machine),
-        }
-    }
-
-    fn first_of_a_cycle(&self) -> Option<String> {
-        let mut is_ordered = vec![false; self.containers.len()];
-        loop {
-            let next = (0..self.containers.len()).find(|&number| {
-                let on = &self.containers[number].depends_on;
-                !is_ordered[number] && on.iter().all(|&(on, _)| is_ordered[on])
-            });
-            match next {
-                Some(number) => is_ordered[number] = true,
-                None => break,
-            }
-        }
-        let left = is_ordered.iter().position(|ordered| !ordered)?;
-        Some(self.containers[left].name.clone())
+        })
     }
 
     /// When a `Tick` is due, on the clock of [`Now::elapsed`].
@@ -301,7 +181,10 @@ impl Machine {
         if !matches!(container.state, State::Starting) || container.run != run {
             return;
         }
-        let restart_after = container.retry_after(true).filter(|_| !is_stopping);
+        let restart_after = container
+            .settings
+            .retry_after(container.retries, true)
+            .filter(|_| !is_stopping);
         let report = |restart_after_ms| ContainerReportState::Failed {
             reason: reason.clone(),
             restart_after_ms,
@@ -353,7 +236,10 @@ impl Machine {
         }
         let has_failed = exit.exit_code != 0;
         container.has_succeeded |= !has_failed;
-        let restart_after = container.retry_after(has_failed).filter(|_| !is_stopping);
+        let restart_after = container
+            .settings
+            .retry_after(container.retries, has_failed)
+            .filter(|_| !is_stopping);
         let past = ContainerReportState::Exited {
             exit: exit.clone(),
             restart_after_ms: None,
@@ -435,16 +321,16 @@ impl Machine {
 
     fn dependencies(&self, container: &Container) -> Dependencies {
         let mut all = Dependencies::Met;
-        for &(on, condition) in &container.depends_on {
+        for &(on, condition) in &container.settings.depends_on {
             let on = &self.containers[on];
             let is_met = match condition {
                 DependsOnCondition::Started => on.was_started,
                 DependsOnCondition::ExitedSuccessfully => on.has_succeeded,
-                // Refused by `Container::new`.
+                // Refused by `check`.
                 DependsOnCondition::Healthy => false,
             };
             if !is_met && on.has_ended() {
-                return Dependencies::Lost(on.name.clone());
+                return Dependencies::Lost(on.settings.name.clone());
             }
             if !is_met {
                 all = Dependencies::Waiting;
@@ -491,7 +377,7 @@ impl Machine {
         let is_due = now.elapsed >= deadline;
         for at in 0..self.containers.len() {
             let is_needed = self.containers.iter().any(|other| {
-                !other.has_ended() && other.depends_on.iter().any(|&(on, _)| on == at)
+                !other.has_ended() && other.settings.depends_on.iter().any(|&(on, _)| on == at)
             });
             let container = &mut self.containers[at];
             let State::Running { pid, asked, .. } = &mut container.state else {
@@ -506,7 +392,7 @@ impl Machine {
                 effects.push(Effect::Signal {
                     container: at,
                     pid,
-                    signal: signal.unwrap_or(container.stop_signal),
+                    signal: signal.unwrap_or(container.settings.stop_signal),
                 });
             }
         }
@@ -527,44 +413,15 @@ enum Dependencies {
 }
 
 impl Container {
-    fn new(spec: &ContainerSpec, index: &BTreeMap<&str, usize>) -> Result<Self, Refused> {
-        let name = spec.name.clone();
-        if spec.command.is_empty() {
-            return Err(Refused::NoCommand { name });
-        }
-        let stop_signal = match &spec.stop_signal {
-            None => SIGTERM,
-            Some(text) => signal::parse(text).ok_or_else(|| Refused::Signal {
-                name: name.clone(),
-                signal: text.clone(),
-            })?,
-        };
-        let mut depends_on = Vec::new();
-        for dependency in &spec.depends_on {
-            let on = dependency.name.clone();
-            match (index.get(on.as_str()), dependency.condition) {
-                (None, _) => return Err(Refused::UnknownDependency { name, on }),
-                (Some(_), DependsOnCondition::Healthy) => {
-                    return Err(Refused::Healthy { name, on });
-                }
-                (
-                    Some(&number),
-                    condition @ (DependsOnCondition::Started
-                    | DependsOnCondition::ExitedSuccessfully),
-                ) => depends_on.push((number, condition)),
-            }
-        }
-        Ok(Self {
-            name,
-            restart: spec.restart.clone(),
-            stop_signal,
-            depends_on,
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings,
             state: State::Pending,
             run: 0,
             retries: 0,
             was_started: false,
             has_succeeded: false,
-        })
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -573,25 +430,10 @@ impl Container {
 
     fn report(&self, state: ContainerReportState) -> Effect {
         Effect::Report(ContainerReport {
-            container: self.name.clone(),
+            container: self.settings.name.clone(),
             run: self.run,
             state,
         })
-    }
-
-    /// How long to wait before the next run; `None` if there is to be none.
-    fn retry_after(&self, has_failed: bool) -> Option<Duration> {
-        let retries_max = match self.restart.policy {
-            RestartPolicy::No => return None,
-            RestartPolicy::OnFailure if !has_failed => return None,
-            RestartPolicy::OnFailure => self.restart.max_retries.unwrap_or(ON_FAILURE_RETRIES_MAX),
-            RestartPolicy::Always => self.restart.max_retries.unwrap_or(u32::MAX),
-        };
-        if self.retries >= retries_max {
-            return None;
-        }
-        // 2^5 * 10 s is beyond the maximum.
-        Some((BACK_OFF_MIN * (1 << self.retries.min(5))).min(BACK_OFF_MAX))
     }
 }
 

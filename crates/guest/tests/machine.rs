@@ -91,7 +91,9 @@ impl Runtime for Plain {
     }
 
     fn kill(&self, container: &ContainerSpec, main: i32) -> Result<(), RuntimeError> {
-        self.signal(container, -main, 9)
+        // It may not lead a group yet.
+        self.signal(container, -main, 9)?;
+        self.signal(container, main, 9)
     }
 
     fn ended(&self, _: &ContainerSpec, _: u32, _: ExitStatus) -> RunEnd {

@@ -1,8 +1,11 @@
 //! Decisions of the supervisor: by example, and over random histories.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use proptest::prelude::*;
-use types::guest::Network;
-use types::machine::DependsOn;
+use types::guest::{ContainerSpec, Network};
+use types::machine::{DependsOn, Restart, RestartPolicy};
 
 use super::*;
 
