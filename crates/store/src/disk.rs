@@ -133,7 +133,10 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
         .mode(0o600)
         .open(path)
         .map(drop)
-        .map_err(|source| OpenError::Create { path: path.to_owned(), source })
+        .map_err(|source| OpenError::Create {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn configure(connection: &Connection, config: &Config) -> Result<(), rusqlite::Error> {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("cannot create the database {path}")]
-    Create { path: PathBuf, source: std::io::Error },
+    Create {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("cannot open the database {path}; is another process using it?")]
     Open {
         path: PathBuf,

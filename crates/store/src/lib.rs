@@ -22,6 +22,7 @@ mod watch;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -67,8 +68,19 @@ pub struct Store {
     queue: mpsc::Sender<Command>,
 }
 
+/// Whether writes can be expected to succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Ok,
+    /// The disk refused the latest batch; the next one may be taken.
+    Refusing,
+    Closed,
+}
+
 /// What the writer thread publishes to readers.
 pub(crate) struct Shared {
+    /// Whether the disk refused the latest batch.
+    refused: AtomicBool,
     memory: RwLock<Memory>,
     /// The latest durable revision; changes wake the watches. The writer holds the other end.
     revision: tokio::sync::watch::Receiver<u64>,
@@ -99,6 +111,7 @@ impl Store {
         let (disk, memory) = disk::Disk::open(config)?;
         let (published, revision) = tokio::sync::watch::channel(memory.rev());
         let shared = Arc::new(Shared {
+            refused: AtomicBool::new(false),
             memory: RwLock::new(memory),
             revision,
         });
@@ -189,6 +202,17 @@ impl Store {
     /// The revision of the latest durable write.
     pub fn current_rev(&self) -> u64 {
         *self.shared.revision.borrow()
+    }
+
+    /// Whether the writer runs and the disk took the latest batch.
+    pub fn health(&self) -> Health {
+        if self.queue.is_closed() {
+            Health::Closed
+        } else if self.shared.refused.load(Ordering::Relaxed) {
+            Health::Refusing
+        } else {
+            Health::Ok
+        }
     }
 
     /// Forgets history up to and including `rev`: watches and lists from before it fail.

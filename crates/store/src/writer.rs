@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -167,6 +168,7 @@ impl Writer {
         });
         if let Err(source) = self.disk.commit(&batch.rows, compaction) {
             error!(error = %source, writes = batch.rows.len(), "database refused a batch");
+            self.shared.refused.store(true, Ordering::Relaxed);
             let refusal = WriteError::Disk {
                 source: Arc::new(source),
             };
@@ -175,6 +177,7 @@ impl Writer {
             }
             return Err(refusal);
         }
+        self.shared.refused.store(false, Ordering::Relaxed);
         if removes_dead {
             self.forget_dead();
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Config, Store, WatchError, WriteError};
+use store::{Config, Health, Store, WatchError, WriteError};
 
 type State = BTreeMap<String, (u64, Bytes)>;
 
@@ -193,11 +193,15 @@ async fn a_full_database_refuses_writes_and_keeps_what_it_has() {
     };
     assert!(matches!(refusal, WriteError::Disk { .. }), "{refusal}");
     assert_eq!(store.get(&format!("/k/{written}")), None);
-    assert_eq!(store.current_rev(), 1 + written);
+    assert_eq!(
+        (store.current_rev(), store.health()),
+        (1 + written, Health::Refusing)
+    );
     store
         .create("/small", Bytes::from_static(b"fits"), None)
         .await
         .expect("still writes");
+    assert_eq!(store.health(), Health::Ok);
     store.close().await;
     let store = Store::open(&config).expect("opens again");
     assert!(store.get("/small").is_some());
@@ -263,7 +267,10 @@ async fn only_the_owner_can_read_the_database() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = Store::open(&Config::new(dir.path().join("store.db"))).expect("opens");
-    store.create("/secret", Bytes::from_static(b"x"), None).await.expect("writes");
+    store
+        .create("/secret", Bytes::from_static(b"x"), None)
+        .await
+        .expect("writes");
     for file in std::fs::read_dir(dir.path()).expect("readable") {
         let file = file.expect("an entry");
         let mode = file.metadata().expect("there").permissions().mode();

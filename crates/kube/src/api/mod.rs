@@ -185,6 +185,15 @@ impl Api {
             .object)
     }
 
+    /// Whether writes can be expected to succeed; else what is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self.store.health() {
+            store::Health::Ok => Ok(()),
+            store::Health::Refusing => Err("the disk refused the latest write"),
+            store::Health::Closed => Err("the store is closed"),
+        }
+    }
+
     /// The revision of the store.
     pub fn current_rev(&self) -> u64 {
         self.store.current_rev()

@@ -19,7 +19,7 @@ use crate::status::Status;
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 pub(super) fn handle(
-    _server: &Server,
+    server: &Server,
     path: &str,
     query: &Query,
     request: &Request<Incoming>,
@@ -29,7 +29,7 @@ pub(super) fn handle(
     }
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
     match parts[..] {
-        ["livez" | "readyz" | "healthz", ..] => Ok(router::health(path, query)),
+        ["livez" | "readyz" | "healthz", ..] => Ok(router::health(server, path, query)),
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
         ["api"] if is_aggregated(request) => Ok(aggregated(request, |group| group.is_empty())),
         ["apis"] if is_aggregated(request) => Ok(aggregated(request, |group| !group.is_empty())),

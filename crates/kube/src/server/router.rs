@@ -115,15 +115,26 @@ pub(super) async fn handle(
     }
 }
 
-/// Health, for load balancers and people.
-pub(super) fn health(path: &str, query: &Query) -> Response<Body> {
+/// Health, for load balancers and people. The process is alive when it answers; it is ready when
+/// it can write.
+pub(super) fn health(server: &Server, path: &str, query: &Query) -> Response<Body> {
     let name = path.trim_matches('/').split('/').next().unwrap_or_default();
-    if query.flag("verbose") || query.get("verbose").is_empty() && query.all("verbose").count() > 0
-    {
-        let text = format!("[+]ping ok\n[+]store ok\n{name} check passed\n");
-        return respond::text(StatusCode::OK, text);
+    let store = if name == "livez" {
+        Ok(())
+    } else {
+        server.api.check()
+    };
+    match store {
+        Ok(()) if query.all("verbose").next().is_none() => respond::text(StatusCode::OK, "ok"),
+        Ok(()) => {
+            let text = format!("[+]ping ok\n[+]store ok\n{name} check passed\n");
+            respond::text(StatusCode::OK, text)
+        }
+        Err(why) => {
+            let text = format!("[+]ping ok\n[-]store failed: {why}\n{name} check failed\n");
+            respond::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
     }
-    respond::text(StatusCode::OK, "ok")
 }
 
 /// Whether the verb is one for a collection, or for an object, as the path is.
