@@ -143,7 +143,15 @@ async fn run(client: &Client, app: &AppName, class: IsolationClass, name: &str) 
     };
     let machine = client.create_machine(app, &body).await.unwrap();
     wait(client, app, &machine.id, MachineState::Started).await;
-    client.machine(app, &machine.id).await.unwrap()
+    // The guest is ready before its containers have started.
+    loop {
+        let machine = client.machine(app, &machine.id).await.unwrap();
+        assert_eq!(machine.state, MachineState::Started, "{machine:#?}");
+        if machine.containers.iter().all(|c| c.state == ContainerState::Started) {
+            return machine;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 async fn wait(client: &Client, app: &AppName, id: &MachineId, state: MachineState) {
@@ -177,7 +185,7 @@ async fn fetched(
     url: &str,
 ) -> Result<String, String> {
     let script =
-        format!("for i in 1 2 3 4; do wget -T 2 -qO- {url} && exit 0; sleep 1; done; exit 1");
+        format!("for i in 1 2 3 4; do timeout 3 wget -qO- {url} && exit 0; sleep 1; done; exit 1");
     match sh(client, app, machine, &script).await {
         (0, page) => Ok(page),
         (_, why) => Err(why),
@@ -294,7 +302,7 @@ fn bad_input_is_refused_with_the_next_thing_to_try() {
     .unwrap();
     let (code, text) = fail(&mut second.aerostat(&["up"]));
     assert_eq!(code, 2, "{text}");
-    assert!(text.contains(&port.to_string()), "{text}");
+    assert!(text.contains(&port.port().to_string()), "{text}");
 }
 
 #[test]
