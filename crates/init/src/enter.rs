@@ -11,6 +11,7 @@ use guest::runtime::reason;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, execve, setgid, setgroups, setsid, setuid};
@@ -21,6 +22,11 @@ use crate::{console, mounts};
 
 /// The argument that makes `init` this.
 pub(crate) const VERB: &str = "enter";
+
+/// Open files of a process: the kernel gives PID 1 a hard limit of 4096, too few for servers; more
+/// than this as the soft limit slows programs that close every descriptor there may be.
+const FILES_SOFT: u64 = 65_536;
+const FILES_HARD: u64 = 1_048_576;
 
 /// Which step on the way into the container failed.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +135,8 @@ fn become_process(stream: &mut UnixStream, plan: &Plan) -> Result<Infallible, En
     };
     // Images name working directories that their layers do not have.
     std::fs::create_dir_all(&plan.directory).map_err(directory)?;
+    setrlimit(Resource::RLIMIT_NOFILE, FILES_SOFT, FILES_HARD)
+        .map_err(step("raise the limit of open files"))?;
     let groups: Vec<_> = plan.groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups).map_err(step("set groups"))?;
     setgid(Gid::from_raw(plan.gid)).map_err(step("set group"))?;

@@ -298,7 +298,7 @@ async fn look_around(connection: &Connection) {
     }
     assert!(!text.contains("tentative"), "{text}");
     let script = "id -u; id -g; id -G; pwd; hostname; cat /secret /etc/resolv.conf; ls /proc/1/cwd \
-        /dev/null /dev/shm >/dev/null && echo $GREETING; ps | grep -c '[s]leep 0.1'";
+        /dev/null /dev/shm >/dev/null && echo $GREETING; ulimit -n; ps | grep -c '[s]leep 0.1'";
     let (text, _) = exec(connection, request("user", script)).await;
     let lines: Vec<_> = text.lines().collect();
     let expected = [
@@ -309,8 +309,9 @@ async fn look_around(connection: &Connection) {
         "web",
         "hinameserver fdaa::3",
         "good day",
+        "65536",
     ];
-    assert_eq!(lines[..7], expected, "{text}");
+    assert_eq!(lines[..8], expected, "{text}");
     let mut tty = request("app", "tty; stty size; exit 4");
     tty.tty = true;
     tty.size = Some(TerminalSize {
