@@ -1,3 +1,5 @@
+//! What readers of the catalog see.
+
 use std::time::Duration;
 
 use super::*;

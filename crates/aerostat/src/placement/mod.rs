@@ -58,3 +58,39 @@ pub async fn place(workers: &[Handle], request: &BidRequest) -> Result<Place, No
     refusals.sort_by_key(|refusal| !refusal.retryable());
     Err(refusals.into_iter().next().unwrap_or(NoBid::Late))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::tests::World;
+
+    fn request(config: &str) -> BidRequest {
+        let config = crate::worker::check(serde_json::from_str(config).unwrap()).unwrap();
+        BidRequest {
+            app: "web".parse().unwrap(),
+            network: types::NetworkId::try_from(7).unwrap(),
+            region: String::new(),
+            config,
+        }
+    }
+
+    #[tokio::test]
+    async fn room_is_promised_by_one_worker_or_refused_by_all() {
+        let world = World::new();
+        let worker = world.start().await;
+        let workers = [worker.handle(), worker.handle()];
+        let large = request(r#"{"image": "x", "guest": {"memory_mb": 3000}}"#);
+        assert!(place(&workers, &large).await.is_ok());
+        // The promise takes the room, though no machine was made of it yet.
+        let refused = place(&workers, &large).await.unwrap_err();
+        assert!(matches!(refused, NoBid::InsufficientMemory { .. }));
+        let elsewhere = BidRequest {
+            region: "mars".into(),
+            ..large
+        };
+        let refused = place(&workers, &elsewhere).await.unwrap_err();
+        assert!(matches!(refused, NoBid::RegionUnknown { .. }));
+        assert_eq!(place(&[], &elsewhere).await.unwrap_err(), NoBid::Late);
+        worker.shutdown().await;
+    }
+}

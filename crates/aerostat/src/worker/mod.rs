@@ -33,4 +33,4 @@ pub use recovery::{StartError, Worker};
 pub use refused::{NoBid, Refused, Scope};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,8 +14,7 @@ use vmm::{Input, Output};
 
 use super::*;
 use crate::catalog::Filter;
-use crate::placement;
-use fakes::World;
+pub(crate) use fakes::World;
 
 fn app() -> AppName {
     "web".parse().unwrap()
@@ -34,9 +33,9 @@ fn request(config: serde_json::Value) -> BidRequest {
 
 async fn create(handle: &Handle, id: u64, config: serde_json::Value) -> Result<Machine, Refused> {
     let request = request(config);
-    let place = placement::place(std::slice::from_ref(handle), &request).await?;
+    let reservation = handle.reserve(&request).await?;
     let create = CreateRequest {
-        reservation: place.reservation,
+        reservation,
         id: MachineId::from_bits(id),
         app: request.app,
         network: request.network,
@@ -44,7 +43,7 @@ async fn create(handle: &Handle, id: u64, config: serde_json::Value) -> Result<M
         config: request.config,
         launch: true,
     };
-    place.worker.create(create).await
+    handle.create(create).await
 }
 
 impl World {

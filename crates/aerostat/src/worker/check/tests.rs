@@ -1,3 +1,5 @@
+//! What is let through, and what is refused by which name.
+
 use super::*;
 use serde_json::json;
 

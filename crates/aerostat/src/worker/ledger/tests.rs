@@ -1,3 +1,5 @@
+//! What the ledger keeps, and what it refuses.
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! What a boot is given.
+
 use serde_json::json;
 use types::{HostId, IsolationClass, MachineId, NetworkId};
 

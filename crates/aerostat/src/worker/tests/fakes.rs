@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::worker::*;
 
 /// What stays when a worker dies, and where the next one begins.
-pub(super) struct World {
+pub(crate) struct World {
     directory: Arc<tempfile::TempDir>,
     pub(super) vmm: FakeVmm,
     pub(super) network: FakeNetwork,
@@ -32,7 +32,7 @@ pub(super) struct FakeImages;
 struct NoImage(ImageRef);
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             directory: Arc::new(tempfile::tempdir().unwrap()),
             vmm: FakeVmm::new(),
@@ -54,7 +54,7 @@ impl World {
         self.directory.path().join("ledger.db")
     }
 
-    pub(super) async fn start(&self) -> Worker {
+    pub(crate) async fn start(&self) -> Worker {
         let missing = [(IsolationClass::Microvm, "no KVM".to_owned())].into();
         let config = Config {
             host: HostId::new(2),
