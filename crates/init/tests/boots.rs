@@ -39,7 +39,13 @@ fn missing() -> Option<String> {
             .iter()
             .any(|directory| Path::new(directory).join(name).exists())
     };
-    let programs = ["qemu-system-x86_64", "mkfs.erofs", "mkfs.ext4", "busybox"];
+    let programs = [
+        "qemu-system-x86_64",
+        "mkfs.erofs",
+        "mkfs.ext4",
+        "e2fsck",
+        "busybox",
+    ];
     if let Some(name) = programs.into_iter().find(|name| !has(name)) {
         return Some(format!("there is no {name}"));
     }
@@ -341,6 +347,11 @@ async fn a_guest_boots_runs_containers_and_ends_with_their_exit() {
     let life = tokio::time::timeout(DEADLINE, live(&vm)).await;
     assert!(life.is_ok(), "not in time; console:\n{}", vm.console());
     vm.wait_for_end().await;
+    // Unmounted, not just cut off.
+    let layer = vm.directory.path().join("app.ext4");
+    run("e2fsck", &["-f", "-n", layer.to_str().unwrap()]);
+    let console = vm.console();
+    assert!(!console.contains("init: "), "PID 1 complained:\n{console}");
     eprintln!(
         "boot, life and end of a machine: {} ms",
         begun.elapsed().as_millis()
