@@ -72,7 +72,10 @@ impl Host {
             .env("AEROSTAT_RUN_DIR", folder.join("run"))
             .env("AEROSTAT_CONFIG", folder.join("aerostat.toml"))
             .env("AEROSTAT_GUEST_DIR", guest_dir())
-            .env("AEROSTAT_LOG", "info,hickory_server=warn,aerostat=debug,vmm=debug,kube=debug")
+            .env(
+                "AEROSTAT_LOG",
+                "info,hickory_server=warn,aerostat=debug,vmm=debug,kube=debug",
+            )
             .env_remove("FLY_FLAPS_BASE_URL");
         command
     }

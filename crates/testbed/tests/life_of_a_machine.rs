@@ -147,7 +147,11 @@ async fn run(client: &Client, app: &AppName, class: IsolationClass, name: &str) 
     loop {
         let machine = client.machine(app, &machine.id).await.unwrap();
         assert_eq!(machine.state, MachineState::Started, "{machine:#?}");
-        if machine.containers.iter().all(|c| c.state == ContainerState::Started) {
+        if machine
+            .containers
+            .iter()
+            .all(|c| c.state == ContainerState::Started)
+        {
             return machine;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -126,7 +126,9 @@ fn two_pods_of_a_class(host: &Host, kubectl: &Path, class: &str) {
     ] {
         let url = format!("http://{place}:8080/");
         eventually("a page", || {
-            let words = ["exec", "visitor", "--", "timeout", "3", "wget", "-qO-", &url];
+            let words = [
+                "exec", "visitor", "--", "timeout", "3", "wget", "-qO-", &url,
+            ];
             let output = host.kubectl(kubectl, &words).output().unwrap();
             let page = String::from_utf8_lossy(&output.stdout).into_owned();
             if page.contains("<html") {

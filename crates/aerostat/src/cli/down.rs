@@ -86,11 +86,11 @@ async fn end_machine(
     grace: Duration,
 ) -> anyhow::Result<()> {
     // One that does not answer any more is killed like one that does not end in time.
-    if vmm.stop(machine, boot, None, grace).await.is_ok() {
-        if let Ok(mut reports) = vmm.reports(machine, boot, 0).await {
-            let over = async { while reports.recv().await.is_some() {} };
-            let _ = tokio::time::timeout(grace + Duration::from_secs(3), over).await;
-        }
+    if vmm.stop(machine, boot, None, grace).await.is_ok()
+        && let Ok(mut reports) = vmm.reports(machine, boot, 0).await
+    {
+        let over = async { while reports.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(grace + Duration::from_secs(3), over).await;
     }
     vmm.kill(machine, boot)
         .await

@@ -160,10 +160,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     };
     eprintln!("{}error:{} {error:#}", red.0, red.1);
     let api = error.downcast_ref::<client::Error>();
-    if let Some(client::Error::Api { body, .. }) = api {
-        if !body.details.hint.is_empty() && !error.to_string().contains(&body.details.hint) {
-            eprintln!("hint: {}", body.details.hint);
-        }
+    if let Some(client::Error::Api { body, .. }) = api
+        && !body.details.hint.is_empty()
+        && !error.to_string().contains(&body.details.hint)
+    {
+        eprintln!("hint: {}", body.details.hint);
     }
     let refused = error.downcast_ref::<Refused>().is_some()
         || api

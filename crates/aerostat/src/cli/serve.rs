@@ -18,14 +18,16 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Serve {
     /// What to log: a level, or tracing's filter directives
     #[arg(long, env = "AEROSTAT_LOG", default_value = "info,hickory_server=warn")]
-    log: EnvFilter,
+    log: String,
 }
 
 impl Serve {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         need_root("aerostat serve")?;
+        let filter = EnvFilter::try_new(&self.log)
+            .with_context(|| format!("`{}` is no log filter", self.log))?;
         tracing_subscriber::fmt()
-            .with_env_filter(self.log)
+            .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .init();

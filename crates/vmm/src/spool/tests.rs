@@ -1,3 +1,5 @@
+//! The spool: what is kept, what is dropped, and what a reader sees of it.
+
 use super::*;
 use types::api::LogQuery;
 
