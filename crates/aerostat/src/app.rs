@@ -292,7 +292,7 @@ async fn start_dns(net: HostNet, catalog: &Catalog, drain: &Drain) -> anyhow::Re
     let token = drain.token();
     drain.spawn("dns", async move {
         if let Err(error) = resolver.run(token.clone()).await {
-            error!(error = %Chain(&error), "the resolver failed");
+            error!(error = %types::chain(&error), "the resolver failed");
             token.cancel();
         }
     });
@@ -399,21 +399,6 @@ fn capacity(data_dir: &Path) -> anyhow::Result<Capacity> {
         memory_mb: kib.context("/proc/meminfo has no MemTotal")? / 1024,
         disk_mb: (disk.blocks_available() * disk.fragment_size()) >> 20,
     })
-}
-
-/// An error and its causes in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 /// The machines' bodies on this host.

@@ -6,7 +6,6 @@
 //! except that `exec` may be called at any time while it runs.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
 use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
@@ -116,17 +115,6 @@ impl RuntimeError {
 
     /// The whole chain of causes in one line, for the host and the person behind it.
     pub fn reason(&self) -> String {
-        reason(self)
+        types::chain(self)
     }
-}
-
-/// The chain of causes of an error in one line.
-pub fn reason(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

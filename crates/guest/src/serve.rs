@@ -17,7 +17,7 @@ use types::machine::ExitEvent;
 
 use crate::driver::{self, Outgoing, Request, Running, blocking};
 use crate::reaper::Reaper;
-use crate::runtime::{Runtime, reason};
+use crate::runtime::Runtime;
 use crate::supervisor::{Event, Machine};
 use crate::wire::{
     Accepted, Acceptor, SMALL_FRAME_BYTES_MAX, Stream, WireError, read_frame, version_is_supported,
@@ -124,7 +124,10 @@ impl<R: Runtime> Guest<R> {
                     let this = self.clone();
                     tokio::spawn(async move {
                         if let Err(error) = this.stream(stream).await {
-                            tracing::warn!(error = reason(&error), "stream of the host failed");
+                            tracing::warn!(
+                                error = types::chain(&error),
+                                "stream of the host failed"
+                            );
                         }
                     });
                 }

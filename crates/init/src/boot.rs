@@ -6,7 +6,6 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use guest::runtime::reason;
 use guest::{Ended, Guest, Reaper};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -48,7 +47,7 @@ pub(crate) fn main() -> ExitCode {
         say("log is not set up");
     }
     if let Err(error) = run() {
-        say(&reason(&error));
+        say(&types::chain(&error));
     }
     end_guest();
     ExitCode::FAILURE

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use guest::runtime::reason;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -69,7 +68,7 @@ pub(crate) fn main(descriptor: &str) -> ExitCode {
                 Err(error) => error,
             };
             // PID 1 may have given up listening.
-            let _ = stream.write_all(reason(&error).as_bytes());
+            let _ = stream.write_all(types::chain(&error).as_bytes());
             ExitCode::FAILURE
         }
         Ok((_, Forked::Parent { child })) => {
@@ -78,7 +77,7 @@ pub(crate) fn main(descriptor: &str) -> ExitCode {
         }
         Err(error) => {
             let _ = stream.write_all(&0i32.to_le_bytes());
-            let _ = stream.write_all(reason(&error).as_bytes());
+            let _ = stream.write_all(types::chain(&error).as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod chain;
 pub mod guest;
 pub mod id;
 pub mod image_ref;
 pub mod machine;
 pub mod sixpn;
 
+pub use chain::chain;
 pub use id::{AppName, BootId, HostId, MachineId, NetworkId, OrgSlug, VersionId};
 pub use image_ref::ImageRef;
 pub use machine::IsolationClass;

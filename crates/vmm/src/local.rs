@@ -344,7 +344,7 @@ async fn follow_reports(
             Ok(Followed::ToTheEnd) => return,
             Ok(Followed::UntilShimLeft) => POLL,
             Err(error) => {
-                let error = guest::runtime::reason(&error);
+                let error = types::chain(&error);
                 warn!(%machine, error, "no reports now");
                 RETRY
             }

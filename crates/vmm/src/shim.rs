@@ -143,7 +143,7 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match stage_1(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", guest::runtime::reason(error.as_ref()));
+            eprintln!("{}", types::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -213,7 +213,7 @@ fn stage_2(dir: &BootDir, spec: ShimSpec, lock: Lock, mut up: io::PipeWriter) {
         Ok(runtime) => runtime,
         Err(error) => {
             // Nobody reads it only if stage 1 was killed.
-            let _ = up.write_all(guest::runtime::reason(error.as_ref()).as_bytes());
+            let _ = up.write_all(types::chain(error.as_ref()).as_bytes());
             return;
         }
     };
@@ -226,7 +226,7 @@ fn stage_2(dir: &BootDir, spec: ShimSpec, lock: Lock, mut up: io::PipeWriter) {
             runtime.block_on(boot::run(dir, &paths, spec, reports, listener));
         }
         Err(error) => {
-            let _ = up.write_all(guest::runtime::reason(error.as_ref()).as_bytes());
+            let _ = up.write_all(types::chain(error.as_ref()).as_bytes());
         }
     }
     // Threads may still be blocked in calls that the end of the process ends.

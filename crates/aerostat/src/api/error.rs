@@ -5,7 +5,6 @@
 //! programs and stable; `details` says where there was no room, whether to try again and what to
 //! try next.
 
-use std::error::Error;
 use std::time::Duration;
 
 use axum::Json;
@@ -18,6 +17,9 @@ use vmm::VmmError;
 
 use crate::directory::{CreateAppError, DirectoryError};
 use crate::worker::{Invalid, NoBid, Refused};
+
+/// What Fly's clients look for when an app cannot have its name.
+const NAME_TAKEN: &str = "Name has already been taken";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
@@ -107,7 +109,7 @@ impl From<ImportError> for ApiError {
 /// Fly's clients look for this text.
 fn app_text(error: &CreateAppError) -> String {
     match error {
-        CreateAppError::NameTaken { .. } => "Name has already been taken".into(),
+        CreateAppError::NameTaken { .. } => NAME_TAKEN.into(),
         CreateAppError::OrgNotFound { .. }
         | CreateAppError::NetworkName { .. }
         | CreateAppError::NetworksExhausted
@@ -228,18 +230,11 @@ impl IntoResponse for ApiError {
 /// The message and its causes. Whoever may call this API runs this host, and a cause such as a
 /// full disk is what has to be looked after.
 fn with_causes(error: &ApiError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        // `transparent` errors and those whose text was replaced would be told twice.
-        if !text.contains(&told) && !matches!(text.as_str(), "Name has already been taken") {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        cause = error.source();
+    // Fly's clients match on this text, so nothing is added to it.
+    match error.to_string() {
+        text if text == NAME_TAKEN => text,
+        _ => types::chain(error),
     }
-    text
 }
 
 fn internal() -> Verdict {

@@ -15,6 +15,9 @@ use super::env::quoted;
 use super::{Context, need_root, output};
 use crate::app::Endpoints;
 
+/// Less than this and nothing is started: databases and images would fail half-way.
+const DISK_BYTES_MIN: u64 = 128 << 20;
+
 /// The image that is there when there is no registry at hand.
 const FIRST_IMAGE: &str = "localhost/hello:1";
 
@@ -36,7 +39,10 @@ impl Up {
             }
             None => self.start(context).await?,
         };
-        first_image(context).await?;
+        if let Err(error) = first_image(context).await {
+            // Everything else works without it, and the next `up` tries again.
+            eprintln!("warning: there is no first image: {error:#}");
+        }
         tell(&endpoints, &context.paths.log())
     }
 
@@ -44,6 +50,7 @@ impl Up {
         let paths = &context.paths;
         fs::create_dir_all(&paths.data_dir)
             .with_context(|| format!("cannot make {}", paths.data_dir.display()))?;
+        enough_disk(&paths.data_dir)?;
         let log_path = paths.log();
         let mut log = OpenOptions::new()
             .create(true)
@@ -77,6 +84,22 @@ impl Up {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn enough_disk(folder: &Path) -> anyhow::Result<()> {
+    let stat = nix::sys::statvfs::statvfs(folder)
+        .with_context(|| format!("cannot measure the disk of {}", folder.display()))?;
+    let free = stat.blocks_available() * stat.fragment_size();
+    if free < DISK_BYTES_MIN {
+        bail!(
+            "only {} are free in {}, and {} are the least to start with; free some, or name \
+             another disk with --data-dir",
+            output::size(free),
+            folder.display(),
+            output::size(DISK_BYTES_MIN)
+        );
+    }
+    Ok(())
 }
 
 fn spawn(context: &Context, log: &fs::File) -> anyhow::Result<Child> {

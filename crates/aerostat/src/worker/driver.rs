@@ -218,7 +218,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             match self.record(next, effects).await {
                 Ok(_) => break,
                 Err(error) => {
-                    warn!(error = %chain(&error), "cannot record a machine's change; trying again");
+                    warn!(error = %types::chain(&error), "cannot record a machine's change; trying again");
                     tokio::select! {
                         () = self.host.core.shutdown.cancelled() => return,
                         () = tokio::time::sleep(RECORD_RETRY) => {}
@@ -342,18 +342,4 @@ async fn reported(
         Some((boot, receiver)) => (*boot, receiver.recv().await),
         None => std::future::pending().await,
     }
-}
-
-/// An error with its causes, for the log and for people.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

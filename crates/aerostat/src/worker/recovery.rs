@@ -147,7 +147,7 @@ async fn sweep<V: Vmm, N: Network>(
             "removing a link that belongs to no machine"
         );
         if let Err(error) = network.detach(field).await {
-            warn!(error = %super::driver::chain(&error), "cannot remove a link");
+            warn!(error = %types::chain(&error), "cannot remove a link");
         }
     }
     Ok(())
@@ -163,12 +163,12 @@ async fn remove_body<V: Vmm>(
     if let Some(boot) = boot.filter(|boot| Some(*boot) != wanted) {
         info!(machine = %id, boot = boot.0, "removing a boot that belongs to no machine");
         if let Err(error) = vmm.kill(id, boot).await {
-            warn!(machine = %id, error = %super::driver::chain(&error), "cannot remove a boot");
+            warn!(machine = %id, error = %types::chain(&error), "cannot remove a boot");
         }
     }
     if machine.is_none()
         && let Err(error) = vmm.forget(id).await
     {
-        warn!(machine = %id, error = %super::driver::chain(&error), "cannot forget a machine");
+        warn!(machine = %id, error = %types::chain(&error), "cannot forget a machine");
     }
 }

@@ -178,17 +178,5 @@ async fn drive(api: &Api, client: &Client, config: &Arc<ProviderConfig>) {
     }
 }
 
-/// An error and its causes, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests;

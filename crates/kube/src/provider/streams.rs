@@ -77,7 +77,7 @@ fn belongs(machine: &Machine, uid: &str) -> bool {
 }
 
 fn unreachable(error: &client::Error) -> Status {
-    Status::unavailable(super::chain(error))
+    Status::unavailable(types::chain(error))
 }
 
 /// A refusal of the Machines API, in the words of the Kubernetes API.

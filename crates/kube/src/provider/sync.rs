@@ -77,7 +77,7 @@ pub(crate) async fn sync(context: &Context, subject: &Subject, memory: &mut Memo
             Outcome::After(Duration::from_millis(50))
         }
         Err(error) => {
-            warn!(uid = subject.uid, error = %crate::provider::chain(&error), "pod not synced");
+            warn!(uid = subject.uid, error = %types::chain(&error), "pod not synced");
             Outcome::Failed
         }
     }

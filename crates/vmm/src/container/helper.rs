@@ -105,7 +105,7 @@ pub fn container_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match serve(&mut channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let reason = guest::runtime::reason(error.as_ref());
+            let reason = types::chain(error.as_ref());
             let _ = channel.send(&Reply::Failed { reason });
             ExitCode::FAILURE
         }

@@ -121,7 +121,7 @@ pub(super) fn io(stream: UnixStream) -> Io {
                     Ok(FromProcess::Stderr(bytes)) => Output::Stderr(bytes),
                     Ok(FromProcess::End(end)) => Output::End(end),
                     Err(error) => Output::End(ExecEnd::Failed {
-                        reason: guest::runtime::reason(&error),
+                        reason: types::chain(&error),
                     }),
                 };
                 let last = matches!(piece, Output::End(_));

@@ -125,7 +125,7 @@ pub(super) async fn run(
     let mut record = Record { reports, spool };
     let started = Body::start(dir, paths, &mut spec);
     let end = match started {
-        Err(error) => End::Failed(guest::runtime::reason(error.as_ref())),
+        Err(error) => End::Failed(types::chain(error.as_ref())),
         Ok((mut body, stream)) => {
             let connection = Connection::new(stream);
             connected.send_replace(Some(connection.clone()));
@@ -203,7 +203,7 @@ impl Follower<'_> {
                 let events = read(receiver);
                 self.listen(body, sender, events).await
             }
-            Err(error) => End::Failed(guest::runtime::reason(&error)),
+            Err(error) => End::Failed(types::chain(&error)),
         }
     }
 
@@ -303,7 +303,7 @@ fn read(mut receiver: ControlReceiver) -> mpsc::Receiver<FromGuest> {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    warn!(error = guest::runtime::reason(&error), "guest is not heard");
+                    warn!(error = types::chain(&error), "guest is not heard");
                     return;
                 }
             }
@@ -317,10 +317,7 @@ async fn pass_on(sender: &mut ControlSender, stop: Stop) {
     let message = HostMessage::Stop { signal, grace_ms };
     match timeout(SEND_TIMEOUT, sender.send(&message)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(
-            error = guest::runtime::reason(&error),
-            "stop was not passed on"
-        ),
+        Ok(Err(error)) => warn!(error = types::chain(&error), "stop was not passed on"),
         Err(_) => warn!("guest does not take a stop"),
     }
 }

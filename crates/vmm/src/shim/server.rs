@@ -218,7 +218,7 @@ async fn relay(
 ) -> Result<(), WireError> {
     let (mut input, mut output) = match streams {
         Ok(streams) => streams,
-        Err(error) => return refuse(&mut writer, guest::runtime::reason(&error)).await,
+        Err(error) => return refuse(&mut writer, types::chain(&error)).await,
     };
     accept(&mut writer).await?;
     let inward = tokio::spawn(async move {

@@ -15,7 +15,7 @@ use super::super::host::Host;
 use super::super::machine::{Effect, Event, Machine};
 use super::super::ports::{Images, Network, ReadyImage};
 use super::super::spec::{boot_spec, check_commands};
-use super::{Driver, chain};
+use super::Driver;
 
 /// Beginning of the reason why an image could not be had, in `containers[].message`.
 const IMAGE_FAILED: &str = "cannot get image";
@@ -78,7 +78,9 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                 let stop = host.vmm.stop(&machine.id, boot, signal, grace);
                 match tokio::time::timeout(SIGNAL_TIMEOUT, stop).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => warn!(error = %chain(&error), "cannot ask machine to stop"),
+                    Ok(Err(error)) => {
+                        warn!(error = %types::chain(&error), "cannot ask machine to stop")
+                    }
                     Err(_) => warn!("machine does not take the request to stop"),
                 }
                 Done::Nothing
@@ -127,7 +129,7 @@ where
 {
     let mut pause = RETRY_MIN;
     while let Err(error) = attempt().await {
-        warn!(error = %chain(&error), trouble, "trying again");
+        warn!(error = %types::chain(&error), trouble, "trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
@@ -158,7 +160,8 @@ async fn prepare<V: Vmm, N: Network, I: Images>(
                         .await;
                 }
                 let resolved = host.images.resolve(&image).await;
-                resolved.map_err(|error| format!("{IMAGE_FAILED} {image}: {}", chain(&error)))
+                resolved
+                    .map_err(|error| format!("{IMAGE_FAILED} {image}: {}", types::chain(&error)))
             }
             Err(error) => Err(error.to_string()),
         };
@@ -199,7 +202,12 @@ async fn start<V: Vmm, N: Network, I: Images>(
         .await;
     let attachment = match attached {
         Ok(attachment) => attachment,
-        Err(error) => return refused(format!("cannot attach the network: {}", chain(&error))),
+        Err(error) => {
+            return refused(format!(
+                "cannot attach the network: {}",
+                types::chain(&error)
+            ));
+        }
     };
     let unix_ms = Timestamp::now().as_millisecond();
     let settings = host.core.spec_settings();
@@ -208,7 +216,7 @@ async fn start<V: Vmm, N: Network, I: Images>(
         Err(error) => return refused(error.to_string()),
     };
     if let Err(error) = host.vmm.boot(spec).await {
-        return refused(chain(&error));
+        return refused(types::chain(&error));
     }
     listen(host, machine, boot, 0).await
 }
@@ -225,7 +233,7 @@ async fn listen<V: Vmm, N: Network, I: Images>(
         match host.vmm.reports(&machine.id, boot, after).await {
             Ok(reports) => return Done::Listening { boot, reports },
             Err(VmmError::Gone { .. }) => break,
-            Err(error) => warn!(error = %chain(&error), "cannot reach a machine's shim"),
+            Err(error) => warn!(error = %types::chain(&error), "cannot reach a machine's shim"),
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
