@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use client::Client;
 use image::ImageStore;
 use types::ImageRef;
 
@@ -17,6 +18,9 @@ use crate::app::Endpoints;
 
 /// Less than this and nothing is started: databases and images would fail half-way.
 const DISK_BYTES_MIN: u64 = 128 << 20;
+
+/// How long a daemon that holds its lock may be silent: until a killed one is gone, for example.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The image that is there when there is no registry at hand.
 const FIRST_IMAGE: &str = "localhost/hello:1";
@@ -32,7 +36,7 @@ impl Up {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         need_root("aerostat up")?;
         context.config()?;
-        let endpoints = match Endpoints::read(&context.paths)? {
+        let endpoints = match running(context).await? {
             Some(endpoints) => {
                 eprintln!("aerostat is running already (pid {})", endpoints.pid);
                 endpoints
@@ -82,6 +86,28 @@ impl Up {
                 );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The daemon that runs and answers. One that holds its lock and does not answer is on its way
+/// up or down, and soon is one or the other.
+async fn running(context: &Context) -> anyhow::Result<Option<Endpoints>> {
+    let client = Client::unix(context.paths.socket());
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        let Some(endpoints) = Endpoints::read(&context.paths)? else {
+            return Ok(None);
+        };
+        match client.regions().await {
+            Ok(_) => return Ok(Some(endpoints)),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context(format!(
+                    "the daemon (pid {}) runs and does not answer; end it with `aerostat down`",
+                    endpoints.pid
+                ));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }

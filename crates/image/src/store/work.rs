@@ -4,6 +4,7 @@
 //! made and being locked.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
@@ -64,7 +65,11 @@ pub(super) fn remove_abandoned(parent: &Path) -> Result<(), StoreError> {
             // Without a lock file its owner died between two steps.
             Ok(Ok(_)) | Err(_) => {}
         }
-        fs::remove_dir_all(&path).map_err(StoreError::io("remove", path))?;
+        match fs::remove_dir_all(&path) {
+            // An owner that has just finished removes it too, its lock file first.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(StoreError::io("remove", path))?,
+        }
     }
     Ok(())
 }
