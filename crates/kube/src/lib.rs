@@ -8,6 +8,8 @@ mod admission;
 pub mod api;
 pub mod controllers;
 mod defaults;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod object;
 mod patch;
 pub mod pki;

@@ -230,7 +230,7 @@ impl<'a> Tokens<'a> {
         let first = self.next();
         let missing = first == "!";
         let key = if missing { self.next() } else { first };
-        if key.is_empty() || "=!(),><".contains(&key[..1]) {
+        if key.is_empty() || key.starts_with(['=', '!', '(', ')', ',', '>', '<']) {
             return Err(unexpected(key, "!, identifier, or 'end of string'"));
         }
         let key = key.to_owned();
@@ -360,6 +360,10 @@ mod tests {
         assert_eq!(
             error("a in (x", "").message,
             "unable to parse requirement: found '', expected: ',' or ')'"
+        );
+        assert_eq!(
+            error("\u{e9} ? b", "").message,
+            "unable to parse requirement: found '?', expected: in, notin, =, ==, !=, gt, lt"
         );
         assert_eq!(
             error("", "spec.foo=bar").message,

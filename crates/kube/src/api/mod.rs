@@ -28,6 +28,7 @@
 mod bootstrap;
 mod create;
 mod delete;
+pub(crate) mod fuzz;
 mod pod;
 mod prepare;
 mod read;

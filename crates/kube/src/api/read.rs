@@ -38,10 +38,10 @@ pub struct List {
 
 /// Upstream's token, base64 of JSON.
 #[derive(Serialize, Deserialize)]
-struct Continue {
+pub(super) struct Continue {
     v: String,
-    rv: u64,
-    start: String,
+    pub(super) rv: u64,
+    pub(super) start: String,
 }
 
 const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
@@ -167,7 +167,7 @@ impl Api {
     }
 }
 
-fn make_token(rv: u64, start: &str) -> String {
+pub(super) fn make_token(rv: u64, start: &str) -> String {
     let token = Continue {
         v: CONTINUE_VERSION.into(),
         rv,
@@ -176,7 +176,7 @@ fn make_token(rv: u64, start: &str) -> String {
     BASE64_STANDARD_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
-fn parse_token(token: &str) -> Result<Continue, Status> {
+pub(super) fn parse_token(token: &str) -> Result<Continue, Status> {
     let bytes = BASE64_STANDARD_NO_PAD
         .decode(token.trim_end_matches('='))
         .ok();

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod golden;
+mod json;
 mod merge;
 mod strategic;
 
@@ -44,7 +45,7 @@ impl Patch {
         match self {
             // Upstream tells nothing more about a failed test or a missing path.
             Patch::Json(patch) => {
-                json_patch::patch(&mut patched, patch).map_err(|_| Status {
+                json::apply(&mut patched, &patch.0).map_err(|json::Refused| Status {
                     code: 422,
                     reason: "Invalid",
                     message: "the server rejected our request due to an error in our request"

@@ -16,6 +16,7 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const AVAILABLE: &str = "application/json, application/json;stream=watch";
 
 /// A body and what it says it is.
+#[derive(Default)]
 pub(super) struct Body {
     pub(super) bytes: Bytes,
     /// Media type without parameters, lowercase; empty if the client does not say.
@@ -90,7 +91,7 @@ pub(super) fn negotiate(request: &Request<Incoming>) -> Result<Representation, S
     negotiate_text(header(request, ACCEPT))
 }
 
-fn negotiate_text(accept: &str) -> Result<Representation, Status> {
+pub(super) fn negotiate_text(accept: &str) -> Result<Representation, Status> {
     if accept.trim().is_empty() {
         return Ok(Representation::Object);
     }

@@ -83,7 +83,7 @@ pub(super) async fn handle(
     Ok(response)
 }
 
-fn parse(pod: &Value, attach: bool, query: &Query) -> Result<ExecRequest, Status> {
+pub(super) fn parse(pod: &Value, attach: bool, query: &Query) -> Result<ExecRequest, Status> {
     let command: Vec<_> = query.all("command").map(str::to_owned).collect();
     if command.is_empty() && !attach {
         return Err(Status::bad_request(
@@ -247,7 +247,7 @@ fn frame(channel: u8, data: &[u8]) -> Message {
     Message::Binary(bytes.into())
 }
 
-fn parse_message(data: &Bytes, stdin: bool) -> Option<ExecInput> {
+pub(super) fn parse_message(data: &Bytes, stdin: bool) -> Option<ExecInput> {
     let (&channel, rest) = data.split_first()?;
     match channel {
         STDIN if stdin && !rest.is_empty() => Some(ExecInput::Stdin(data.slice(1..))),

@@ -36,7 +36,7 @@ pub(super) async fn handle(
     Ok(response)
 }
 
-fn parse(pod: &Value, query: &Query) -> Result<LogQuery, Status> {
+pub(super) fn parse(pod: &Value, query: &Query) -> Result<LogQuery, Status> {
     let container = pods::container(pod, query.get("container"))?;
     let since_seconds = query.number("sinceSeconds")?;
     let since_time = query.get("sinceTime");

@@ -12,6 +12,7 @@ mod body;
 mod codec;
 mod discovery;
 mod exec;
+pub(crate) mod fuzz;
 mod logs;
 mod openapi;
 mod options;

@@ -1,0 +1,88 @@
+//! Hostile clients of the API server cost an error, never a panic: stored cases and mutations.
+
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
+
+use std::path::Path;
+
+fn check(target: &str, words: &[&str], run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    corpus::check(&folder.join(target), words, run);
+}
+
+#[test]
+fn any_body_is_stored_as_it_will_be_read_or_refused() {
+    let words = [
+        "pods\n",
+        "configmaps\n",
+        "events\n",
+        "\"spec\":",
+        "\"metadata\":",
+        "\"name\":",
+        "1Gi",
+        "k8s\0",
+        "\x0a\x02",
+        "\x12\x00",
+        "\u{7f}",
+    ];
+    check("body", &words, kube::fuzz::body);
+}
+
+#[test]
+fn any_patch_gives_an_object_or_is_refused() {
+    let words = [
+        "\"$patch\":",
+        "\"delete\"",
+        "\"replace\"",
+        "\"$retainKeys\":",
+        "\"$setElementOrder/containers\":",
+        "\"$deleteFromPrimitiveList/finalizers\":",
+        "\"containers\":",
+        "\"name\":",
+        "/spec/containers/0",
+        "/metadata",
+        "/-",
+        "~1",
+        "\"op\":",
+        "\"copy\"",
+        "\"move\"",
+        "\"test\"",
+        "\"from\":",
+        "\"path\":",
+        "\"value\":",
+    ];
+    check("patch", &words, kube::fuzz::patch);
+}
+
+#[test]
+fn any_request_line_is_read_or_refused() {
+    let words = [
+        "labelSelector=",
+        "fieldSelector=",
+        "continue=",
+        "%20",
+        "%00",
+        "%c3%a9",
+        "&",
+        " in (",
+        ")",
+        "!",
+        "==",
+        "!=",
+        ">",
+        "namespaces",
+        "pods",
+        "watch=1",
+        "limit=",
+        "metadata.name=",
+        "\n",
+        "application/json;as=Table;v=v1",
+    ];
+    check("request", &words, kube::fuzz::request);
+}
+
+#[test]
+fn any_message_of_exec_is_read_or_passed_over() {
+    let words = ["\x04", "\u{ff}", "{\"Width\":", "\"Height\":", "65536"];
+    check("exec_message", &words, kube::fuzz::exec_message);
+}
