@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest reference that is read, in bytes.
+/// Longest reference that is read, in bytes, as it was given and written out.
 pub const REFERENCE_BYTES_MAX: usize = 512;
 
 const DEFAULT_DOMAIN: &str = "docker.io";
@@ -72,7 +72,12 @@ impl FromStr for ImageRef {
         let (registry, path) = match name.split_once('/') {
             Some((first, path)) if is_domain(first) => (first, path.to_owned()),
             Some(_) => (DEFAULT_DOMAIN, name.to_owned()),
-            None => (DEFAULT_DOMAIN, format!("library/{name}")),
+            None => (DEFAULT_DOMAIN, name.to_owned()),
+        };
+        let path = if registry == DEFAULT_DOMAIN && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path
         };
         if !path.split('/').all(is_path_component) {
             return Err(invalid(
@@ -83,12 +88,17 @@ impl FromStr for ImageRef {
             (None, None) => Some("latest"),
             (tag, _) => tag,
         };
-        Ok(Self {
+        let reference = Self {
             registry: registry.to_owned(),
             repository: path,
             tag: tag.map(str::to_owned),
             digest: digest.map(str::to_owned),
-        })
+        };
+        // It is kept in its full form, which has to be read again.
+        if reference.to_string().len() > REFERENCE_BYTES_MAX {
+            return Err(invalid("longer than 512 bytes when it is written out"));
+        }
+        Ok(reference)
     }
 }
 
@@ -156,6 +166,23 @@ impl From<ImageRef> for String {
     }
 }
 
+/// What a fuzzer calls: reads `data` as a reference.
+///
+/// # Panics
+/// If the full form of a reference reads as another one, a part could leave a directory, or
+/// whatever a fuzzer is to find.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let Ok(reference) = String::from_utf8_lossy(data).parse::<ImageRef>() else {
+        return;
+    };
+    assert_eq!(reference.to_string().parse(), Ok(reference.clone()));
+    let mut parts = reference.repository.split('/');
+    assert!(parts.all(|part| !part.is_empty() && !part.starts_with('.')));
+    assert!(!reference.registry.contains('/') && !reference.registry.starts_with('.'));
+    assert!(reference.tag.is_some() || reference.digest.is_some());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +192,10 @@ mod tests {
     fn short_names_are_written_out() {
         let full = |text: &str| text.parse::<ImageRef>().map(|r| r.to_string());
         assert_eq!(full("nginx").unwrap(), "docker.io/library/nginx:latest");
+        assert_eq!(
+            full("docker.io/nginx").unwrap(),
+            "docker.io/library/nginx:latest"
+        );
         assert_eq!(
             full("grafana/loki:2.9").unwrap(),
             "docker.io/grafana/loki:2.9"
@@ -179,6 +210,14 @@ mod tests {
             full(&format!("x@{digest}")).unwrap(),
             format!("docker.io/library/x@{digest}")
         );
+    }
+
+    #[test]
+    fn a_reference_that_is_too_long_when_written_out_is_refused() {
+        let written_out = "docker.io/library/:latest".len();
+        let name = "a".repeat(REFERENCE_BYTES_MAX - written_out);
+        assert!(name.parse::<ImageRef>().is_ok());
+        assert!(format!("{name}a").parse::<ImageRef>().is_err());
     }
 
     #[test]

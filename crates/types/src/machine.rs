@@ -244,7 +244,11 @@ impl FromStr for Duration {
 
 impl From<Duration> for String {
     fn from(duration: Duration) -> String {
-        format!("{}ms", duration.0.as_millis())
+        if duration.0.subsec_nanos() % 1_000_000 == 0 {
+            format!("{}ms", duration.0.as_millis())
+        } else {
+            format!("{}ns", duration.0.as_nanos())
+        }
     }
 }
 
@@ -608,6 +612,10 @@ mod tests {
         assert_eq!(read("10000000000").unwrap(), 10_000);
         assert_eq!(read("\"1.5s\"").unwrap(), 1_500);
         assert_eq!(read("\"1h1m1s1ms\"").unwrap(), 3_661_001);
+        for ns in [1_500_000, 1, 10_000_000_000] {
+            let duration = Duration(std::time::Duration::from_nanos(ns));
+            assert_eq!(String::from(duration).parse(), Ok(duration));
+        }
         for text in ["\"\"", "\"s\"", "\"10\"", "\"1y\"", "-1", "true", "\"-1s\""] {
             assert!(read(text).is_err(), "{text}");
         }
