@@ -35,6 +35,6 @@ pub use busybox::BusyboxError;
 pub use convert::fuzz_layer;
 pub use error::{ImageError, Limits, Reason, Refused, StoreError};
 pub use layout::ImportError;
-pub use manifest::ImageConfig;
+pub use manifest::{ImageConfig, fuzz_document};
 pub use registry::{Credentials, Progress, PullError, PullOptions};
 pub use store::{Image, ImageStore};

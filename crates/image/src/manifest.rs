@@ -296,5 +296,33 @@ impl From<RawConfig> for ImageConfig {
     }
 }
 
+/// What a fuzzer calls: reads `data` as each of an image's documents.
+///
+/// # Panics
+/// If more layers than can be are let through, what is kept cannot be read again, or whatever a
+/// fuzzer is to find.
+#[doc(hidden)]
+pub fn fuzz_document(data: &[u8]) {
+    match Document::parse(data) {
+        Ok(Document::Manifest(manifest)) => {
+            assert!(manifest.layers.len() <= LAYERS_MAX);
+            let text = serde_json::to_vec(&manifest.config).expect("JSON");
+            let again: Descriptor = serde_json::from_slice(&text).expect("our own");
+            assert_eq!(again, manifest.config);
+        }
+        Ok(Document::Index(manifests)) => {
+            if let Ok(chosen) = choose(&manifests) {
+                assert!(manifests.contains(chosen));
+            }
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    if let Ok(file) = ConfigFile::parse(data) {
+        let text = serde_json::to_vec(&file.config).expect("JSON");
+        let again: ImageConfig = serde_json::from_slice(&text).expect("our own");
+        assert_eq!(again, file.config);
+    }
+}
+
 #[cfg(test)]
 mod tests;
