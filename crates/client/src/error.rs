@@ -126,6 +126,7 @@ mod tests {
                     hint: "ask for less memory".into(),
                     ..ErrorDetails::default()
                 },
+                ..ErrorBody::default()
             },
         };
         assert_eq!(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hyper::Method;
 use types::api::{
-    CreateMachine, Exec, ExecAnswer, Ok as Done, REVISION_HEADER, StartAnswer, StopMachine,
-    UpdateMachine, WaitAnswer,
+    AcquireLease, CreateMachine, Exec, ExecAnswer, LEASE_NONCE_HEADER, Lease, LeaseAnswer,
+    Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine, WaitAnswer,
 };
 use types::machine::{Event, Machine, MachineState};
 use types::{AppName, MachineId, VersionId};
@@ -168,14 +168,20 @@ impl Client {
             .await
     }
 
-    /// Asks the machine to stop; the answer does not wait until it has.
+    /// Asks the machine to stop; the answer does not wait until it has. A timeout of zero is meant:
+    /// the machine has no time at all.
     pub async fn stop_machine(
         &self,
         app: &AppName,
         id: &MachineId,
         body: &StopMachine,
     ) -> Result<Done, Error> {
-        self.json(&Call::post(format!("{}/stop", path(app, id))).body(body))
+        let mut body = body.clone();
+        // On the wire zero means that nobody said.
+        if let Some(timeout) = &mut body.timeout {
+            timeout.0 = timeout.0.max(Duration::from_millis(1));
+        }
+        self.json(&Call::post(format!("{}/stop", path(app, id))).body(&body))
             .await
     }
 
@@ -194,6 +200,37 @@ impl Client {
     ) -> Result<Done, Error> {
         let call = Call::new(Method::DELETE, path(app, id)).query("force", force);
         self.json(&call).await
+    }
+
+    /// Takes the machine's lease: until it is over, only requests with its nonce change the
+    /// machine. With the nonce of a lease, that one lasts longer.
+    ///
+    /// # Errors
+    /// `Api` with status 409 while somebody else holds it.
+    pub async fn acquire_lease(
+        &self,
+        app: &AppName,
+        id: &MachineId,
+        body: &AcquireLease,
+        nonce: Option<&str>,
+    ) -> Result<Lease, Error> {
+        let mut call = Call::post(format!("{}/lease", path(app, id))).body(body);
+        if let Some(nonce) = nonce {
+            call = call.header(LEASE_NONCE_HEADER, nonce);
+        }
+        Ok(self.json::<LeaseAnswer<Lease>>(&call).await?.data)
+    }
+
+    /// Gives a lease back.
+    pub async fn release_lease(
+        &self,
+        app: &AppName,
+        id: &MachineId,
+        nonce: &str,
+    ) -> Result<Done, Error> {
+        let call = Call::new(Method::DELETE, format!("{}/lease", path(app, id)));
+        let call = call.header(LEASE_NONCE_HEADER, nonce);
+        Ok(self.json::<LeaseAnswer<Done>>(&call).await?.data)
     }
 
     /// Runs a command to its end and returns what it wrote.

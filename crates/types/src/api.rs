@@ -63,6 +63,10 @@ pub struct CreateMachine {
     pub region: String,
     pub config: MachineConfig,
     pub skip_launch: bool,
+    /// Seconds for which the creator has the machine's lease from the first moment; 0: none. The
+    /// answer's `nonce` is that of the lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_ttl: Option<u64>,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -84,6 +88,7 @@ pub struct UpdateMachine {
 pub struct StopMachine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// Fly's clients write `0s` where nobody says: it counts as absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<crate::machine::Duration>,
 }
@@ -118,6 +123,9 @@ pub struct Exec {
     pub cmd: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Run it beside the containers, in none of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub machine: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// Seconds.
@@ -133,6 +141,42 @@ pub struct ExecAnswer {
     pub stderr: String,
 }
 
+/// The header with which whoever holds a machine's lease asks for a change.
+pub const LEASE_NONCE_HEADER: &str = "fly-machine-lease-nonce";
+
+/// Body of `POST …/lease`. `?ttl=` says the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AcquireLease {
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
+    /// For people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+/// A lease on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub nonce: String,
+    /// Seconds since 1970.
+    pub expires_at: i64,
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    /// The machine's version now.
+    pub version: String,
+}
+
+/// What the endpoints of leases answer with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer<T> {
+    /// `success`.
+    pub status: String,
+    pub data: T,
+}
+
 /// The body of every refusal and error.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -142,6 +186,12 @@ pub struct ErrorBody {
     /// For programs, stable: `insufficient_capacity`, `name_taken`, `not_found`, …
     pub status: String,
     pub details: ErrorDetails,
+    /// Only where somebody else holds the lease: Fly's form of that refusal has `status` `error`,
+    /// `code` `invalid`, and the text once more.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub code: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use super::extract::{Body, Query};
 use super::{Api, State as Shared};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
+use crate::worker::Permit;
 
 /// `GET /v1/apps`
 pub(super) async fn list(State(api): State<Api>, query: Query) -> Json<AppList> {
@@ -86,8 +87,9 @@ async fn delete_all(api: &Shared, app: &directory::App, force: bool) -> Result<(
             machines: machines.len(),
         });
     }
+    let worker = api.deps.worker.permitted(Permit::Override);
     for entry in machines {
-        api.deps.worker.destroy(&entry.machine.id, true).await?;
+        worker.destroy(&entry.machine.id, true).await?;
     }
     match api.deps.directory.delete_app(&app.name).await? {
         Ok(()) => {

@@ -61,8 +61,6 @@ pub(super) enum ApiError {
     /// The machine's own worker refused.
     #[error(transparent)]
     Refused(Box<Refused>),
-    #[error("lease not found")]
-    LeaseNotFound,
     #[error("deadline_exceeded: the machine is {state} and did not become {wanted} in time")]
     WaitTimeout { wanted: String, state: MachineState },
     #[error("machine failed to reach desired state, {wanted}, currently {state}")]
@@ -175,7 +173,6 @@ impl ApiError {
                 .hint("`aerostat machine list` shows the machines that there are"),
             Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),
             Self::Refused(refused) => worker(refused),
-            Self::LeaseNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
             Self::WaitTimeout { .. } => {
                 verdict(StatusCode::REQUEST_TIMEOUT, "deadline_exceeded").retryable()
             }
@@ -209,14 +206,22 @@ impl ApiError {
         if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED {
             tracing::error!(status, error, "request failed");
         }
-        (
-            code,
-            ErrorBody {
-                error,
-                status: status.into(),
-                details,
-            },
-        )
+        let mut body = ErrorBody {
+            error,
+            status: status.into(),
+            details,
+            ..ErrorBody::default()
+        };
+        if self.is_lease_held() {
+            body.message.clone_from(&body.error);
+            body.code = "invalid".into();
+        }
+        (code, body)
+    }
+
+    /// Fly has a form of its own for this refusal.
+    fn is_lease_held(&self) -> bool {
+        matches!(self, Self::Refused(refused) if matches!(**refused, Refused::LeaseHeld { .. }))
     }
 }
 
@@ -292,6 +297,10 @@ fn worker(refused: &Refused) -> Verdict {
             verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
                 .hint("read the machine again and send its version as current_version")
         }
+        Refused::LeaseHeld { .. } => verdict(StatusCode::CONFLICT, "error")
+            .retryable()
+            .hint("try again when the lease is over, or use the nonce of its holder"),
+        Refused::LeaseNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
         Refused::ReservationExpired => {
             verdict(StatusCode::SERVICE_UNAVAILABLE, "reservation_expired").retryable()
         }
@@ -409,7 +418,11 @@ mod tests {
                 .1
                 .contains("machine not found")
         );
-        assert!(told(ApiError::LeaseNotFound).1.contains("lease not found"));
+        assert!(
+            told(Refused::LeaseNotFound.into())
+                .1
+                .contains("lease not found")
+        );
         let (_, body) = told(ApiError::AppNotFound { name: "x".into() });
         assert!(body.contains("Could not find App"));
     }

@@ -34,6 +34,10 @@ pub(super) async fn exec(
             "timeout must be at most {TIMEOUT_S_MAX} seconds"
         )));
     }
+    if body.machine {
+        let feature = "commands outside of containers";
+        return Err(ApiError::NotBuilt { feature });
+    }
     let request = ExecRequest {
         container: body.container.unwrap_or_default(),
         command: command(body.command, &body.cmd)?,

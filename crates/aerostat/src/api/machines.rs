@@ -14,6 +14,7 @@ use types::{MachineId, VersionId};
 
 use super::error::ApiError;
 use super::extract::{Body, Query, Target};
+use super::lease::{self, Asked};
 use super::{Api, State as Shared, names};
 use crate::catalog::Filter;
 use crate::worker::{self, BidRequest, CreateRequest, Refused, StopRequest, UpdateRequest};
@@ -101,6 +102,10 @@ pub(super) async fn create(
     let app = app.map_err(|missing| ApiError::AppNotFound {
         name: missing.name.to_string(),
     })?;
+    let lease = match body.lease_ttl {
+        None | Some(0) => None,
+        Some(ttl_s) => Some(lease::request(&app, ttl_s, String::new())?),
+    };
     let request = BidRequest {
         app: app.name.clone(),
         network: app.network_id,
@@ -127,6 +132,7 @@ pub(super) async fn create(
                 },
                 config: config.clone(),
                 launch: !body.skip_launch,
+                lease: lease.clone(),
             })
             .await;
         match created {
@@ -141,7 +147,8 @@ pub(super) async fn create(
 /// own platform is ignored, and so is what says nothing.
 fn refuse_unbuilt(other: &std::collections::BTreeMap<String, Value>) -> Result<(), ApiError> {
     for (member, feature) in [
-        ("lease_ttl", "leases"),
+        // Of an update; a new machine may begin with one.
+        ("lease_ttl", "leases that an update begins"),
         ("min_secrets_version", "secrets"),
         ("lsvd", "volumes"),
     ] {
@@ -166,8 +173,8 @@ pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Json<M
 
 /// `POST …/machines/{id}`
 pub(super) async fn update(
-    State(api): State<Api>,
     target: Target,
+    Asked(worker): Asked,
     Body(body): Body<UpdateMachine>,
 ) -> Result<Json<Machine>, ApiError> {
     refuse_unbuilt(&body.other)?;
@@ -181,7 +188,7 @@ pub(super) async fn update(
         launch: !body.skip_launch,
         current_version,
     };
-    Ok(Json(api.deps.worker.update(&target.id, request).await?))
+    Ok(Json(worker.update(&target.id, request).await?))
 }
 
 /// A version by its text.
@@ -192,9 +199,9 @@ pub(super) fn version(text: &str) -> Result<VersionId, ApiError> {
 
 /// `DELETE …/machines/{id}?force=` (or `?kill=`)
 pub(super) async fn destroy(
-    State(api): State<Api>,
     target: Target,
     query: Query,
+    Asked(worker): Asked,
 ) -> Result<Json<Done>, ApiError> {
     let force = query.flag("force")? || query.flag("kill")?;
     match target.entry.machine.state {
@@ -206,7 +213,7 @@ pub(super) async fn destroy(
         | MachineState::Stopped
         | MachineState::Failed
         | MachineState::Destroying => {
-            api.deps.worker.destroy(&target.id, force).await?;
+            worker.destroy(&target.id, force).await?;
         }
     }
     Ok(Json(Done { ok: true }))
@@ -214,10 +221,10 @@ pub(super) async fn destroy(
 
 /// `POST …/machines/{id}/start`
 pub(super) async fn start(
-    State(api): State<Api>,
     target: Target,
+    Asked(worker): Asked,
 ) -> Result<Json<StartAnswer>, ApiError> {
-    let previous_state = api.deps.worker.start(&target.id).await?;
+    let previous_state = worker.start(&target.id).await?;
     Ok(Json(StartAnswer {
         previous_state,
         migrated: false,
@@ -227,15 +234,18 @@ pub(super) async fn start(
 
 /// `POST …/machines/{id}/stop`
 pub(super) async fn stop(
-    State(api): State<Api>,
     target: Target,
+    Asked(worker): Asked,
     Body(body): Body<StopMachine>,
 ) -> Result<Json<Done>, ApiError> {
     let request = StopRequest {
         signal: body.signal.filter(|signal| !signal.is_empty()),
-        timeout: body.timeout.map(|timeout| timeout.0),
+        timeout: body
+            .timeout
+            .map(|timeout| timeout.0)
+            .filter(|timeout| !timeout.is_zero()),
     };
-    api.deps.worker.stop(&target.id, request).await?;
+    worker.stop(&target.id, request).await?;
     Ok(Json(Done { ok: true }))
 }
 
@@ -244,6 +254,7 @@ pub(super) async fn restart(
     State(api): State<Api>,
     target: Target,
     query: Query,
+    Asked(worker): Asked,
 ) -> Result<Json<Done>, ApiError> {
     let timeout = match (query.get("timeout"), query.flag("force_stop")?) {
         (_, true) => Some(Duration::ZERO),
@@ -255,7 +266,8 @@ pub(super) async fn restart(
         timeout,
     };
     // Spawned, so that a caller who goes away does not leave the machine stopped.
-    let restarting = tokio::spawn(async move { stop_and_start(&api, &target.id, request).await });
+    let restarting =
+        tokio::spawn(async move { stop_and_start(&api, &worker, &target.id, request).await });
     restarting.await.unwrap_or(Err(ApiError::ShuttingDown))?;
     Ok(Json(Done { ok: true }))
 }
@@ -272,10 +284,11 @@ fn seconds(text: &str) -> Result<Duration, ApiError> {
 
 async fn stop_and_start(
     api: &Shared,
+    worker: &worker::Handle,
     id: &MachineId,
     request: StopRequest,
 ) -> Result<(), ApiError> {
-    api.deps.worker.stop(id, request).await?;
+    worker.stop(id, request).await?;
     let resting = |state| {
         matches!(
             state,
@@ -293,7 +306,7 @@ async fn stop_and_start(
             limit: RESTART_STOP_TIMEOUT,
         });
     }
-    api.deps.worker.start(id).await?;
+    worker.start(id).await?;
     Ok(())
 }
 
@@ -323,11 +336,6 @@ pub(super) async fn metadata(
     Ok(Json(machine.config.metadata))
 }
 
-/// `GET …/machines/{id}/lease`: nobody can hold one yet.
-pub(super) async fn lease(_: Target) -> ApiError {
-    ApiError::LeaseNotFound
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,11 +346,11 @@ mod tests {
             let body: CreateMachine = serde_json::from_str(text).unwrap();
             refuse_unbuilt(&body.other)
         };
-        let fly = r#"{"config":{},"skip_secrets":false,"lease_ttl":0,"lsvd":false,
+        let fly = r#"{"config":{},"skip_secrets":false,"lsvd":false,
             "min_secrets_version":null,"skip_service_registration":true}"#;
         assert!(other(fly).is_ok());
-        let leased = other(r#"{"config":{},"lease_ttl":30}"#).unwrap_err();
-        assert_eq!(leased.to_string(), "leases are not built yet");
+        let lsvd = other(r#"{"config":{},"lsvd":true}"#).unwrap_err();
+        assert_eq!(lsvd.to_string(), "volumes are not built yet");
     }
 
     #[test]

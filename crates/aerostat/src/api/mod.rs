@@ -23,6 +23,7 @@ mod exec;
 mod extract;
 mod guard;
 mod images;
+mod lease;
 mod listen;
 mod machines;
 mod names;

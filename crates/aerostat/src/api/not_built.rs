@@ -72,10 +72,6 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 /// Methods of paths of which others are built.
-pub(super) async fn leases() -> ApiError {
-    ApiError::NotBuilt { feature: "leases" }
-}
-
 pub(super) async fn metadata() -> ApiError {
     ApiError::NotBuilt {
         feature: "changes of metadata without an update",

@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::guard::name_request;
-use super::{Api, apps, exec, images, machines, not_built, stream, wait, watch};
+use super::{Api, apps, exec, images, lease, machines, not_built, stream, wait, watch};
 
 /// Everything that answers when its change is recorded. Longer than the longest wait (60 s).
 const USUAL_LIMIT: Duration = Duration::from_secs(75);
@@ -63,9 +63,7 @@ fn usual() -> Router<Api> {
         )
         .route(
             "/v1/apps/{app}/machines/{id}/lease",
-            get(machines::lease)
-                .post(not_built::leases)
-                .delete(not_built::leases),
+            get(lease::get).post(lease::acquire).delete(lease::release),
         )
         .route(
             "/v1/apps/{app}/machines/{id}/exec/stream",

@@ -4,6 +4,7 @@ mod access;
 mod apps;
 mod fixture;
 mod images;
+mod leases;
 mod machines;
 mod streams;
 mod watch;

@@ -21,7 +21,7 @@ use vmm::{Report, Vmm};
 
 use super::capacity::Claim;
 use super::host::Host;
-use super::machine::{Effect, Event, Machine};
+use super::machine::{Effect, Event, Lease, Machine, Permit};
 use super::ports::{Images, Network, ReadyImage};
 use super::refused::Refused;
 use work::{Done, Work};
@@ -39,6 +39,7 @@ const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// A request from outside, and where the answer goes: the machine before and after.
 pub(super) struct Request {
     pub(super) event: Event,
+    pub(super) permit: Permit,
     pub(super) reply: oneshot::Sender<Result<Answer, Refused>>,
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Request {
 pub(super) struct Answer {
     pub(super) before: MachineState,
     pub(super) machine: Shown,
+    /// The lease that somebody holds now.
+    pub(super) lease: Option<Lease>,
 }
 
 pub(super) struct Driver<V, N, I> {
@@ -146,14 +149,20 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
     }
 
     /// Carries out a request: decided and recorded when the answer goes out.
-    async fn answer(&mut self, Request { event, reply }: Request) {
+    async fn answer(&mut self, request: Request) {
         let before = self.machine.shown_state();
-        let answer = self.request(event).await;
+        let answer = self.request(request.event, &request.permit).await;
+        let answer = answer.map(|machine| Answer {
+            before,
+            machine,
+            lease: self.machine.lease(Timestamp::now()).cloned(),
+        });
         // Whoever asked may have gone away.
-        let _ = reply.send(answer.map(|machine| Answer { before, machine }));
+        let _ = request.reply.send(answer);
     }
 
-    async fn request(&mut self, event: Event) -> Result<Shown, Refused> {
+    async fn request(&mut self, event: Event, permit: &Permit) -> Result<Shown, Refused> {
+        self.machine.admit(Timestamp::now(), permit)?;
         self.make_room(&event)?;
         let mut next = self.machine.clone();
         let decided = next.apply(Timestamp::now(), event);
@@ -178,6 +187,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             | Event::Update(_)
             | Event::Stop { .. }
             | Event::Destroy { .. }
+            | Event::Lease(_)
             | Event::Pulling { .. }
             | Event::Prepared { .. }
             | Event::Unprepared { .. }

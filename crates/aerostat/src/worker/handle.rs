@@ -15,7 +15,10 @@ use super::check::{CheckedConfig, check_signal};
 use super::driver::{Answer, Request};
 use super::host::{Core, Reach};
 use super::ledger::{CreateError, Draft};
-use super::machine::{Event, Machine as Row, New, Update, new_version};
+use super::machine::{
+    Event, Lease, LeaseChange, LeaseRequest, Machine as Row, New, Nonce, Permit, Update,
+    new_version,
+};
 use super::refused::{NoBid, Refused};
 use crate::catalog::{Entry, Filter};
 
@@ -31,6 +34,8 @@ pub struct CreateRequest {
     pub config: CheckedConfig,
     /// Whether to start it at once; else it stays `created`.
     pub launch: bool,
+    /// The lease that its creator has from the first moment; the answer tells the nonce.
+    pub lease: Option<LeaseRequest>,
 }
 
 /// A new configuration for a machine.
@@ -58,11 +63,26 @@ pub struct StopRequest {
 pub struct Handle {
     core: Arc<Core>,
     reach: Arc<dyn Reach>,
+    permit: Permit,
 }
 
 impl Handle {
     pub(super) fn new(core: Arc<Core>, reach: Arc<dyn Reach>) -> Self {
-        Self { core, reach }
+        let permit = Permit::None;
+        Self {
+            core,
+            reach,
+            permit,
+        }
+    }
+
+    /// The same worker, for somebody who may have a machine's lease. While somebody else has it,
+    /// everything that would change the machine is refused with [`Refused::LeaseHeld`].
+    pub fn permitted(&self, permit: Permit) -> Self {
+        Self {
+            permit,
+            ..self.clone()
+        }
     }
 
     /// What this worker could do for such a machine now.
@@ -159,7 +179,8 @@ impl Handle {
             }),
         };
         match self.core.ledger.create(draft).await {
-            Ok((machine, shown)) => {
+            Ok((machine, mut shown)) => {
+                shown.nonce = machine.lease.as_ref().map(|lease| lease.nonce.to_string());
                 let effects = machine.recover(Timestamp::now());
                 Arc::clone(&self.reach).drive(machine, effects);
                 Ok(shown)
@@ -246,6 +267,51 @@ impl Handle {
         }
     }
 
+    /// The machine's lease, if somebody holds it.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub async fn lease(&self, id: &MachineId) -> Result<Option<Lease>, Refused> {
+        let anybody = self.permitted(Permit::Override);
+        // What is due happens first, and nothing else.
+        match anybody.request(id, "lease", Event::Tick).await {
+            Ok(answer) => Ok(answer.lease),
+            Err(Refused::WrongState { .. }) => Ok(None),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Gives the machine's lease to somebody, or for longer to whoever holds it.
+    ///
+    /// # Errors
+    /// [`Refused::LeaseHeld`], [`Refused::LeaseNotFound`] if the lease that is to last longer is
+    /// over, [`Refused::WrongState`] if the machine is destroyed.
+    pub async fn acquire_lease(
+        &self,
+        id: &MachineId,
+        request: LeaseRequest,
+    ) -> Result<Lease, Refused> {
+        let change = match self.permit {
+            Permit::Holder(_) => LeaseChange::Refresh(request.ttl),
+            Permit::None | Permit::Override => LeaseChange::Acquire(request, Nonce::random()),
+        };
+        let answer = self.request(id, "lease", Event::Lease(change)).await?;
+        answer.lease.ok_or(Refused::LeaseNotFound)
+    }
+
+    /// Gives the lease back.
+    ///
+    /// # Errors
+    /// [`Refused::LeaseHeld`] if somebody else holds it, [`Refused::LeaseNotFound`].
+    pub async fn release_lease(&self, id: &MachineId) -> Result<(), Refused> {
+        let release = Event::Lease(LeaseChange::Release);
+        match self.request(id, "lease", release).await {
+            Ok(_) => Ok(()),
+            Err(Refused::WrongState { .. }) => Err(Refused::LeaseNotFound),
+            Err(refused) => Err(refused),
+        }
+    }
+
     /// Hands a request to the machine's driver.
     async fn request(
         &self,
@@ -257,7 +323,12 @@ impl Handle {
             return Err(self.absent(id, verb));
         };
         let (reply, answer) = oneshot::channel();
-        match requests.try_send(Request { event, reply }) {
+        let permit = self.permit.clone();
+        match requests.try_send(Request {
+            event,
+            permit,
+            reply,
+        }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(Refused::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.absent(id, verb)),

@@ -16,6 +16,7 @@
 mod containers;
 mod create;
 mod events;
+mod lease;
 mod outcomes;
 mod requests;
 mod show;
@@ -34,6 +35,8 @@ use super::check::CheckedConfig;
 use super::ports::Allocation;
 use super::refused::Refused;
 pub(crate) use create::{New, new_version};
+pub(crate) use lease::LeaseChange;
+pub use lease::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit};
 
 /// After the grace the guest kills its containers; a body that has not ended so much later is
 /// killed from outside.
@@ -68,6 +71,9 @@ pub(crate) struct Machine {
     pub(crate) events: VecDeque<Happened>,
     /// Events so far.
     pub(crate) events_count: u32,
+    /// The last lease that was given, unless it was given back or is known to be over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<Lease>,
 }
 
 /// The fields of a 6PN address, as text in the ledger.
@@ -162,6 +168,7 @@ pub(crate) enum Event {
     Destroy {
         force: bool,
     },
+    Lease(LeaseChange),
     /// A container's image is not on this host and is being pulled.
     Pulling {
         boot: BootId,
@@ -253,6 +260,7 @@ impl Machine {
             Event::Stop { signal, grace } => self.stop(now, signal, grace),
             Event::Update(update) => self.update(now, *update),
             Event::Destroy { force } => self.destroy(now, force),
+            Event::Lease(change) => self.change_lease(now, change),
             Event::Pulling {
                 boot,
                 container,
@@ -277,13 +285,17 @@ impl Machine {
             )),
             Event::Cleared { boot } => Ok(self.cleared(now, boot)),
             Event::Forgotten => Ok(self.forgotten(now)),
-            Event::Tick => Ok(self.tick(now)),
+            Event::Tick => {
+                self.expire_lease(now);
+                Ok(self.tick(now))
+            }
         }
     }
 
     /// When a [`Event::Tick`] has something to do.
     pub(crate) fn due(&self) -> Option<Timestamp> {
-        match &self.state {
+        let lease = self.lease.as_ref().map(|lease| lease.expires_at);
+        let state = match &self.state {
             State::Booting { deadline, .. } => Some(*deadline),
             State::Stopping { kill_at, .. } => Some(*kill_at),
             State::Waiting { until } => Some(*until),
@@ -295,7 +307,8 @@ impl Machine {
             | State::Failed { .. }
             | State::Destroying
             | State::Destroyed => None,
-        }
+        };
+        state.into_iter().chain(lease).min()
     }
 
     /// What has to be done (again) when a worker finds this machine in its ledger.

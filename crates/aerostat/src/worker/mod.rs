@@ -28,6 +28,7 @@ pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
 pub use handle::{CreateRequest, Handle, StopRequest, UpdateRequest};
 pub use host::Config;
 pub use ledger::LedgerError;
+pub use machine::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit};
 pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
 pub use recovery::{StartError, Worker};
 pub use refused::{NoBid, Refused, Scope};

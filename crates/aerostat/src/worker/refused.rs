@@ -1,5 +1,6 @@
 //! What a worker declines, and why.
 
+use jiff::Timestamp;
 use types::machine::MachineState;
 use types::{IsolationClass, MachineId, VersionId};
 
@@ -126,6 +127,15 @@ pub enum Refused {
     },
     #[error("the machine's version is {current}, not the one given")]
     VersionMismatch { current: VersionId },
+    /// Fly's clients show this text.
+    #[error("machine ID {id} lease currently held by {owner}, expires at {expires_at}")]
+    LeaseHeld {
+        id: MachineId,
+        owner: String,
+        expires_at: Timestamp,
+    },
+    #[error("lease not found")]
+    LeaseNotFound,
     #[error("the reservation has expired")]
     ReservationExpired,
     /// This host has no more addresses or user ids for machines.

@@ -2,6 +2,7 @@
 
 mod crash;
 mod fakes;
+mod leases;
 
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ async fn create(handle: &Handle, id: u64, config: serde_json::Value) -> Result<M
         name: format!("m{id}"),
         config: request.config,
         launch: true,
+        lease: None,
     };
     handle.create(create).await
 }
@@ -217,6 +219,7 @@ async fn names_and_ids_are_taken_once() {
         name: "other".into(),
         config: request.config.clone(),
         launch: false,
+        lease: None,
     };
     let refused = handle.create(same_id.clone()).await;
     assert!(matches!(refused, Err(Refused::IdTaken { .. })));

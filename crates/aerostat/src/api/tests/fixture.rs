@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use types::api::{CreateApp, CreateMachine};
+use types::api::{CreateApp, CreateMachine, LEASE_NONCE_HEADER};
 use types::machine::{ImageIdentity, Machine, MachineConfig, MachineState};
 use types::{AppName, HostId, ImageRef, IsolationClass, SixPn};
 use vmm::fake::FakeVmm;
@@ -164,15 +164,31 @@ impl Server {
 
     /// A request over the Unix socket, and the status and JSON of its answer.
     pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.send(method, path, "", body).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
         let stream = UnixStream::connect(self.files.path().join("api.sock"))
             .await
             .unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}");
         let (status, _, body) = exchange(stream, &head, body).await;
         (
             status,
             serde_json::from_str(&body).unwrap_or(Value::String(body)),
         )
+    }
+
+    /// [`Self::ask`], with the nonce of a lease.
+    pub(super) async fn ask_with(
+        &self,
+        nonce: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Value) {
+        let header = format!("{LEASE_NONCE_HEADER}: {nonce}\r\n");
+        self.send(method, path, &header, body).await
     }
 
     /// A request over TCP with the header lines of `head`.

@@ -40,6 +40,7 @@ fn draft(id: u64) -> Draft {
         name: format!("m{id}"),
         config: check(config).unwrap(),
         launch: false,
+        lease: None,
     };
     let isolation = IsolationClass::Container;
     let build = move |allocation| {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use types::machine::Event as Happened;
 use types::{HostId, IsolationClass, SixPn, VersionId};
 
-use super::{Effect, Event, Machine, SixPnText, State};
+use super::{Effect, Event, Lease, Machine, Nonce, SixPnText, State};
 use crate::worker::handle::CreateRequest;
 use crate::worker::ports::Allocation;
 
@@ -37,6 +37,7 @@ impl Machine {
             host,
             allocation,
         } = given;
+        let lease = request.lease;
         let address = SixPn::of_machine(request.network, host, allocation.field);
         let mut machine = Self {
             id: request.id,
@@ -58,6 +59,7 @@ impl Machine {
             containers: Vec::new(),
             events: VecDeque::new(),
             events_count: 0,
+            lease: lease.map(|lease| Lease::begin(lease, Nonce::random(), now)),
         };
         machine.reset_containers();
         machine

@@ -175,6 +175,7 @@ impl Machine {
             return vec![];
         }
         self.state = State::Destroyed;
+        self.lease = None;
         vec![self.record(now, "destroy", MachineState::Destroyed, Source::Worker)]
     }
 

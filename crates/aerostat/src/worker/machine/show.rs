@@ -27,6 +27,9 @@ impl Machine {
     }
 
     pub(crate) fn show(&self, revision: u64) -> Shown {
+        let mut config = self.config.as_given().clone();
+        // Fly's clients count on a size also where nobody asked for one.
+        config.guest.get_or_insert_with(|| self.config.guest());
         Shown {
             id: self.id.clone(),
             name: self.name.clone(),
@@ -37,7 +40,7 @@ impl Machine {
             private_ip: self.address.0.to_string(),
             created_at: self.created_at,
             updated_at: self.updated_at,
-            config: self.config.as_given().clone(),
+            config,
             image_ref: self
                 .containers
                 .first()

@@ -13,7 +13,7 @@ use crate::worker::capacity::Reservation;
 use crate::worker::check;
 use crate::worker::handle::CreateRequest;
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
@@ -21,7 +21,7 @@ fn checked(config: serde_json::Value) -> CheckedConfig {
     check(serde_json::from_value(config).unwrap()).unwrap()
 }
 
-fn machine(config: serde_json::Value) -> Machine {
+pub(super) fn machine(config: serde_json::Value) -> Machine {
     let request = CreateRequest {
         reservation: Reservation {
             id: ulid::Ulid::nil(),
@@ -32,6 +32,7 @@ fn machine(config: serde_json::Value) -> Machine {
         name: "one".into(),
         config: checked(config),
         launch: false,
+        lease: None,
     };
     let ipv4 = std::net::Ipv4Addr::new(172, 19, 0, 2);
     let allocation = Allocation {

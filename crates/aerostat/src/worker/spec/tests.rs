@@ -21,6 +21,7 @@ fn machine(config: serde_json::Value) -> Machine {
         name: "one".into(),
         config: check(serde_json::from_value(config).unwrap()).unwrap(),
         launch: false,
+        lease: None,
     };
     let ipv4 = std::net::Ipv4Addr::new(172, 19, 0, 2);
     let allocation = Allocation {
