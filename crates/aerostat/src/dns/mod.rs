@@ -13,6 +13,7 @@
 mod answer;
 mod catalog;
 mod forward;
+mod fuzz;
 mod handler;
 mod question;
 #[cfg(test)]
@@ -29,6 +30,9 @@ use net::{HostNet, NetError};
 use tokio_util::sync::CancellationToken;
 use types::sixpn::RESOLVER;
 use types::{AppName, MachineId, NetworkId};
+
+#[doc(hidden)]
+pub use fuzz::fuzz_query;
 
 use forward::Forwarder;
 use handler::Handler;

@@ -44,7 +44,7 @@ pub(crate) enum Internal {
 }
 
 impl Zone {
-    const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Internal,
         Self::Flycast,
         Self::ClusterLocal,

@@ -14,6 +14,7 @@
 mod capacity;
 mod check;
 mod driver;
+mod fuzz;
 mod handle;
 mod host;
 mod ledger;
@@ -25,6 +26,8 @@ mod spec;
 
 pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
 pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
+#[doc(hidden)]
+pub use fuzz::fuzz_config;
 pub use handle::{CreateRequest, Handle, StopRequest, UpdateRequest};
 pub use host::Config;
 pub use ledger::LedgerError;

@@ -1,0 +1,46 @@
+//! Hostile clients and hostile machines: stored cases and mutations.
+
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
+
+use std::path::Path;
+
+fn check(target: &str, words: &[&str], run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    corpus::check(&folder.join(target), words, run);
+}
+
+#[test]
+fn any_configuration_is_kept_as_it_is_or_refused() {
+    let words = [
+        "\"containers\":",
+        "\"name\":",
+        "\"image\":",
+        "\"timeout\":",
+        "\"1us\"",
+        "\"depends_on\":",
+        "\"files\":",
+        "\"guest_path\":",
+        "\"raw_value\":",
+        "\"SIGRTMIN\"",
+        "\"signal\":",
+        "\"hostname\":",
+        "\"guest\":",
+        "1.5",
+        "-0",
+    ];
+    check("machine_config", &words, aerostat::worker::fuzz_config);
+}
+
+#[test]
+fn any_packet_is_answered_or_refused_and_no_name_of_ours_leaks() {
+    let words = [
+        "\x08internal\0",
+        "\x07flycast\0",
+        "\x02vm",
+        "\x03vms",
+        "\u{c0}\x0c",
+        "\x3f",
+    ];
+    check("dns_query", &words, aerostat::dns::fuzz_query);
+}
