@@ -3,6 +3,10 @@
 //! Directives, in maps: `$patch: replace|delete|merge`, `$retainKeys`; for the list `x` of a map:
 //! `$setElementOrder/x`, `$deleteFromPrimitiveList/x`; in items of a merged list: `$patch: delete`
 //! with the key, or an item `$patch: replace` that makes the rest replace the list.
+//!
+//! Lists are looked up by hash: a patch may bring some hundred thousand items.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -47,7 +51,8 @@ fn merge_map(
         }
     }
     if let Some(Value::Array(keep)) = patch.get(RETAIN) {
-        target.retain(|key, _| keep.iter().any(|one| one == key));
+        let keep: HashSet<&str> = keep.iter().filter_map(Value::as_str).collect();
+        target.retain(|key, _| keep.contains(key.as_str()));
     }
     let before = target.clone();
     for (key, change) in patch {
@@ -130,11 +135,9 @@ fn merge_list(
     let server = items.clone();
     let Some(merge_key) = field.merge_key() else {
         // A list of scalars is a set.
-        for change in changes {
-            if !items.contains(change) {
-                items.push(change.clone());
-            }
-        }
+        let mut present: HashSet<&Value> = server.iter().collect();
+        let added = changes.iter().filter(|change| present.insert(change));
+        items.extend(added.cloned());
         arrange(items, changes, &server, None);
         return Ok(());
     };
@@ -149,6 +152,7 @@ fn merge_list(
     if is_replaced {
         items.clear();
     }
+    let mut merged = Keyed::new(merge_key, std::mem::take(items));
     for change in changes.iter().filter_map(Value::as_object) {
         if change
             .get(PATCH)
@@ -163,22 +167,20 @@ fn merge_list(
             .get(PATCH)
             .is_some_and(|directive| directive == "delete")
         {
-            items.retain(|item| item.get(merge_key) != Some(key));
+            merged.remove(key);
             continue;
         }
-        let present = items
-            .iter_mut()
-            .find(|item| item.get(merge_key) == Some(key));
-        match present.and_then(Value::as_object_mut) {
+        match merged.get_mut(key) {
             Some(present) => merge_map(schema, present, change)?,
             None => {
                 // Nested directives of a new item have nothing to act on, but must not stay.
                 let mut added = Map::new();
                 merge_map(schema, &mut added, change)?;
-                items.push(Value::Object(added));
+                merged.push(Value::Object(added));
             }
         }
     }
+    items.extend(merged.items.into_iter().flatten());
     let kept: Vec<_> = changes
         .iter()
         .filter(|change| change.get(PATCH).is_none())
@@ -186,6 +188,48 @@ fn merge_list(
         .collect();
     arrange(items, &kept, &server, Some(merge_key));
     Ok(())
+}
+
+/// A list that is being merged by key.
+struct Keyed<'a> {
+    merge_key: &'a str,
+    /// In their order, with holes where items were removed.
+    items: Vec<Option<Value>>,
+    /// Two items may have one key: ports that differ in their protocol do.
+    places: HashMap<Value, Vec<usize>>,
+}
+
+impl<'a> Keyed<'a> {
+    fn new(merge_key: &'a str, items: Vec<Value>) -> Self {
+        let mut keyed = Self {
+            merge_key,
+            items: Vec::with_capacity(items.len()),
+            places: HashMap::new(),
+        };
+        items.into_iter().for_each(|item| keyed.push(item));
+        keyed
+    }
+
+    fn push(&mut self, item: Value) {
+        if let Some(key) = item.get(self.merge_key) {
+            let places = self.places.entry(key.clone()).or_default();
+            places.push(self.items.len());
+        }
+        self.items.push(Some(item));
+    }
+
+    /// The first item with this key.
+    fn get_mut(&mut self, key: &Value) -> Option<&mut Map<String, Value>> {
+        let place = *self.places.get(key)?.first()?;
+        self.items.get_mut(place)?.as_mut()?.as_object_mut()
+    }
+
+    /// Removes all items with this key.
+    fn remove(&mut self, key: &Value) {
+        for place in self.places.remove(key).unwrap_or_default() {
+            self.items[place] = None;
+        }
+    }
 }
 
 /// Upstream answers 500 here, in Go's notation of a map; clients have learned to expect it.
@@ -210,6 +254,7 @@ fn missing_key(change: &Map<String, Value>, merge_key: &str) -> Status {
 
 fn delete_primitives(list: Option<&mut Value>, gone: &Value) {
     if let (Some(Value::Array(items)), Value::Array(gone)) = (list, gone) {
+        let gone: HashSet<&Value> = gone.iter().collect();
         items.retain(|item| !gone.contains(item));
     }
 }
@@ -217,19 +262,17 @@ fn delete_primitives(list: Option<&mut Value>, gone: &Value) {
 /// Upstream's order of a merged list: the items that the patch names in the order of the patch, and
 /// each of the others before the first of those that it stood before on the server.
 fn arrange(items: &mut Vec<Value>, order: &[Value], server: &[Value], merge_key: Option<&str>) {
-    let place = |list: &[Value], item: &Value| {
-        list.iter().position(|one| match merge_key {
-            Some(key) => one.get(key).is_some() && one.get(key) == item.get(key),
-            None => one == item,
-        })
+    let (order, server) = (places(order, merge_key), places(server, merge_key));
+    let place = |places: &HashMap<&Value, usize>, item: &Value| {
+        identity(item, merge_key).and_then(|identity| places.get(identity).copied())
     };
     let (mut named, others): (Vec<_>, Vec<_>) = items
         .drain(..)
-        .partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
+        .partition(|item| place(&order, item).is_some());
+    named.sort_by_cached_key(|item| place(&order, item));
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(right), Some(left)) = (named.peek(), others.peek()) {
-        let stood_before = match (place(server, left), place(server, right)) {
+        let stood_before = match (place(&server, left), place(&server, right)) {
             (Some(left), Some(right)) => left < right,
             _ => false,
         };
@@ -241,6 +284,25 @@ fn arrange(items: &mut Vec<Value>, order: &[Value], server: &[Value], merge_key:
     }
     items.extend(named);
     items.extend(others);
+}
+
+/// By what an item of a list is known.
+fn identity<'a>(item: &'a Value, merge_key: Option<&str>) -> Option<&'a Value> {
+    match merge_key {
+        Some(key) => item.get(key),
+        None => Some(item),
+    }
+}
+
+/// Where each item first stands.
+fn places<'a>(list: &'a [Value], merge_key: Option<&str>) -> HashMap<&'a Value, usize> {
+    let mut places = HashMap::new();
+    for (place, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item, merge_key) {
+            places.entry(identity).or_insert(place);
+        }
+    }
+    places
 }
 
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
@@ -263,4 +325,56 @@ fn without_item_directives(items: &[Value]) -> Value {
             other => other.clone(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(mut pod: Value, patch: &Value) -> Value {
+        let schema = crate::schema::type_named("io.k8s.api.core.v1.Pod").expect("served");
+        apply(schema.get(), &mut pod, patch).expect("applies");
+        pod
+    }
+
+    /// A few hundred thousand fit a body. Looking each of them up in the others took minutes.
+    #[test]
+    fn the_longest_lists_are_merged_before_the_client_gives_up() {
+        const ITEMS: usize = 40_000;
+        let named = |range: std::ops::Range<usize>| -> Vec<Value> {
+            range
+                .map(|number| json!({"name": number.to_string()}))
+                .collect()
+        };
+        let gone =
+            (0..ITEMS / 2).map(|number| json!({"name": number.to_string(), "$patch": "delete"}));
+        let finalizers: Vec<_> = (0..ITEMS).collect();
+        let patch = json!({
+            "metadata": {"finalizers": finalizers},
+            "spec": {
+                "$retainKeys": finalizers,
+                "containers": named(0..ITEMS).into_iter().chain(gone).collect::<Vec<_>>(),
+                "$setElementOrder/containers": named(0..ITEMS),
+            },
+        });
+        let pod = json!({"metadata": {"finalizers": finalizers}, "spec": {}});
+        let pod = patched(pod, &patch);
+        assert_eq!(pod["metadata"]["finalizers"], json!(finalizers));
+        assert_eq!(pod["spec"]["containers"], json!(named(ITEMS / 2..ITEMS)));
+    }
+
+    #[test]
+    fn a_deletion_takes_all_items_with_its_key() {
+        let ports = json!([
+            {"containerPort": 53, "protocol": "UDP"}, {"containerPort": 53, "protocol": "TCP"},
+            {"containerPort": 80},
+        ]);
+        let pod = json!({"spec": {"containers": [{"name": "dns", "ports": ports}]}});
+        let gone = json!([{"containerPort": 53, "$patch": "delete"}]);
+        let patch = json!({"spec": {"containers": [{"name": "dns", "ports": gone}]}});
+        let left = &patched(pod, &patch)["spec"]["containers"][0]["ports"];
+        assert_eq!(*left, json!([{"containerPort": 80}]));
+    }
 }
