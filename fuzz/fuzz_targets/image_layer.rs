@@ -1,0 +1,6 @@
+//! Layers of images.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    image::fuzz_layer(data);
+});

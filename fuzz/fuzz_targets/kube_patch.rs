@@ -1,0 +1,4 @@
+//! Patches of Kubernetes objects.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| kube::fuzz::patch(data));
