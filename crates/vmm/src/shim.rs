@@ -318,3 +318,60 @@ pub(crate) fn is_alive(dir: &BootDir) -> bool {
 pub(crate) fn is_begun(dir: &Path) -> bool {
     BootDir(dir.to_owned()).reports().exists()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec() -> ShimSpec {
+        let text = json!({
+            "version": SPEC_VERSION,
+            "data_dir": "/d", "run_dir": "/r", "guest_dir": "/g", "host": 0x0a7b_0002,
+            "program": "/p",
+            "boot": {
+                "machine": "00000000000001", "boot": 3, "isolation": "container",
+                "guest": { "cpus": 2, "memory_mb": 128 },
+                "attachment": {
+                    "ifname": "m1", "host_netns": "/n", "machine_netns": null,
+                    "mac": [2, 0, 0, 0, 0, 1], "owner_uid": 7
+                },
+                "images": [{ "container": "main", "rootfs": "/i" }],
+                "rootfs_size_bytes": 1, "boot_timeout": { "secs": 60, "nanos": 0 },
+                "spec": {
+                    "machine_id": "00000000000001", "hostname": "web", "unix_ms": 0,
+                    "network": {
+                        "ipv6": "fdaa::2", "gateway_v6": "fdaa::1", "ipv4": "172.19.0.2",
+                        "gateway_v4": "172.19.0.1", "mtu": 1420, "nameservers": [], "searches": []
+                    },
+                    "containers": []
+                }
+            }
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn a_specification_is_read_as_it_was_written_and_an_unknown_version_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = BootDir(temporary.path().to_owned());
+        let mut spec = spec();
+        spec.write(&dir).unwrap();
+        assert_eq!(ShimSpec::read(&dir).unwrap(), spec);
+        spec.version = SPEC_VERSION + 1;
+        spec.write(&dir).unwrap();
+        assert!(ShimSpec::read(&dir).is_err());
+    }
+
+    #[test]
+    fn the_lock_tells_whether_somebody_holds_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = BootDir(temporary.path().to_owned());
+        assert!(!is_alive(&dir));
+        spec().write(&dir).unwrap();
+        let held = try_lock(&dir).unwrap();
+        assert!(held.is_some() && is_alive(&dir));
+        drop(held);
+        assert!(!is_alive(&dir));
+    }
+}

@@ -195,6 +195,22 @@ async fn a_killed_shim_takes_its_virtual_machine_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_virtual_machine_is_told_and_leaves_nothing() {
+    let Some(fixture) = Fixture::new("killed vm", IsolationClass::Emulated) else {
+        return;
+    };
+    let mut reports = fixture.boot(1, vec![container("main", SHELL_LOOP)]).await;
+    fixture.wait(&mut reports, started).await;
+    fixture.kill_qemu();
+    let end = fixture.end(&mut reports).await;
+    assert!(
+        matches!(&end.event, ReportEvent::Failed { reason } if reason.contains("signal: 9")),
+        "{end:?}"
+    );
+    fixture.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_virtual_machine_that_is_not_ready_in_time_fails() {
     let Some(fixture) = Fixture::new("timeout", IsolationClass::Emulated) else {
         return;

@@ -233,8 +233,10 @@ impl Follower<'_> {
                         }
                     }
                     None => {
-                        let silent = "the connection to the guest broke".to_owned();
-                        return End::Failed(lost.map_or(silent, |(reason, _)| reason));
+                        return End::Failed(match lost {
+                            Some((reason, _)) => reason,
+                            None => why_silent(body).await,
+                        });
                     }
                 },
                 Some(stop) = self.stop_requests.recv() => pass_on(&mut sender, stop).await,
@@ -288,6 +290,14 @@ impl Follower<'_> {
             GuestMessage::Exited { exit } => Some(End::Exited(exit)),
         }
     }
+}
+
+/// Why a guest is no longer heard. That its body has ended may be known a moment later only.
+async fn why_silent(body: &mut Body) -> String {
+    let silent = |_| "the connection to the guest broke".to_owned();
+    timeout(LAST_WORDS_TIMEOUT, body.lost())
+        .await
+        .unwrap_or_else(silent)
 }
 
 /// A task of its own, because the next frame must be read to its end once it has begun.
