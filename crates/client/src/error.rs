@@ -126,7 +126,6 @@ mod tests {
                     hint: "ask for less memory".into(),
                     ..ErrorDetails::default()
                 },
-                ..ErrorBody::default()
             },
         };
         assert_eq!(

@@ -186,12 +186,6 @@ pub struct ErrorBody {
     /// For programs, stable: `insufficient_capacity`, `name_taken`, `not_found`, …
     pub status: String,
     pub details: ErrorDetails,
-    /// Only where somebody else holds the lease: Fly's form of that refusal has `status` `error`,
-    /// `code` `invalid`, and the text once more.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub code: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -119,7 +119,7 @@ pub(super) async fn regions(State(api): State<Api>) -> Json<RegionList> {
     })
 }
 
-fn show(api: &Shared, app: directory::App) -> App {
+pub(super) fn show(api: &Shared, app: directory::App) -> App {
     let machines = api
         .deps
         .catalog

@@ -11,6 +11,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use image::{ImageError, ImportError, PullError, StoreError};
+use serde::Serialize;
 use types::api::{ErrorBody, ErrorDetails};
 use types::machine::MachineState;
 use vmm::VmmError;
@@ -206,20 +207,16 @@ impl ApiError {
         if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED {
             tracing::error!(status, error, "request failed");
         }
-        let mut body = ErrorBody {
-            error,
-            status: status.into(),
-            details,
-            ..ErrorBody::default()
-        };
-        if self.is_lease_held() {
-            body.message.clone_from(&body.error);
-            body.code = "invalid".into();
-        }
-        (code, body)
+        (
+            code,
+            ErrorBody {
+                error,
+                status: status.into(),
+                details,
+            },
+        )
     }
 
-    /// Fly has a form of its own for this refusal.
     fn is_lease_held(&self) -> bool {
         matches!(self, Self::Refused(refused) if matches!(**refused, Refused::LeaseHeld { .. }))
     }
@@ -228,8 +225,26 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (code, body) = self.body();
+        if self.is_lease_held() {
+            let message = body.error.clone();
+            let held = LeaseHeld {
+                body,
+                message,
+                code: "invalid",
+            };
+            return (code, Json(held)).into_response();
+        }
         (code, Json(body)).into_response()
     }
+}
+
+/// Fly's form of this one refusal: `status` is `error`, and the text is there once more.
+#[derive(Serialize)]
+struct LeaseHeld {
+    #[serde(flatten)]
+    body: ErrorBody,
+    message: String,
+    code: &'static str,
 }
 
 /// The message and its causes. Whoever may call this API runs this host, and a cause such as a

@@ -7,7 +7,8 @@
 //!                                                       │                     └─ worker::Handle
 //!                                                       ├─ watch, wait ─────── catalog
 //!                                                       ├─ stream (WebSocket) ─ worker::Handle
-//!                                                       └─ images ──────────── image
+//!                                                       ├─ images ──────────── image
+//!                                                       └─ graphql ─────────── directory
 //! ```
 //!
 //! Paths, bodies and status codes are those that Fly.io publishes; beyond them stand `watch`, the
@@ -21,6 +22,7 @@ mod apps;
 mod error;
 mod exec;
 mod extract;
+mod graphql;
 mod guard;
 mod images;
 mod lease;

@@ -8,7 +8,7 @@ use super::Api;
 use super::error::ApiError;
 
 /// Paths of Fly's OpenAPI document and its client libraries, by feature.
-const PATHS: [(&str, &str); 30] = [
+const PATHS: [(&str, &str); 29] = [
     ("/v1/apps/{app}/deploy_token", "tokens"),
     ("/v1/apps/{app}/ip_assignments", "public addresses"),
     ("/v1/apps/{app}/ip_assignments/{*rest}", "public addresses"),
@@ -61,7 +61,6 @@ const PATHS: [(&str, &str); 30] = [
     ("/v1/tokens/{*rest}", "tokens"),
     ("/v1/postgres", "managed databases"),
     ("/v1/postgres/{*rest}", "managed databases"),
-    ("/graphql", "GraphQL queries"),
     ("/api/{*rest}", "the endpoints of Fly's web application"),
 ];
 

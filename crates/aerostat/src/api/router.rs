@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::guard::name_request;
-use super::{Api, apps, exec, images, lease, machines, not_built, stream, wait, watch};
+use super::{Api, apps, exec, graphql, images, lease, machines, not_built, stream, wait, watch};
 
 /// Everything that answers when its change is recorded. Longer than the longest wait (60 s).
 const USUAL_LIMIT: Duration = Duration::from_secs(75);
@@ -38,6 +38,7 @@ pub(super) fn router(api: Api) -> Router {
 fn usual() -> Router<Api> {
     Router::new()
         .route("/v1/platform/regions", get(apps::regions))
+        .route("/graphql", post(graphql::answer))
         .route("/v1/apps", get(apps::list).post(apps::create))
         .route("/v1/apps/{app}", get(apps::get).delete(apps::delete))
         .route("/v1/apps/{app}/watch", get(watch::watch))

@@ -3,6 +3,7 @@
 mod access;
 mod apps;
 mod fixture;
+mod graphql;
 mod images;
 mod leases;
 mod machines;

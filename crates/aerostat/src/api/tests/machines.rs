@@ -4,7 +4,7 @@ use client::{MachineFilter, WaitFor, WaitQuery};
 use serde_json::{Value, json};
 use std::time::Duration;
 use types::api::{Exec, StopMachine, UpdateMachine};
-use types::machine::{MachineConfig, MachineState};
+use types::machine::{Guest, MachineConfig, MachineState};
 
 use super::fixture::{body, server};
 
@@ -83,12 +83,6 @@ async fn answers_have_the_form_that_fly_s_clients_decode() {
     assert_eq!(text("region"), "local");
     assert_eq!(text("host_status"), "ok");
     assert_eq!(machine["config"]["guest"]["memory_mb"], 128);
-    let plain = r#"{"config":{"image":"localhost/hello:1"},"skip_launch":true}"#;
-    let (_, plain) = server.ask("POST", "/v1/apps/web/machines", plain).await;
-    assert_eq!(
-        plain["config"]["guest"]["cpu_kind"], "shared",
-        "flyctl reads it unasked"
-    );
     let launch = &machine["events"].as_array().unwrap().last().unwrap();
     assert_eq!(
         (&launch["type"], &launch["source"]),
@@ -139,6 +133,15 @@ async fn answers_have_the_form_that_fly_s_clients_decode() {
         server.ask("DELETE", &at("?kill=true"), "").await,
         (200, json!({"ok": true}))
     );
+}
+
+#[tokio::test]
+async fn every_machine_shows_its_size() {
+    let server = server().await;
+    let app = server.app("web").await;
+    let machine = server.machine(&app, "one").await;
+    // `machine status` of Fly's command line reads it unasked.
+    assert_eq!(machine.config.guest, Some(Guest::default()));
 }
 
 #[tokio::test]
