@@ -10,7 +10,7 @@ use super::{FieldValidation, Part, Patch, prepare, read};
 use crate::resource::{self, PODS, Resource};
 use crate::schema::{self, protobuf};
 use crate::table::{self, Header, IncludeObject};
-use crate::{admission, defaults, object, validation};
+use crate::{admission, defaults, object, provider, validation};
 
 /// Reads `data` as a body: the first line is the plural of a resource, the rest is JSON or
 /// protobuf.
@@ -120,6 +120,9 @@ fn create(resource: &Resource, mut object: Value) -> Option<Value> {
         return None;
     }
     check_stored(resource, &object);
+    if resource.is(&PODS) {
+        provider::fuzz::pod(&object);
+    }
     Some(object)
 }
 

@@ -4,13 +4,14 @@
 //! A value that is known only when the machine exists (the pod's address) becomes an `env_from` of
 //! the machine; it cannot be expanded into other values, and asking for that is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use types::machine::{EnvFrom, FieldRef};
+use types::machine::FieldRef;
 
+use super::budget::Budget;
 use super::pod::{Container, EnvVarSource, KeyRef, Pod, SourceRef};
 use super::quantity::milli_of;
 use super::translate::{NotReady, Sources, Untranslatable, unsupported};
@@ -19,7 +20,8 @@ use super::translate::{NotReady, Sources, Untranslatable, unsupported};
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     pub(crate) env: BTreeMap<String, String>,
-    pub(crate) env_from: Vec<EnvFrom>,
+    /// Those whose value is known only in the machine.
+    pub(crate) late: BTreeMap<String, FieldRef>,
 }
 
 /// Reads all variables of `container`.
@@ -31,14 +33,17 @@ pub(crate) fn resolve(
     container: &Container,
     at: &str,
     sources: &Sources,
+    budget: &Budget,
 ) -> Result<Environment, Untranslatable> {
     let mut environment = Environment::default();
-    for source in &container.env_from {
-        for (key, value) in bulk(sources, source.config_map_ref.as_ref(), Kind::ConfigMap)? {
-            environment.set(format!("{}{key}", source.prefix), value);
-        }
-        for (key, value) in bulk(sources, source.secret_ref.as_ref(), Kind::Secret)? {
-            environment.set(format!("{}{key}", source.prefix), value);
+    for (index, source) in container.env_from.iter().enumerate() {
+        let field = format!("{at}.envFrom[{index}]");
+        let maps = bulk(sources, source.config_map_ref.as_ref(), Kind::ConfigMap)?;
+        let secrets = bulk(sources, source.secret_ref.as_ref(), Kind::Secret)?;
+        for (key, value) in maps.into_iter().chain(secrets) {
+            let name = format!("{}{key}", source.prefix);
+            budget.take(name.len() + value.len(), &field)?;
+            environment.set(name, value);
         }
     }
     for (index, variable) in container.env.iter().enumerate() {
@@ -46,11 +51,14 @@ pub(crate) fn resolve(
         match &variable.value_from {
             None => {
                 let text = variable.value.as_deref().unwrap_or_default();
-                let value = environment.expand(text, &field)?;
+                let value = environment.expand(text, &field, budget)?;
                 environment.set(variable.name.clone(), value);
             }
             Some(source) => match value_from(pod, container, source, &field, sources)? {
-                Found::Text(value) => environment.set(variable.name.clone(), value),
+                Found::Text(value) => {
+                    budget.take(value.len(), &field)?;
+                    environment.set(variable.name.clone(), value);
+                }
                 Found::Late(field_ref) => environment.set_late(variable.name.clone(), field_ref),
                 Found::Nothing => {}
             },
@@ -262,25 +270,26 @@ fn by_key(sources: &Sources, key: &KeyRef, kind: Kind) -> Result<Found, Untransl
 
 impl Environment {
     fn set(&mut self, name: String, value: String) {
-        self.env_from.retain(|late| late.env_var != name);
+        self.late.remove(&name);
         self.env.insert(name, value);
     }
 
     fn set_late(&mut self, name: String, field_ref: FieldRef) {
         self.env.remove(&name);
-        self.env_from.retain(|late| late.env_var != name);
-        self.env_from.push(EnvFrom {
-            env_var: name,
-            field_ref,
-        });
+        self.late.insert(name, field_ref);
     }
 
     /// `$(NAME)` becomes the variable's value, `$$` a dollar; what names no variable stays as it is.
     ///
     /// # Errors
-    /// If it names a variable whose value is known only in the machine.
-    pub(crate) fn expand(&self, text: &str, field: &str) -> Result<String, Untranslatable> {
-        let late: BTreeSet<&str> = self.env_from.iter().map(|e| e.env_var.as_str()).collect();
+    /// If it names a variable whose value is known only in the machine, or the text is too long.
+    pub(crate) fn expand(
+        &self,
+        text: &str,
+        field: &str,
+        budget: &Budget,
+    ) -> Result<String, Untranslatable> {
+        budget.take(text.len(), field)?;
         let mut expanded = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
@@ -298,12 +307,15 @@ impl Environment {
                 expanded.push('$');
                 continue;
             };
-            if late.contains(name) {
+            if self.late.contains_key(name) {
                 let why = format!("$({name}) is the pod's address, known only inside the machine");
                 return Err(unsupported(field, &why));
             }
             match self.env.get(name) {
-                Some(value) => expanded.push_str(value),
+                Some(value) => {
+                    budget.take(value.len(), field)?;
+                    expanded.push_str(value);
+                }
                 None => {
                     expanded.push_str("$(");
                     expanded.push_str(name);
@@ -324,11 +336,12 @@ mod tests {
     fn known() -> Environment {
         Environment {
             env: BTreeMap::from([("A".into(), "1".into()), ("B".into(), "$(A)".into())]),
-            env_from: vec![EnvFrom {
-                env_var: "IP".into(),
-                field_ref: FieldRef::PrivateIp,
-            }],
+            late: BTreeMap::from([("IP".into(), FieldRef::PrivateIp)]),
         }
+    }
+
+    fn expand(text: &str) -> Result<String, Untranslatable> {
+        known().expand(text, "f", &Budget::of_a_pod())
     }
 
     #[test]
@@ -346,13 +359,25 @@ mod tests {
             ("a$", "a$"),
             ("$()", "$()"),
         ] {
-            assert_eq!(known().expand(text, "f").unwrap(), expected, "{text}");
+            assert_eq!(expand(text).unwrap(), expected, "{text}");
         }
     }
 
     #[test]
+    fn variables_that_double_at_each_step_are_refused_before_they_fill_the_memory() {
+        let budget = Budget::of_a_pod();
+        let mut environment = known();
+        let mut steps = 0;
+        while let Ok(value) = environment.expand("$(A)$(A)", "f", &budget) {
+            environment.set("A".into(), value);
+            steps += 1;
+        }
+        assert_eq!(steps, 20);
+    }
+
+    #[test]
     fn the_pods_address_cannot_be_part_of_another_value() {
-        assert!(known().expand("http://$(IP):80", "f").is_err());
-        assert_eq!(known().expand("$$(IP)", "f").unwrap(), "$(IP)");
+        assert!(expand("http://$(IP):80").is_err());
+        assert_eq!(expand("$$(IP)").unwrap(), "$(IP)");
     }
 }

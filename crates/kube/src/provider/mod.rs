@@ -14,9 +14,11 @@
 //!
 //! The provider knows the Machines API through `client` and nothing below it.
 
+mod budget;
 mod env;
 #[cfg(test)]
 mod fake;
+pub(crate) mod fuzz;
 mod life;
 mod mirror;
 mod node;

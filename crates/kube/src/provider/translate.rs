@@ -20,10 +20,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use types::machine::{
-    ContainerConfig, DependsOn, DependsOnCondition, Dns, Duration, IsolationClass, MachineConfig,
-    Restart, RestartPolicy, StopConfig,
+    ContainerConfig, DependsOn, DependsOnCondition, Dns, Duration, EnvFrom, IsolationClass,
+    MachineConfig, Restart, RestartPolicy, StopConfig,
 };
 
+use super::budget::Budget;
 use super::env;
 use super::pod::{Container, Pod, PodRestart, SecurityContext};
 
@@ -120,6 +121,7 @@ pub(crate) fn references(pod: &Pod) -> References {
 /// If the pod needs what machines do not have, or refers to what does not exist.
 pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, Untranslatable> {
     refuse::spec(pod)?;
+    let budget = Budget::of_a_pod();
     let restart = restarts(pod.spec.restart_policy);
     let stop = stop(pod)?;
     let mut containers = Vec::new();
@@ -130,7 +132,7 @@ pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, U
             let why = "sidecar containers are not built yet";
             return Err(unsupported(&format!("{at}.restartPolicy"), why));
         }
-        let mut config = container(pod, init, &at, sources)?;
+        let mut config = container(pod, init, &at, sources, &budget)?;
         config.restart = Some(init_restarts(pod.spec.restart_policy));
         config.stop = Some(stop.clone());
         config.depends_on.extend(previous.map(after_success));
@@ -139,7 +141,7 @@ pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, U
     }
     for (index, main) in pod.spec.containers.iter().enumerate() {
         let at = format!("spec.containers[{index}]");
-        let mut config = container(pod, main, &at, sources)?;
+        let mut config = container(pod, main, &at, sources, &budget)?;
         config.restart = Some(restart.clone());
         config.stop = Some(stop.clone());
         config.depends_on.extend(previous.map(after_success));
@@ -269,12 +271,15 @@ fn container(
     container: &Container,
     at: &str,
     sources: &Sources,
+    budget: &Budget,
 ) -> Result<ContainerConfig, Untranslatable> {
     refuse::container(container, at)?;
-    let environment = env::resolve(pod, container, at, sources)?;
+    let environment = env::resolve(pod, container, at, sources, budget)?;
     let expand = |words: &[String], member: &str| -> Result<Vec<String>, Untranslatable> {
         let field = format!("{at}.{member}");
-        let expanded = words.iter().map(|word| environment.expand(word, &field));
+        let expanded = words
+            .iter()
+            .map(|word| environment.expand(word, &field, budget));
         expanded.collect()
     };
     let (exec, cmd) = if container.command.is_empty() {
@@ -287,6 +292,8 @@ fn container(
     };
     let user = user(&pod.spec.security_context, &container.security_context, at)?;
     let working_dir = (!container.working_dir.is_empty()).then(|| container.working_dir.clone());
+    let late = environment.late.into_iter();
+    let late = late.map(|(env_var, field_ref)| EnvFrom { env_var, field_ref });
     Ok(ContainerConfig {
         name: container.name.clone(),
         image: container.image.clone(),
@@ -294,8 +301,8 @@ fn container(
         cmd,
         user,
         env: environment.env,
-        env_from: environment.env_from,
-        files: files::of(pod, container, at, sources)?,
+        env_from: late.collect(),
+        files: files::of(pod, container, at, sources, budget)?,
         tty: container.tty,
         stdin: container.stdin,
         working_dir,

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use types::machine::File;
 
+use super::super::budget::Budget;
 use super::super::env::{self, Kind};
 use super::super::pod::{Container, FileSource, Pod, VolumeMount};
 use super::{NotReady, Sources, Untranslatable, refuse, unsupported};
@@ -14,6 +15,7 @@ pub(super) fn of(
     container: &Container,
     at: &str,
     sources: &Sources,
+    budget: &Budget,
 ) -> Result<Vec<File>, Untranslatable> {
     let mut files = Vec::new();
     for mount in &container.volume_mounts {
@@ -28,9 +30,9 @@ pub(super) fn of(
         let accepted = ["readOnly", "recursiveReadOnly", "mountPropagation"];
         refuse::others(&field, &mount.other, &accepted)?;
         if let Some(source) = &volume.config_map {
-            files.extend(mounted(mount, source, Kind::ConfigMap, sources)?);
+            files.extend(mounted(mount, source, Kind::ConfigMap, sources, budget)?);
         } else if let Some(source) = &volume.secret {
-            files.extend(mounted(mount, source, Kind::Secret, sources)?);
+            files.extend(mounted(mount, source, Kind::Secret, sources, budget)?);
         }
     }
     Ok(files)
@@ -42,6 +44,7 @@ fn mounted(
     source: &FileSource,
     kind: Kind,
     sources: &Sources,
+    budget: &Budget,
 ) -> Result<Vec<File>, Untranslatable> {
     let Some(mut data) = env::data(sources, &source.name, source.optional, kind)? else {
         return Ok(Vec::new());
@@ -73,6 +76,8 @@ fn mounted(
         } else {
             continue;
         };
+        let field = format!("volumeMounts[{}]", mount.name);
+        budget.take(guest_path.len() + bytes.len(), &field)?;
         files.push(File {
             guest_path,
             raw_value: Some(STANDARD.encode(bytes)),
