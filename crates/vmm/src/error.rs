@@ -48,8 +48,6 @@ pub enum VmmError {
         boot: BootId,
         what: String,
     },
-    #[error("{what} is not built yet")]
-    NotBuilt { what: &'static str },
 }
 
 impl VmmError {

@@ -338,7 +338,6 @@ fn body(error: &VmmError) -> Verdict {
             verdict(StatusCode::BAD_REQUEST, "no_container")
         }
         VmmError::NotOffered { .. } => verdict(StatusCode::CONFLICT, "isolation_not_offered"),
-        VmmError::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
         VmmError::Refused { .. } => verdict(StatusCode::BAD_REQUEST, "refused"),
         VmmError::GuestMissing { .. }
         | VmmError::Spec { .. }
