@@ -236,4 +236,11 @@ mod tests {
         let deep = "{a".repeat(100_000);
         assert_eq!(parse(&deep), Err(Problem::Unsupported));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in r#"[{}():,$"\\.@#a€ \n]{0,40}"#) {
+            let _ = parse(&text);
+        }
+    }
 }

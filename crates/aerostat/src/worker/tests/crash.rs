@@ -15,6 +15,7 @@ enum Step {
     Stop(usize),
     Update(usize),
     Destroy(usize),
+    Lease(usize),
     Exit(usize, i32),
     /// Lets the worker work for so many turns of its tasks.
     Turns(u32),
@@ -28,6 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..4).prop_map(Step::Stop),
         1 => (0usize..4).prop_map(Step::Update),
         2 => (0usize..4).prop_map(Step::Destroy),
+        2 => (0usize..4).prop_map(Step::Lease),
         2 => (0usize..4, 0i32..2).prop_map(|(n, code)| Step::Exit(n, code)),
         4 => (0u32..40).prop_map(Step::Turns),
         4 => Just(Step::Kill),
@@ -39,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Promised {
     /// Machines that were created, and whether their destruction was acknowledged.
     machines: BTreeMap<MachineId, bool>,
+    leases: BTreeMap<MachineId, Lease>,
     revision: u64,
 }
 
@@ -82,7 +85,8 @@ impl Life {
     }
 
     fn step(&mut self, step: &Step, promised: &mut Promised) {
-        let handle = self.worker.handle();
+        // Leases are given here, and stand in nobody's way.
+        let handle = self.worker.handle().permitted(Permit::Override);
         let id = |n: &usize| promised.machines.keys().nth(*n).cloned();
         match step {
             Step::Create => {
@@ -119,6 +123,19 @@ impl Life {
                     && self.runtime.block_on(handle.destroy(&id, true)).is_ok()
                 {
                     promised.machines.insert(id, true);
+                }
+            }
+            Step::Lease(n) => {
+                if let Some(id) = id(n) {
+                    let request = LeaseRequest {
+                        owner: "personal".into(),
+                        description: String::new(),
+                        ttl: LEASE_TTL_MAX,
+                    };
+                    let acquired = handle.acquire_lease(&id, request);
+                    if let Ok(lease) = self.runtime.block_on(acquired) {
+                        promised.leases.insert(id, lease);
+                    }
                 }
             }
             Step::Exit(n, exit_code) => {
@@ -165,12 +182,16 @@ impl Life {
                 MachineState::Destroying | MachineState::Destroyed
             );
             assert_eq!(going, *destroyed, "{id} is {}", machine.state);
+            let held = self.runtime.block_on(self.worker.handle().lease(id));
+            if !going {
+                assert_eq!(held.unwrap().as_ref(), promised.leases.get(id), "{id}");
+            }
         }
     }
 
     /// Destroys everything, and looks at what is left.
     fn end(self, promised: &Promised) {
-        let handle = self.worker.handle();
+        let handle = self.worker.handle().permitted(Permit::Override);
         self.runtime.block_on(async {
             for id in promised.machines.keys() {
                 handle.destroy(id, true).await.unwrap();
