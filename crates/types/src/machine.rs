@@ -244,7 +244,7 @@ impl FromStr for Duration {
 
 impl From<Duration> for String {
     fn from(duration: Duration) -> String {
-        if duration.0.subsec_nanos() % 1_000_000 == 0 {
+        if duration.0.subsec_nanos().is_multiple_of(1_000_000) {
             format!("{}ms", duration.0.as_millis())
         } else {
             format!("{}ns", duration.0.as_nanos())
