@@ -45,6 +45,16 @@ struct Promised {
     revision: u64,
 }
 
+/// A lease that lasts for longer than the test.
+async fn lease(handle: &Handle, id: &MachineId) -> Result<Lease, Refused> {
+    let request = LeaseRequest {
+        owner: "personal".into(),
+        description: String::new(),
+        ttl: LEASE_TTL_MAX,
+    };
+    handle.acquire_lease(id, request).await
+}
+
 struct Life {
     runtime: tokio::runtime::Runtime,
     worker: Worker,
@@ -126,16 +136,10 @@ impl Life {
                 }
             }
             Step::Lease(n) => {
-                if let Some(id) = id(n) {
-                    let request = LeaseRequest {
-                        owner: "personal".into(),
-                        description: String::new(),
-                        ttl: LEASE_TTL_MAX,
-                    };
-                    let acquired = handle.acquire_lease(&id, request);
-                    if let Ok(lease) = self.runtime.block_on(acquired) {
-                        promised.leases.insert(id, lease);
-                    }
+                if let Some(id) = id(n)
+                    && let Ok(lease) = self.runtime.block_on(lease(&handle, &id))
+                {
+                    promised.leases.insert(id, lease);
                 }
             }
             Step::Exit(n, exit_code) => {
