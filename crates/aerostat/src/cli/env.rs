@@ -21,6 +21,10 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
         ("KUBECONFIG", endpoints.kubeconfig.display().to_string()),
         ("FLY_FLAPS_BASE_URL", format!("http://{}", endpoints.api)),
         ("FLY_API_TOKEN", token.trim().to_owned()),
+        // Fly's tools ask their own service for what the Machines API does not answer; without
+        // these two they would send it this host's token.
+        ("FLY_API_BASE_URL", format!("http://{}", endpoints.api)),
+        ("FLY_SEND_METRICS", "0".to_owned()),
     ];
     match context.format {
         Format::Table | Format::Name => {
