@@ -1,4 +1,5 @@
-//! Packets and the kernel's network: one host's namespace, links, guards and the way out.
+//! Packets and the kernel's network: one host's namespace, links, guards and the way out; and
+//! [`wireguard`], the way to other hosts.
 //!
 //! ```text
 //!      root namespace            aero-<host>                          machines
@@ -28,6 +29,7 @@ mod netns;
 mod nft;
 mod sys;
 mod sysctl;
+pub mod wireguard;
 
 pub use error::NetError;
 pub use host::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig};

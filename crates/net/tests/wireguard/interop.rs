@@ -1,0 +1,99 @@
+//! Debian's wireguard-go at the other end.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use net::wireguard::{Backend, Offloads, PrivateKey};
+
+use crate::world::{World, endpoint, in_world, machine, peer, run};
+
+struct WireguardGo(Child);
+
+impl Drop for WireguardGo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Its control sockets are named after the link, all in one directory of the whole machine.
+fn link(begins: usize) -> String {
+    format!("wgi{}{begins}", std::process::id())
+}
+
+fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> WireguardGo {
+    let name = world.name(side);
+    let child = Command::new("ip")
+        .args(["netns", "exec", name, "wireguard-go", "-f", link])
+        .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1")
+        .env("WG_PROCESS_FOREGROUND", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = WireguardGo(child);
+    let socket = format!("/var/run/wireguard/{link}.sock");
+    for _ in 0..200 {
+        if std::path::Path::new(&socket).exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let mut wg = Command::new("ip")
+        .args(["netns", "exec", name, "wg", "setconf", link, "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let config = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = 51820\n[Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = fdaa::/16\n",
+        keys[side].to_base64(),
+        keys[1 - side].public(),
+        endpoint(1 - side),
+    );
+    wg.stdin
+        .take()
+        .unwrap()
+        .write_all(config.as_bytes())
+        .unwrap();
+    assert!(wg.wait().unwrap().success(), "wg setconf");
+    run(&format!("ip -n {name} link set {link} mtu 1420 up"));
+    run(&format!(
+        "ip -n {name} address add {}/128 dev {link} nodad",
+        machine(side)
+    ));
+    run(&format!("ip -n {name} route replace fdaa::/16 dev {link}"));
+    child
+}
+
+/// The side in `begins` sends the first packet.
+fn understand_each_other(test: &str, begins: usize) {
+    in_world(test, &["wireguard-go", "wg"], |world| {
+        let keys = [
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        ];
+        let engine = world.engine(0, &keys[0], Offloads::default());
+        let mut other = peer(1, &keys[1]);
+        if begins == 1 {
+            // We learn where they are.
+            other.endpoint = None;
+        }
+        engine.ensure_peer(&other).unwrap();
+        let _other = start(world, 1, &link(begins), &keys);
+        world.assert_ping(begins, machine(1 - begins));
+        world.assert_ping(1 - begins, machine(begins));
+        let seen = &engine.peers()[0];
+        assert_eq!(seen.endpoint, Some(endpoint(1)));
+        assert!(seen.last_handshake.is_some());
+    });
+}
+
+#[test]
+fn wireguard_go_answers_us() {
+    understand_each_other("interop_we_begin", 0);
+}
+
+#[test]
+fn wireguard_go_is_answered_by_us() {
+    understand_each_other("interop_they_begin", 1);
+}
