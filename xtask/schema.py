@@ -23,7 +23,8 @@ ROOTS = [
     "io.k8s.api.core.v1.ServiceAccount", "io.k8s.api.core.v1.Node", "io.k8s.api.core.v1.Binding",
     "io.k8s.api.coordination.v1.Lease", "io.k8s.api.node.v1.RuntimeClass",
     "io.k8s.api.events.v1.Event", "io.k8s.api.policy.v1.Eviction",
-    "io.k8s.api.authentication.v1.SelfSubjectReview",
+    "io.k8s.api.apps.v1.Deployment", "io.k8s.api.apps.v1.ReplicaSet",
+    "io.k8s.api.autoscaling.v1.Scale", "io.k8s.api.authentication.v1.SelfSubjectReview",
     "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
 ]

@@ -10,12 +10,14 @@ pub mod controllers;
 mod defaults;
 #[doc(hidden)]
 pub mod fuzz;
+mod label_selector;
 pub mod object;
 mod patch;
 pub mod pki;
 pub mod provider;
 pub mod quantity;
 pub mod resource;
+mod rollout;
 pub mod scheduler;
 pub mod schema;
 mod selectors;

@@ -62,6 +62,12 @@ pub fn map_mut<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Valu
     )
 }
 
+/// The value at a key, made a map if it is missing or not one.
+pub fn ensure_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Value {
+    map_mut(object, key);
+    &mut object[key]
+}
+
 fn ensure_map(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());

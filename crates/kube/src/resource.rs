@@ -268,6 +268,53 @@ pub static NODES: Resource = Resource {
     ..CORE
 };
 
+/// Replicas of a workload, beside the workload.
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    kind: "Scale",
+    group_version: Some(("autoscaling", "v1")),
+    verbs: GET_PATCH_UPDATE,
+};
+
+pub static DEPLOYMENTS: Resource = Resource {
+    group: "apps",
+    plural: "deployments",
+    singular: "deployment",
+    kind: "Deployment",
+    short_names: &["deploy"],
+    categories: &["all"],
+    subresources: &[SCALE, status_of("Deployment")],
+    status: StatusPart::Subresource,
+    has_generation: true,
+    schema: "io.k8s.api.apps.v1.Deployment",
+    ..CORE
+};
+
+pub static REPLICA_SETS: Resource = Resource {
+    group: "apps",
+    plural: "replicasets",
+    singular: "replicaset",
+    kind: "ReplicaSet",
+    short_names: &["rs"],
+    categories: &["all"],
+    subresources: &[SCALE, status_of("ReplicaSet")],
+    status: StatusPart::Subresource,
+    has_generation: true,
+    schema: "io.k8s.api.apps.v1.ReplicaSet",
+    ..CORE
+};
+
+/// The body of the subresource `scale`; nothing of it is stored.
+pub(crate) static SCALES: Resource = Resource {
+    group: "autoscaling",
+    plural: "scales",
+    singular: "scale",
+    kind: "Scale",
+    verbs: &[],
+    schema: "io.k8s.api.autoscaling.v1.Scale",
+    ..CORE
+};
+
 pub static LEASES: Resource = Resource {
     group: "coordination.k8s.io",
     plural: "leases",
@@ -320,6 +367,8 @@ pub static ALL: &[&Resource] = &[
     &PODS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
     &SELF_SUBJECT_REVIEWS,
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &LEASES,
@@ -330,6 +379,15 @@ pub static ALL: &[&Resource] = &[
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     ALL.iter().copied().find(|resource| {
         (resource.group, resource.version, resource.plural) == (group, version, plural)
+    })
+}
+
+/// The row of a kind that can be stored, as references between objects name it.
+pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
+    ALL.iter().copied().find(|resource| {
+        resource.kind == kind
+            && resource.api_version() == api_version
+            && resource.verbs.contains(&"get")
     })
 }
 

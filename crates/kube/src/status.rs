@@ -353,6 +353,15 @@ impl Status {
         self.code == 404
     }
 
+    /// Nothing new may be made in the namespace.
+    pub(crate) fn is_namespace_terminating(&self) -> bool {
+        let causes = self.details.as_ref().map(|details| details.causes.iter());
+        causes
+            .into_iter()
+            .flatten()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     pub fn is_conflict(&self) -> bool {
         self.reason == "Conflict"
     }

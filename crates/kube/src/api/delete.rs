@@ -5,17 +5,34 @@ use serde_json::{Value, json};
 
 use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, decode, encode, refused};
 use crate::object;
-use crate::resource::{NAMESPACES, PODS, Resource};
+use crate::resource::{EVENTS, NAMESPACES, PODS, Resource};
 use crate::status::Status;
 use crate::time;
 
-/// How to delete. Dependents are not looked after yet, so every propagation policy leaves them
-/// alone.
+/// What keeps an owner until the garbage collector has deleted its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// What keeps an owner until the garbage collector has set its dependents free.
+pub const ORPHAN: &str = "orphan";
+
+/// What becomes of the objects that name the deleted one as their owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are deleted afterwards.
+    Background,
+    /// They are deleted first.
+    Foreground,
+    /// They stay, without owner.
+    Orphan,
+}
+
+/// How to delete.
 #[derive(Debug, Clone, Default)]
 pub struct DeleteOptions {
     /// Overrides the pod's own grace period; 0 means now.
     pub grace_period_s: Option<i64>,
     pub preconditions: Preconditions,
+    /// None: as the object's finalizers say, else in the background.
+    pub propagation: Option<Propagation>,
     pub dry_run: DryRun,
 }
 
@@ -85,7 +102,12 @@ impl Api {
                 .ok_or_else(|| Status::not_found(resource, name))?;
             let object = decode(&entry)?;
             check(resource, name, &object, &options.preconditions)?;
-            let decision = decide(resource, &object, options.grace_period_s, Timestamp::now());
+            let wanted = with_propagation(resource, &object, options.propagation);
+            let decision = decide(resource, &wanted, options.grace_period_s, Timestamp::now());
+            let decision = match decision {
+                Decision::Wait if wanted != object => Decision::Mark(wanted),
+                decision => decision,
+            };
             let (written, outcome) = match decision {
                 Decision::Wait => return Ok(Deleted::Terminating(object)),
                 Decision::Remove if options.dry_run == DryRun::All => {
@@ -179,6 +201,37 @@ fn check(
         }
     }
     Ok(())
+}
+
+/// The object with the finalizers that a deletion of this kind needs.
+fn with_propagation(
+    resource: &Resource,
+    object: &Value,
+    propagation: Option<Propagation>,
+) -> Value {
+    let Some(propagation) = propagation else {
+        return object.clone();
+    };
+    let mut finalizers: Vec<_> = object::items(object, &["metadata", "finalizers"])
+        .iter()
+        .filter(|one| *one != FOREGROUND && *one != ORPHAN)
+        .cloned()
+        .collect();
+    match propagation {
+        // A namespace takes everything along anyway, and events own nothing.
+        _ if resource.is(&NAMESPACES) || resource.is(&EVENTS) => {}
+        Propagation::Background => {}
+        Propagation::Foreground => finalizers.push(FOREGROUND.into()),
+        Propagation::Orphan => finalizers.push(ORPHAN.into()),
+    }
+    let mut object = object.clone();
+    let meta = object::meta_mut(&mut object);
+    if finalizers.is_empty() {
+        meta.remove("finalizers");
+    } else {
+        meta.insert("finalizers".into(), finalizers.into());
+    }
+    object
 }
 
 fn decide(resource: &Resource, object: &Value, grace_s: Option<i64>, now: Timestamp) -> Decision {

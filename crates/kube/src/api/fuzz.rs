@@ -183,6 +183,15 @@ fn sample(resource: &Resource) -> Value {
         });
     }
     match resource.plural {
+        "deployments" | "replicasets" => {
+            object["spec"] = json!({
+                "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "web", "image": "nginx"}]},
+                },
+            });
+        }
         "configmaps" => object["data"] = json!({"key": "value"}),
         "runtimeclasses" => object["handler"] = json!("microvm"),
         "events" => object["involvedObject"] = json!({"namespace": "default"}),

@@ -33,6 +33,7 @@ mod pod;
 mod prepare;
 mod read;
 mod review;
+mod scale;
 mod update;
 mod watch;
 
@@ -44,7 +45,7 @@ use crate::status::Status;
 
 pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
-pub use delete::{DeleteOptions, Deleted, Preconditions};
+pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Propagation};
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
 pub use review::User;

@@ -3,16 +3,20 @@
 //! - [`namespace`]: a namespace that is deleted takes everything in it along.
 //! - [`namespace_defaults`]: every namespace has a `default` service account and the cluster's
 //!   certificate authority.
+//! - [`workloads`]: Deployments and ReplicaSets.
+//! - [`garbage`]: what is owned goes when its owners go.
 //! - [`bootstrap`]: a RuntimeClass per isolation class.
 //!
 //! `informer`, `queue` and `events` are what they, the scheduler and the provider are made of.
 
 mod bootstrap;
 pub(crate) mod events;
+mod garbage;
 pub(crate) mod informer;
 mod namespace;
 mod namespace_defaults;
 pub(crate) mod queue;
+mod workloads;
 
 use tokio_util::sync::CancellationToken;
 use types::IsolationClass;
@@ -35,6 +39,8 @@ pub async fn run(api: Api, config: ControllersConfig, shutdown: CancellationToke
             bootstrap::runtime_classes(&api, &config.isolation),
             namespace::run(&api),
             namespace_defaults::run(&api, &config.ca_pem),
+            garbage::run(&api),
+            workloads::run(&api),
             expire_events(&api),
         );
     };

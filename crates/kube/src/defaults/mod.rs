@@ -2,6 +2,7 @@
 //! kind, because clients compare what they sent with what they get.
 
 mod pod;
+mod workload;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -26,6 +27,7 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
+        ("apps", "replicasets") => object["status"] = json!({"replicas": 0}),
         _ => {}
     }
 }
@@ -48,6 +50,8 @@ fn on_both(resource: &Resource, object: &mut Value) {
         ("", "secrets") => secret(object),
         ("", "nodes") => node(object),
         ("", "events") => event(object),
+        ("apps", "deployments") => workload::deployment(object),
+        ("apps", "replicasets") => workload::replica_set(object),
         _ => {}
     }
 }

@@ -7,18 +7,34 @@ use crate::object::{default, map_mut};
 /// Field lists of a pod that hold containers.
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
+/// Whose containers they are: the server completes a template less than it does a pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Pod,
+    Template,
+}
+
 pub(super) fn apply(pod: &mut Value) {
+    apply_spec(Of::Pod, pod);
+    default(map_mut(pod, "spec"), "enableServiceLinks", true);
+}
+
+/// Completes the template of a workload.
+pub(super) fn apply_template(template: &mut Value) {
+    apply_spec(Of::Template, template);
+}
+
+fn apply_spec(of: Of, pod: &mut Value) {
     let spec = map_mut(pod, "spec");
     default(spec, "restartPolicy", "Always");
     default(spec, "terminationGracePeriodSeconds", 30);
     default(spec, "dnsPolicy", "ClusterFirst");
     default(spec, "securityContext", json!({}));
     default(spec, "schedulerName", "default-scheduler");
-    default(spec, "enableServiceLinks", true);
-    let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    let host_network = of == Of::Pod && spec.get("hostNetwork") == Some(&Value::Bool(true));
     for list in CONTAINER_LISTS {
         for container in maps(spec.get_mut(list)) {
-            apply_container(container, host_network);
+            apply_container(of, container, host_network);
         }
     }
     for volume in maps(spec.get_mut("volumes")) {
@@ -39,7 +55,7 @@ fn inner<'a>(map: &'a mut Map<String, Value>, path: &[&str]) -> Option<&'a mut M
         .try_fold(map, |map, key| map.get_mut(*key)?.as_object_mut())
 }
 
-fn apply_container(container: &mut Map<String, Value>, host_network: bool) {
+fn apply_container(of: Of, container: &mut Map<String, Value>, host_network: bool) {
     let image = container
         .get("image")
         .and_then(Value::as_str)
@@ -49,7 +65,7 @@ fn apply_container(container: &mut Map<String, Value>, host_network: bool) {
     default(container, "terminationMessagePath", "/dev/termination-log");
     default(container, "terminationMessagePolicy", "File");
     default(container, "resources", json!({}));
-    if let Some(resources) = inner(container, &["resources"]) {
+    if let (Of::Pod, Some(resources)) = (of, inner(container, &["resources"])) {
         requests_from_limits(resources);
     }
     for port in maps(container.get_mut("ports")) {

@@ -18,23 +18,31 @@ const DEPTH_MAX: u32 = 32;
 /// Go writes these fields even when they are zero, because they are not pointers; zero means
 /// absent.
 const ZERO_MEANS_ABSENT: &[&str] = &[
+    "availableReplicas",
     "count",
     "failureThreshold",
+    "fullyLabeledReplicas",
     "generation",
     "hostIPC",
     "hostNetwork",
     "hostPID",
     "hostPort",
     "initialDelaySeconds",
+    "minReadySeconds",
     "observedGeneration",
+    "paused",
     "periodSeconds",
     "readOnly",
+    "readyReplicas",
+    "replicas",
     "stdin",
     "stdinOnce",
     "successThreshold",
     "timeoutSeconds",
     "tty",
+    "unavailableReplicas",
     "unschedulable",
+    "updatedReplicas",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -20,6 +20,7 @@ mod pods;
 mod query;
 mod respond;
 mod router;
+mod scale;
 mod verbs;
 mod watch;
 

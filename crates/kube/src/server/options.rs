@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::codec::Body;
 use super::query::Query;
 use crate::api::{
-    DeleteOptions, DryRun, FieldValidation, ListOptions, Preconditions, Selector, WriteOptions,
+    DeleteOptions, DryRun, FieldValidation, ListOptions, Preconditions, Propagation, Selector,
+    WriteOptions,
 };
 use crate::object;
 use crate::resource::Resource;
@@ -117,7 +118,29 @@ pub(super) fn delete(query: &Query, body: &Body) -> Result<DeleteOptions, Status
             .and_then(Value::as_str)
             .map(str::to_owned)
     };
+    let policy = match text(&["propagationPolicy"]) {
+        Some(policy) => Some(policy),
+        None => Some(query.get("propagationPolicy").to_owned()).filter(|one| !one.is_empty()),
+    };
+    let propagation = match policy.as_deref() {
+        Some("Background") => Some(Propagation::Background),
+        Some("Foreground") => Some(Propagation::Foreground),
+        Some("Orphan") => Some(Propagation::Orphan),
+        Some(other) => {
+            let supported = ["Foreground", "Background", "Orphan"];
+            let cause = Cause::not_supported("propagationPolicy", &Value::from(other), &supported);
+            return Err(Status::invalid_kind(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                vec![cause],
+            ));
+        }
+        None if given["orphanDependents"] == true => Some(Propagation::Orphan),
+        None => None,
+    };
     Ok(DeleteOptions {
+        propagation,
         grace_period_s: given["gracePeriodSeconds"].as_i64().or(in_query),
         preconditions: Preconditions {
             uid: text(&["preconditions", "uid"]),

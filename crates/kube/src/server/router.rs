@@ -7,7 +7,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::query::Query;
-use super::{Server, auth, discovery, pods, respond, verbs, watch};
+use super::{Server, auth, discovery, pods, respond, scale, verbs, watch};
 use crate::api::User;
 use crate::resource::{self, Resource};
 use crate::status::Status;
@@ -178,6 +178,9 @@ async fn objects(
         }
         if resource.is(&resource::PODS) && subresource != "status" {
             return pods::handle(server, &target, query, request).await;
+        }
+        if subresource == "scale" {
+            return scale::handle(server, resource, &target, query, request).await;
         }
     } else if !resource.verbs.contains(&target.verb.as_str()) || !fits(&target) {
         return Err(Status::method_not_allowed());

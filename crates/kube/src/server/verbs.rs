@@ -104,7 +104,7 @@ fn review(user: &User, resource: &Resource, body: &Value) -> Option<Value> {
         .then(|| user.access_review(body))
 }
 
-fn patch(body: &codec::Body, query: &Query) -> Result<Patch, Status> {
+pub(super) fn patch(body: &codec::Body, query: &Query) -> Result<Patch, Status> {
     match body.media_type.as_str() {
         "application/json-patch+json" => Patch::json(body.json()?),
         "application/merge-patch+json" => Ok(Patch::Merge(body.json()?)),

@@ -2,6 +2,7 @@
 
 mod cells;
 mod pod;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -69,6 +70,8 @@ fn columns(resource: &Resource) -> &'static [Column] {
             ("Data", "string", 0),
             ("Age", "string", 0),
         ],
+        ("apps", "deployments") => workload::DEPLOYMENT,
+        ("apps", "replicasets") => workload::REPLICA_SET,
         ("coordination.k8s.io", "leases") => &[
             ("Name", "string", 0),
             ("Holder", "string", 0),
@@ -99,6 +102,8 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             let count = object["data"].as_object().map_or(0, serde_json::Map::len);
             vec![name(), object["type"].clone(), json!(count), age()]
         }
+        ("apps", "deployments") => workload::deployment(object, now),
+        ("apps", "replicasets") => workload::replica_set(object, now),
         ("coordination.k8s.io", "leases") => {
             vec![
                 name(),

@@ -2,6 +2,7 @@
 
 mod names;
 mod pod;
+mod workload;
 
 use serde_json::{Value, json};
 
@@ -96,6 +97,8 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
             };
             data(object, &["data"], required)
         }
+        ("apps", "deployments") => workload::deployment(object),
+        ("apps", "replicasets") => workload::replica_set(object),
         ("node.k8s.io", "runtimeclasses") => handler(object),
         ("coordination.k8s.io", "leases") => lease(object),
         ("", "events") => event(object),
@@ -180,6 +183,12 @@ fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
             }
         }
         ("", "secrets") => causes.extend(unchanged(old, new, "type")),
+        ("apps", "deployments" | "replicasets") => {
+            let (old, new) = (&old["spec"]["selector"], &new["spec"]["selector"]);
+            if old != new {
+                causes.push(Cause::invalid("spec.selector", new, "field is immutable"));
+            }
+        }
         ("node.k8s.io", "runtimeclasses") => causes.extend(unchanged(old, new, "handler")),
         _ => {}
     }

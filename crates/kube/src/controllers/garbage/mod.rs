@@ -1,0 +1,241 @@
+//! Garbage collection: what is owned goes when its owners go, before them, or stays as an orphan.
+//!
+//! The graph of all owner references is kept up by watches; whether an owner is really gone is
+//! asked of the API before anything is deleted, so a watch that is late costs time only.
+
+mod graph;
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use self::graph::{Graph, Node, Owner, Stand, Step};
+use super::informer::{self, Change};
+use super::queue::{Outcome, Queue};
+use crate::api::{Api, DeleteOptions, ORPHAN, Part, Patch, Propagation, Selector};
+use crate::object;
+use crate::resource::{self, EVENTS, Resource};
+use crate::status::Status;
+
+/// Somebody else wrote in between.
+const CONFLICT_RETRY: Duration = Duration::from_millis(100);
+
+type Changes = SelectAll<BoxStream<'static, (&'static Resource, Change)>>;
+
+/// Everything that is stored but events, which own nothing and are owned by nobody.
+fn collected() -> impl Iterator<Item = &'static Resource> {
+    let all = resource::ALL.iter().copied();
+    all.filter(|resource| resource.verbs.contains(&"watch") && !resource.is(&EVENTS))
+}
+
+fn follow(api: &Api) -> Changes {
+    let streams = collected().map(|resource| {
+        let receiver = informer::follow(api, resource, Selector::default());
+        let next = |mut receiver: mpsc::Receiver<Change>| async {
+            let change = receiver.recv().await?;
+            Some((change, receiver))
+        };
+        let changes = futures::stream::unfold(receiver, next);
+        changes.map(move |change| (resource, change)).boxed()
+    });
+    futures::stream::select_all(streams)
+}
+
+pub(super) async fn run(api: &Api) {
+    let mut changes = follow(api);
+    let mut graph = Graph::default();
+    let mut queue = Queue::default();
+    // Dependents have to be known before an owner is let go.
+    let mut unlisted = collected().count();
+    loop {
+        let mut due = None;
+        if unlisted == 0 {
+            while let Some(uid) = queue.take() {
+                let outcome = outcome(collect(api, &graph, &uid).await);
+                queue.finish(Instant::now(), &uid, outcome);
+            }
+            due = queue.advance(Instant::now());
+        }
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some((resource, change)) = changes.next() => {
+                unlisted -= usize::from(unlisted > 0 && matches!(change, Change::Listed(_)));
+                for uid in take(&mut graph, resource, change) {
+                    queue.add(&uid);
+                }
+            }
+            () = timer => {}
+        }
+    }
+}
+
+fn outcome(result: Result<(), Status>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        // Gone already, or the watch tells.
+        Err(status) if status.is_not_found() => Outcome::Done,
+        Err(status) if status.is_conflict() => Outcome::After(CONFLICT_RETRY),
+        Err(error) => {
+            warn!(%error, "garbage not collected");
+            Outcome::Failed
+        }
+    }
+}
+
+fn take(graph: &mut Graph, resource: &'static Resource, change: Change) -> Vec<String> {
+    match change {
+        Change::Listed(all) => {
+            let mut look = Vec::new();
+            let mut gone = graph.of(resource);
+            for object in all {
+                gone.retain(|uid| uid != object::uid(&object));
+                look.extend(graph.put(object::uid(&object), Node::of(resource, &object)));
+            }
+            look.extend(gone.iter().flat_map(|uid| graph.remove(uid)));
+            look
+        }
+        Change::Changed(object) => graph.put(object::uid(&object), Node::of(resource, &object)),
+        Change::Deleted(object) => graph.remove(object::uid(&object)),
+    }
+}
+
+async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
+    let Some(node) = graph.get(uid) else {
+        return Ok(());
+    };
+    match graph.step(uid, |owner| stand(api, node, owner)) {
+        Step::Nothing => Ok(()),
+        Step::Drop(owners) => drop_owners(api, node, uid, &owners).await,
+        Step::Delete(propagation) => delete(api, node, uid, propagation).await,
+        Step::LetGo(finalizer) => let_go(api, node, uid, finalizer).await,
+        Step::Free(dependents) => {
+            for dependent in dependents {
+                let Some(free) = graph.get(&dependent) else {
+                    continue;
+                };
+                match drop_owners(api, free, &dependent, &[uid.to_owned()]).await {
+                    Err(status) if !status.is_not_found() => return Err(status),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            let_go(api, node, uid, ORPHAN).await
+        }
+        Step::DeleteDependents(dependents) => {
+            for dependent in dependents {
+                let Some(found) = graph.get(&dependent) else {
+                    continue;
+                };
+                let result = match graph.step(&dependent, |owner| stand(api, found, owner)) {
+                    Step::Delete(propagation) => delete(api, found, &dependent, propagation).await,
+                    Step::Drop(owners) => drop_owners(api, found, &dependent, &owners).await,
+                    Step::Nothing | Step::Free(_) | Step::DeleteDependents(_) | Step::LetGo(_) => {
+                        Ok(())
+                    }
+                };
+                match result {
+                    Err(status) if !status.is_not_found() => return Err(status),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// How an owner stands now. One of a kind that is not served is somebody else's business: it
+/// stays.
+fn stand(api: &Api, node: &Node, owner: &Owner) -> Stand {
+    let Some(resource) = resource::find_kind(&owner.api_version, &owner.kind) else {
+        return Stand::Stays;
+    };
+    let namespace = node
+        .namespace
+        .as_deref()
+        .filter(|_| resource.is_namespaced());
+    if resource.is_namespaced() && namespace.is_none() {
+        return Stand::Stays;
+    }
+    match api.read(resource, namespace, &owner.name) {
+        Ok(found) if object::uid(&found) != owner.uid => Stand::Gone,
+        Ok(found) if Node::of(resource, &found).waits() => Stand::Waits,
+        Ok(_) => Stand::Stays,
+        Err(status) if status.is_not_found() => Stand::Gone,
+        Err(_) => Stand::Stays,
+    }
+}
+
+async fn delete(api: &Api, node: &Node, uid: &str, propagation: Propagation) -> Result<(), Status> {
+    let options = DeleteOptions {
+        propagation: Some(propagation),
+        ..DeleteOptions::default()
+    };
+    let options = options.with_uid(uid);
+    api.delete(
+        node.resource,
+        node.namespace.as_deref(),
+        &node.name,
+        &options,
+    )
+    .await
+    .map(drop)
+}
+
+/// The object as it is, if it is still the one that is meant.
+async fn current(api: &Api, node: &Node, uid: &str) -> Result<Value, Status> {
+    let found = api
+        .get(node.resource, node.namespace.as_deref(), &node.name)
+        .await?;
+    if object::uid(&found) == uid {
+        Ok(found)
+    } else {
+        Err(Status::not_found(node.resource, &node.name))
+    }
+}
+
+async fn drop_owners(api: &Api, node: &Node, uid: &str, owners: &[String]) -> Result<(), Status> {
+    let found = current(api, node, uid).await?;
+    let mut references = object::items(&found, &["metadata", "ownerReferences"]).to_vec();
+    references.retain(|one| !owners.iter().any(|owner| one["uid"] == owner.as_str()));
+    write_meta(api, node, &found, "ownerReferences", references).await
+}
+
+async fn let_go(api: &Api, node: &Node, uid: &str, finalizer: &str) -> Result<(), Status> {
+    let found = current(api, node, uid).await?;
+    let mut finalizers = object::items(&found, &["metadata", "finalizers"]).to_vec();
+    finalizers.retain(|one| one != finalizer);
+    write_meta(api, node, &found, "finalizers", finalizers).await
+}
+
+async fn write_meta(
+    api: &Api,
+    node: &Node,
+    found: &Value,
+    field: &str,
+    left: Vec<Value>,
+) -> Result<(), Status> {
+    let left = if left.is_empty() {
+        Value::Null
+    } else {
+        left.into()
+    };
+    let mut meta = serde_json::Map::new();
+    meta.insert(field.to_owned(), left);
+    meta.insert(
+        "resourceVersion".into(),
+        found["metadata"]["resourceVersion"].clone(),
+    );
+    let patch = Patch::merge(serde_json::json!({"metadata": meta}));
+    let namespace = node.namespace.as_deref();
+    api.patch(node.resource, Part::Object, namespace, &node.name, &patch)
+        .await
+        .map(drop)
+}

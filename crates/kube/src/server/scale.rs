@@ -1,0 +1,49 @@
+//! The subresource `scale` of workloads.
+
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::body::Body;
+use super::query::Query;
+use super::router::{Target, Verb};
+use super::{Server, codec, options, respond, verbs};
+use crate::resource::{Resource, SCALES};
+use crate::status::Status;
+
+pub(super) async fn handle(
+    server: &Server,
+    resource: &Resource,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let namespace = target.namespace.as_deref();
+    let name = target.name.as_deref().unwrap_or_default();
+    let api = &server.api;
+    match target.verb {
+        Verb::Get => {
+            let scale = api.scale(resource, namespace, name)?;
+            Ok(respond::json(StatusCode::OK, &scale))
+        }
+        Verb::Update | Verb::Patch => {
+            let options = options::write(query)?;
+            let body = codec::read(request).await?;
+            let written = if target.verb == Verb::Update {
+                let scale = body.object(SCALES.schema)?;
+                let change = |_: &_| Ok(scale.clone());
+                api.scale_with(resource, namespace, name, change, options)
+                    .await?
+            } else {
+                let patch = verbs::patch(&body, query)?;
+                let change = |old: &_| patch.apply(&SCALES, old);
+                api.scale_with(resource, namespace, name, change, options)
+                    .await?
+            };
+            let response = respond::json(StatusCode::OK, &written.object);
+            Ok(respond::warn(response, &written.warnings))
+        }
+        Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
+            Err(Status::method_not_allowed())
+        }
+    }
+}
