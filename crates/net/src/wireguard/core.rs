@@ -3,12 +3,11 @@
 //! Called by three threads. A peer is locked for at most `LOCK_SEGMENTS_MAX` packets at a time,
 //! so that one direction waits microseconds for the other. Lock order: a peer, then the table.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use gotatun::noise::errors::WireGuardError as Protocol;
 use gotatun::noise::handshake::parse_handshake_anon;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::noise::rate_limiter::RateLimiter;
@@ -17,13 +16,12 @@ use gotatun::packet::{Packet, WgData, WgKind};
 use gotatun::tun::MtuWatcher;
 use gotatun::x25519;
 
-use super::IPV6_HEADER_BYTES;
-use super::counters::{Counters, DropReason};
+use super::counters::{Counters, DropReason, handshake_reason, reason};
 use super::error::WireGuardError;
 use super::key::{PrivateKey, PublicKey};
 use super::peer::{Peer, PeerConfig, PeerId, PeerStatus, Session, Table};
 use super::policy::Policy;
-use super::segment::total_bytes;
+use super::segment::{addresses, total_bytes};
 use super::timers::{Timers, next_tick};
 
 /// Packets under one lock: about 12 µs of ChaCha20-Poly1305.
@@ -106,7 +104,7 @@ impl Core {
                     table.insert(&fresh);
                     drop(table);
                     if let Some(old) = old {
-                        old.lock().removed = true;
+                        self.retire(&old);
                     }
                     fresh
                 }
@@ -141,9 +139,19 @@ impl Core {
     pub(super) fn remove_peer(&self, id: PeerId) -> bool {
         let removed = self.write().remove(id);
         if let Some(peer) = &removed {
-            peer.lock().removed = true;
+            self.retire(peer);
         }
         removed.is_some()
+    }
+
+    /// Ends what others may still do with a peer that they found before it was removed.
+    fn retire(&self, peer: &Peer) {
+        let mut session = peer.lock();
+        session.removed = true;
+        let mut table = self.write();
+        for index in session.indices.drain(..) {
+            table.by_index.remove(&index);
+        }
     }
 
     pub(super) fn peers(&self) -> Vec<PeerStatus> {
@@ -241,6 +249,10 @@ impl Core {
         let start = opened.packets.len();
         {
             let mut session = peer.lock();
+            if session.removed {
+                self.counters.add(DropReason::NoSession, run.len());
+                return run.clear();
+            }
             let mut heard = false;
             if let Some(packet) = self.wake(&peer, &mut session) {
                 opened
@@ -435,53 +447,6 @@ fn status(peer: &Peer) -> PeerStatus {
 
 fn add(counter: &std::sync::atomic::AtomicU64, bytes: usize) {
     counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
-}
-
-/// Source and destination of an inner packet, which has to be whole.
-fn addresses(packet: &[u8]) -> Result<(Ipv6Addr, Ipv6Addr), DropReason> {
-    match packet.first().map(|byte| byte >> 4) {
-        Some(6) => {}
-        Some(4) => return Err(DropReason::NotIpv6),
-        _ => return Err(DropReason::Malformed),
-    }
-    let header = packet
-        .get(..IPV6_HEADER_BYTES)
-        .ok_or(DropReason::Malformed)?;
-    total_bytes(packet).ok_or(DropReason::Malformed)?;
-    let address = |at: usize| {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&header[at..at + 16]);
-        Ipv6Addr::from(bytes)
-    };
-    Ok((address(8), address(24)))
-}
-
-fn reason(error: &Protocol) -> DropReason {
-    match error {
-        Protocol::InvalidMac | Protocol::WrongKey => DropReason::BadHandshake,
-        Protocol::InvalidAeadTag => DropReason::BadTag,
-        Protocol::WrongTai64nTimestamp | Protocol::InvalidCounter | Protocol::DuplicateCounter => {
-            DropReason::Replayed
-        }
-        Protocol::NoCurrentSession
-        | Protocol::ConnectionExpired
-        | Protocol::WrongIndex
-        | Protocol::UnexpectedPacket => DropReason::NoSession,
-        Protocol::DestinationBufferTooSmall
-        | Protocol::IncorrectPacketLength
-        | Protocol::WrongPacketType
-        | Protocol::InvalidTai64nTimestamp
-        | Protocol::InvalidPacket
-        | Protocol::LockFailed => DropReason::Malformed,
-    }
-}
-
-/// In a handshake a wrong tag is a wrong key.
-fn handshake_reason(error: &Protocol) -> DropReason {
-    match reason(error) {
-        DropReason::BadTag => DropReason::BadHandshake,
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gotatun::noise::errors::WireGuardError as Protocol;
+
 /// Why the engine dropped a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
@@ -78,6 +80,35 @@ impl Counters {
 
     pub(super) fn snapshot(&self) -> Drops {
         Drops(std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed)))
+    }
+}
+
+/// What gotatun's refusal of a message means.
+pub(super) fn reason(error: &Protocol) -> DropReason {
+    match error {
+        Protocol::InvalidMac | Protocol::WrongKey => DropReason::BadHandshake,
+        Protocol::InvalidAeadTag => DropReason::BadTag,
+        Protocol::WrongTai64nTimestamp | Protocol::InvalidCounter | Protocol::DuplicateCounter => {
+            DropReason::Replayed
+        }
+        Protocol::NoCurrentSession
+        | Protocol::ConnectionExpired
+        | Protocol::WrongIndex
+        | Protocol::UnexpectedPacket => DropReason::NoSession,
+        Protocol::DestinationBufferTooSmall
+        | Protocol::IncorrectPacketLength
+        | Protocol::WrongPacketType
+        | Protocol::InvalidTai64nTimestamp
+        | Protocol::InvalidPacket
+        | Protocol::LockFailed => DropReason::Malformed,
+    }
+}
+
+/// In a handshake a wrong tag is a wrong key.
+pub(super) fn handshake_reason(error: &Protocol) -> DropReason {
+    match reason(error) {
+        DropReason::BadTag => DropReason::BadHandshake,
+        other => other,
     }
 }
 

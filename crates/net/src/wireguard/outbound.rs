@@ -94,15 +94,18 @@ impl Outbound<'_> {
     }
 
     fn send(&mut self) {
-        let Some(peer) = &self.peer else {
-            return;
-        };
         if self.batch.is_empty() {
             return;
         }
         let core = &self.shared.core;
-        if let Some(to) = core.seal(peer, &mut self.batch, &mut self.sealed) {
+        let Some(peer) = self.peer.take() else {
+            // The rest of a super-packet whose peer has just gone.
+            core.counters.add(DropReason::UnknownPeer, self.batch.len());
+            return self.batch.clear();
+        };
+        if let Some(to) = core.seal(&peer, &mut self.batch, &mut self.sealed) {
             self.shared.underlay.send(to, &self.sealed, &core.counters);
+            self.peer = Some(peer);
         }
         self.sealed.clear();
     }

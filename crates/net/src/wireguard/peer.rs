@@ -111,10 +111,10 @@ impl Table {
         self.by_key.insert(peer.key, Arc::clone(peer));
     }
 
+    /// Takes a peer out, but for its indices, which only its lock lets one see.
     pub(super) fn remove(&mut self, id: PeerId) -> Option<Arc<Peer>> {
         let peer = self.by_id.remove(&id)?;
         self.by_key.remove(&peer.key);
-        self.by_index.retain(|_, other| !Arc::ptr_eq(other, &peer));
         Some(peer)
     }
 }

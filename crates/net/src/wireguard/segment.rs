@@ -1,6 +1,9 @@
 //! Where the headers of a packet are, for those packets that are split or coalesced: IP without
 //! extension headers or fragments, and TCP or UDP directly after it.
 
+use std::net::Ipv6Addr;
+
+use super::counters::DropReason;
 use super::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, checksum};
 
 pub(super) const TCP: u8 = 6;
@@ -126,4 +129,23 @@ pub(super) fn total_bytes(packet: &[u8]) -> Option<usize> {
         _ => return None,
     };
     (least <= total && total <= packet.len()).then_some(total)
+}
+
+/// Source and destination of an inner packet, which has to be whole.
+pub(super) fn addresses(packet: &[u8]) -> Result<(Ipv6Addr, Ipv6Addr), DropReason> {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => {}
+        Some(4) => return Err(DropReason::NotIpv6),
+        _ => return Err(DropReason::Malformed),
+    }
+    let header = packet
+        .get(..IPV6_HEADER_BYTES)
+        .ok_or(DropReason::Malformed)?;
+    total_bytes(packet).ok_or(DropReason::Malformed)?;
+    let address = |at: usize| {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&header[at..at + 16]);
+        Ipv6Addr::from(bytes)
+    };
+    Ok((address(8), address(24)))
 }

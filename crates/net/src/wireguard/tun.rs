@@ -103,8 +103,8 @@ impl Tun {
         self.coalesce.load(Ordering::Relaxed)
     }
 
-    /// The next frame: its header and length within `buffer`, from `Self::packet_start` on.
-    /// `WouldBlock` if there is none now.
+    /// Reads the next frame into `buffer`: its header, and its packet; `None` for a frame of a kind
+    /// that we never asked for. `WouldBlock` if there is none now.
     pub(super) fn read<'a>(
         &self,
         buffer: &'a mut [u8],

@@ -8,7 +8,9 @@ use std::time::Duration;
 use net::wireguard::{Backend, DropReason, Engine, Offloads, PrivateKey};
 use types::{NetworkId, SixPn};
 
-use crate::world::{LINK, World, endpoint, host, in_world, inside, machine, peer, run};
+use crate::world::{
+    LINK, PORT, World, endpoint, host, in_world, inside, machine, peer, run, under_v4,
+};
 
 const TRANSFER_BYTES: usize = 24 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
@@ -199,6 +201,27 @@ fn a_peer_that_moves_is_followed() {
         assert_eq!(engines[1].peers()[0].endpoint, Some(moved));
         // And it is reached there.
         world.assert_ping(1, machine(0));
+    });
+}
+
+#[test]
+fn hosts_reach_each_other_over_ipv4_as_well() {
+    in_world("ipv4", &[], |world| {
+        let keys = [
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        ];
+        let engines = [0, 1].map(|side| world.engine(side, &keys[side], Offloads::default()));
+        let v4 = |side| SocketAddr::from((under_v4(side), PORT));
+        for side in [0, 1] {
+            let mut other = peer(1 - side, &keys[1 - side]);
+            other.endpoint = Some(v4(1 - side));
+            engines[side].ensure_peer(&other).unwrap();
+        }
+        world.assert_ping(0, machine(1));
+        transfer(world, 0, 1);
+        assert_eq!(engines[1].peers()[0].endpoint, Some(v4(0)));
+        assert_clean(&engines);
     });
 }
 

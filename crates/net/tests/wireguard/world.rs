@@ -1,7 +1,8 @@
-//! Two namespaces joined by a veth pair, `2001:db8::1` and `2001:db8::2`; hosts 2 and 3.
+//! Two namespaces joined by a veth pair, `2001:db8::1` and `2001:db8::2`, `192.0.2.1` and
+//! `192.0.2.2`; hosts 2 and 3.
 
 use std::fs::File;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,7 +16,7 @@ use types::{HostId, NetworkId, SixPn};
 
 pub(crate) const LINK: &str = "wg0";
 pub(crate) const MTU: u16 = 1420;
-const PORT: u16 = 51820;
+pub(crate) const PORT: u16 = 51820;
 
 /// Namespaces of concurrent tests must differ.
 static WORLDS: AtomicU16 = AtomicU16::new(0);
@@ -66,6 +67,10 @@ pub(crate) fn in_world(test: &str, programs: &[&str], body: impl FnOnce(&World))
             "ip -n {name} address add {}/64 dev under nodad",
             under(side)
         ));
+        run(&format!(
+            "ip -n {name} address add {}/24 dev under",
+            under_v4(side)
+        ));
         run(&format!("ip -n {name} link set lo up"));
         run(&format!("ip -n {name} link set under up"));
     }
@@ -84,6 +89,10 @@ impl Drop for World {
 pub(crate) fn under(side: usize) -> Ipv6Addr {
     let number = u16::try_from(side + 1).unwrap();
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number)
+}
+
+pub(crate) fn under_v4(side: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, u8::try_from(side + 1).unwrap())
 }
 
 pub(crate) fn endpoint(side: usize) -> SocketAddr {
