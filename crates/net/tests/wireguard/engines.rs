@@ -9,7 +9,7 @@ use net::wireguard::{Backend, DropReason, Engine, Offloads, PrivateKey};
 use types::{NetworkId, SixPn};
 
 use crate::world::{
-    LINK, PORT, World, endpoint, host, in_world, inside, machine, peer, run, under_v4,
+    LINK, PORT, World, endpoint, eventually, host, in_world, inside, machine, peer, run, under_v4,
 };
 
 const TRANSFER_BYTES: usize = 24 << 20;
@@ -201,6 +201,47 @@ fn a_peer_that_moves_is_followed() {
         assert_eq!(engines[1].peers()[0].endpoint, Some(moved));
         // And it is reached there.
         world.assert_ping(1, machine(0));
+    });
+}
+
+#[test]
+fn a_lost_handshake_is_repeated() {
+    in_world("lost_handshake", &[], |world| {
+        let keys = [
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        ];
+        let first = world.engine(0, &keys[0], Offloads::default());
+        first.ensure_peer(&peer(1, &keys[1])).unwrap();
+        assert!(!world.ping(0, machine(1), ""));
+        let second = world.engine(1, &keys[1], Offloads::default());
+        let mut silent = peer(0, &keys[0]);
+        silent.endpoint = None;
+        second.ensure_peer(&silent).unwrap();
+        // Nobody sends anything any more.
+        eventually(|| second.peers()[0].rx_bytes > 0);
+        assert_eq!(second.peers()[0].endpoint, Some(endpoint(0)));
+    });
+}
+
+#[test]
+fn a_keepalive_needs_no_traffic() {
+    in_world("keepalive", &[], |world| {
+        let keys = [
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        ];
+        let engines = [0, 1].map(|side| world.engine(side, &keys[side], Offloads::default()));
+        let mut silent = peer(0, &keys[0]);
+        silent.endpoint = None;
+        engines[1].ensure_peer(&silent).unwrap();
+        let mut lively = peer(1, &keys[1]);
+        lively.keepalive_s = Some(1);
+        engines[0].ensure_peer(&lively).unwrap();
+        eventually(|| engines[1].peers()[0].last_handshake.is_some());
+        // It goes on speaking, though nobody knows it any more.
+        assert!(engines[1].remove_peer(host(0).into()));
+        eventually(|| engines[1].drops().of(DropReason::NoSession) > 0);
     });
 }
 

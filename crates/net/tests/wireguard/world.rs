@@ -185,6 +185,14 @@ pub(crate) fn peer(side: usize, key: &PrivateKey) -> PeerConfig {
     }
 }
 
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not become so in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 pub(crate) fn run(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap())
