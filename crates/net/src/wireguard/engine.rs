@@ -3,6 +3,7 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -44,29 +45,29 @@ pub(super) struct Shared {
     pub(super) core: Core,
     pub(super) tun: Tun,
     pub(super) underlay: Underlay,
-    /// Readable, by its end, once the engine is to stop.
+    /// Readable, by its end, once the engine is to stop. Ends a wait.
     stop: PipeReader,
+    /// Ends the threads also where there is always something to read.
+    stopping: AtomicBool,
 }
 
 impl Shared {
-    /// Waits until `device` has something to read; for a broken one (`None`), a moment. Whether
-    /// the engine is to stop.
-    pub(super) fn wait(&self, device: Option<&impl AsFd>) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `device` has something to read; for a broken one (`None`), a moment. Not longer
+    /// than until the engine is to stop.
+    pub(super) fn wait(&self, device: Option<&impl AsFd>) {
         let stop = PollFd::new(self.stop.as_fd(), PollFlags::POLLIN);
-        let stopped = |poll: &PollFd| poll.any().unwrap_or(true);
-        match device {
+        // A signal ends the wait early, which is no harm.
+        let _ = match device {
             Some(device) => {
                 let mut polls = [stop, PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-                // A signal is no reason to stop.
-                let _ = poll(&mut polls, PollTimeout::NONE);
-                stopped(&polls[0])
+                poll(&mut polls, PollTimeout::NONE)
             }
-            None => {
-                let mut polls = [stop];
-                let _ = poll(&mut polls, PollTimeout::from(RETRY_MS));
-                stopped(&polls[0])
-            }
-        }
+            None => poll(&mut [stop], PollTimeout::from(RETRY_MS)),
+        };
     }
 
     fn send(&self, (to, datagram): Outgoing) {
@@ -106,6 +107,7 @@ impl Engine {
             tun: config.tun,
             underlay: config.underlay,
             stop: reader,
+            stopping: AtomicBool::new(false),
         });
         let mut engine = Self {
             public_key: config.private_key.public(),
@@ -166,6 +168,7 @@ impl Backend for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
         self.stop = None;
         self.shared.core.timers.stop();
         for thread in self.threads.drain(..) {

@@ -37,7 +37,7 @@ pub(super) fn run(shared: &Shared) {
         from: None,
         opened: Opened::default(),
     };
-    loop {
+    while !shared.is_stopping() {
         match shared.underlay.receive(&mut buffer) {
             Ok(train) => {
                 inbound.take(
@@ -51,9 +51,7 @@ pub(super) fn run(shared: &Shared) {
                 if !there {
                     tracing::warn!(%error, "cannot receive from the network");
                 }
-                if shared.wait(there.then_some(&shared.underlay)) {
-                    return;
-                }
+                shared.wait(there.then_some(&shared.underlay));
             }
         }
     }

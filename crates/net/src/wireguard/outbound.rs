@@ -38,7 +38,7 @@ pub(super) fn run(shared: &Shared) {
         sealed: Vec::with_capacity(BATCH_SEGMENTS_MAX),
         peer: None,
     };
-    loop {
+    while !shared.is_stopping() {
         match shared.tun.read(&mut buffer) {
             Ok(Some((header, packet))) => {
                 if let Err(reason) = outbound.take(header, packet) {
@@ -52,9 +52,7 @@ pub(super) fn run(shared: &Shared) {
                 if !there {
                     tracing::warn!(link = shared.tun.link(), %error, "cannot read from TUN device");
                 }
-                if shared.wait(there.then_some(&shared.tun)) {
-                    return;
-                }
+                shared.wait(there.then_some(&shared.tun));
             }
         }
     }
