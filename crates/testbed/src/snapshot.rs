@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use crate::Host;
+
 /// Links, namespaces, nftables tables, mounts, loop devices, cgroups and processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeSet<String>);
@@ -50,9 +52,15 @@ impl Snapshot {
         Self(found)
     }
 
-    /// What is there now and was not there then.
-    pub fn since(&self, before: &Self) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
+    /// What is there now and was not there then, but for what names another host: several test
+    /// processes may share one kernel.
+    pub fn since(&self, before: &Self, host: &Host) -> Vec<String> {
+        let (id, folder) = (host.id(), host.folder().display().to_string());
+        let foreign = |thing: &String| {
+            thing.contains("aero") && !thing.contains(&id) && !thing.contains(&folder)
+        };
+        let new = self.0.difference(&before.0);
+        new.filter(|thing| !foreign(thing)).cloned().collect()
     }
 }
 

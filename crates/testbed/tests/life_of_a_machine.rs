@@ -45,7 +45,7 @@ fn life_of_a_machine(class: IsolationClass) {
         .unwrap()
         .block_on(live(&host, class));
     host.down();
-    let left = Snapshot::take().since(&before);
+    let left = Snapshot::take().since(&before, &host);
     assert!(left.is_empty(), "left behind: {left:#?}");
 }
 

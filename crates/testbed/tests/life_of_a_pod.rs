@@ -36,9 +36,10 @@ fn life_of_a_pod() {
     }
     values_from_elsewhere(&host, newest);
     restarts_and_ends(&host, newest);
+    one_deployment(&host, newest);
     what_is_refused(&host, newest);
     host.down();
-    let left = Snapshot::take().since(&before);
+    let left = Snapshot::take().since(&before, &host);
     assert!(left.is_empty(), "left behind: {left:#?}");
 }
 
@@ -236,6 +237,33 @@ fn restarts_and_ends(host: &Host, kubectl: &Path) {
     for name in ["fails", "again"] {
         succeed(&mut host.kubectl(kubectl, &["delete", "pod", name, "--grace-period=1"]));
     }
+}
+
+/// Three machines for one Deployment, then one, then none.
+fn one_deployment(host: &Host, kubectl: &Path) {
+    let k = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        succeed(&mut host.kubectl(kubectl, &words))
+    };
+    k(&format!(
+        "create deployment web --image={IMAGE} --replicas=3"
+    ));
+    k("rollout status deployment/web --timeout=120s");
+    let pods = || k("get pods -l app=web -o name").lines().count();
+    assert_eq!(pods(), 3);
+    k("scale deployment web --replicas=1");
+    let is = |count: usize| {
+        let found = pods();
+        let fits = found == count;
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("{found} pods"))
+        }
+    };
+    eventually("one pod", || is(1));
+    k("delete deployment web");
+    eventually("no pod", || is(0));
 }
 
 fn what_is_refused(host: &Host, kubectl: &Path) {
