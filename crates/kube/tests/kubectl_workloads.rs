@@ -83,6 +83,45 @@ async fn deployments_roll_out_are_undone_and_go() {
     }
 }
 
+const MANIFEST: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"shop",
+"namespace":"team"},"spec":{"replicas":2,"selector":{"matchLabels":{"app":"shop"}},
+"template":{"metadata":{"labels":{"app":"shop"}},"spec":{"containers":[{"name":"c","image":"a:1",
+"ports":[{"containerPort":80}]}]}}}}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_is_applied_changed_refused_and_goes_with_its_namespace() {
+    for kubectl in kubectls() {
+        let server = start().await;
+        let ok = async |args: &str| {
+            let args: Vec<_> = args.split(' ').collect();
+            server.ok(&kubectl, &args).await
+        };
+        ok("create ns team").await;
+        let file = server.dir.path().join("shop.json");
+        let apply = format!("apply -f {}", file.display());
+        for (text, outcome) in [
+            (MANIFEST.to_owned(), "created"),
+            (MANIFEST.to_owned(), "unchanged"),
+            (MANIFEST.replace("a:1", "a:2"), "configured"),
+        ] {
+            std::fs::write(&file, text).expect("written");
+            let said = ok(&apply).await;
+            assert_eq!(said, format!("deployment.apps/shop {outcome}\n"));
+            ok("-n team rollout status deploy/shop --timeout=60s").await;
+        }
+        let other = MANIFEST.replace(r#"labels":{"app":"shop"}"#, r#"labels":{"app":"x"}"#);
+        std::fs::write(&file, other).expect("written");
+        let args: Vec<_> = apply.split(' ').collect();
+        let refused = server.fails(&kubectl, &args).await;
+        assert!(
+            refused.contains("`selector` does not match template `labels`"),
+            "{refused}"
+        );
+        ok("delete ns team --timeout=60s").await;
+        assert_eq!(ok("get deploy,rs,pods -A -o name").await, "");
+    }
+}
+
 fn check_description(described: &str) {
     for text in [
         "Replicas:               1 desired",
