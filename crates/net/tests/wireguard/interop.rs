@@ -7,12 +7,17 @@ use net::wireguard::{Backend, Offloads, PrivateKey};
 
 use crate::world::{World, endpoint, in_world, machine, peer, run};
 
-struct WireguardGo(Child);
+struct WireguardGo {
+    child: Child,
+    /// Which it leaves behind when it is killed.
+    socket: String,
+}
 
 impl Drop for WireguardGo {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
@@ -31,10 +36,10 @@ fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> Wire
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let child = WireguardGo(child);
     let socket = format!("/var/run/wireguard/{link}.sock");
+    let child = WireguardGo { child, socket };
     for _ in 0..200 {
-        if std::path::Path::new(&socket).exists() {
+        if std::path::Path::new(&child.socket).exists() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
