@@ -46,6 +46,10 @@ pub(crate) fn in_world(test: &str, body: impl FnOnce(&mut World) + Send) {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             run("ip link set lo up");
+            // A new namespace takes forwarding over from the first one, where a host may be up.
+            for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/net/{key}"), "0").unwrap();
+            }
             let mut world = World {
                 hosts: Vec::new(),
                 namespaces: Vec::new(),
