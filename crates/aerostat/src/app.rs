@@ -315,7 +315,7 @@ async fn start_kubernetes(
     let pki = kube::pki::Pki::open(&pki_dir)?;
     let server = format!("https://{address}");
     let kubeconfig = kube::pki::kubeconfig(&server, pki.ca_pem(), &pki.admin()?);
-    write_whole(&paths.kubeconfig(), 0o600, kubeconfig.as_bytes())?;
+    kube::pki::write_private(&paths.kubeconfig(), &kubeconfig)?;
 
     let store_config = store::Config::new(paths.kubernetes().join("store.db"));
     let store = blocking(move || store::Store::open(&store_config)).await?;

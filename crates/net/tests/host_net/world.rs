@@ -2,17 +2,20 @@
 //! namespace, so nothing of the machine that runs the tests is touched.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use net::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig, LinkName};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use types::{HostId, NetworkId, SixPn};
+
+#[path = "../common/namespaces.rs"]
+mod namespaces;
+
+pub(crate) use namespaces::{inside, run};
 
 /// Long enough for a handshake between namespaces on a busy machine.
 const REACH_TIMEOUT_MS: u64 = 10_000;
@@ -147,29 +150,6 @@ fn program_in(path: &str, program: &str) -> Option<PathBuf> {
     path.split(':')
         .map(|dir| Path::new(dir).join(program))
         .find(|file| file.exists())
-}
-
-/// Runs a program in the calling thread's namespace.
-pub(crate) fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs `f` on a thread in the namespace at `path`.
-pub(crate) fn inside<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        });
-        thread.join().unwrap()
-    })
 }
 
 /// Answers each connection to `address` in the namespace at `path` with the client's address.

@@ -1,7 +1,6 @@
 //! Two namespaces joined by a veth pair, `2001:db8::1` and `2001:db8::2`, `192.0.2.1` and
 //! `192.0.2.2`; hosts 2 and 3.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +10,12 @@ use std::time::{Duration, Instant};
 use net::wireguard::{
     Backend, Engine, EngineConfig, Offloads, PeerConfig, PrivateKey, SixPnPolicy, Tun, Underlay,
 };
-use nix::sched::{CloneFlags, setns};
 use types::{HostId, NetworkId, SixPn};
+
+#[path = "../common/namespaces.rs"]
+mod namespaces;
+
+pub(crate) use namespaces::{inside, run};
 
 pub(crate) const LINK: &str = "wg0";
 pub(crate) const MTU: u16 = 1420;
@@ -191,26 +194,4 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "it did not become so in time");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-pub(crate) fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs `f` on a thread in the namespace at `path`.
-pub(crate) fn inside<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        });
-        thread.join().unwrap()
-    })
 }
