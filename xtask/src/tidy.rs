@@ -13,8 +13,15 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Who may `use crate::…` whom inside the binary's crate. A role that is not listed here is
 /// plumbing that everybody shares.
 const ROLES: &[(&str, &[&str])] = &[
-    ("cli", &["app"]),
-    ("api", &["directory", "placement", "worker", "catalog"]),
+    ("cli", &["app", "fleet"]),
+    (
+        "api",
+        &["directory", "placement", "worker", "catalog", "mesh"],
+    ),
+    ("fleet", &["directory"]),
+    ("mesh", &["catalog"]),
+    ("gateway", &["catalog", "directory"]),
+    ("proxy", &["catalog", "worker"]),
     ("placement", &["worker"]),
     ("worker", &["catalog"]),
     ("catalog", &[]),

@@ -17,6 +17,7 @@ use crate::names::{
     EGRESS_LINK, GATEWAY_MAC, GATEWAY_V4, LinkName, Mac, NETNS_DIR, host_netns, is_machine_netns,
     machine_netns,
 };
+use crate::sockets::Sockets;
 use crate::{egress, netns, nft, sys, sysctl};
 
 /// The one link of a machine that has a namespace of its own.
@@ -114,6 +115,11 @@ impl HostNet {
     /// Runs `f` on a fresh thread inside the namespace; sockets made there stay there.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetError> {
         netns::enter(&self.netns, f)
+    }
+
+    /// Makes sockets inside the namespace for tasks outside.
+    pub fn sockets(&self) -> Result<Sockets, NetError> {
+        Sockets::start(&self.netns)
     }
 
     /// Attaches a machine, or repairs its attachment. The guard stands before the link does.

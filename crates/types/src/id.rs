@@ -147,6 +147,11 @@ impl HostId {
     pub fn bits(self) -> u32 {
         self.0
     }
+
+    /// The 16 bits that are this host's own.
+    pub fn number(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
 }
 
 /// Four hexadecimal digits: the host's number without the common prefix. Used in names of what
@@ -162,6 +167,11 @@ impl fmt::Display for HostId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct NetworkId(u32);
+
+impl NetworkId {
+    /// The network of the hosts themselves.
+    pub const HOST_PLANE: Self = Self(0);
+}
 
 impl TryFrom<u32> for NetworkId {
     type Error = InvalidId;

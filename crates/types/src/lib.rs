@@ -4,10 +4,12 @@
 
 pub mod api;
 mod chain;
+pub mod fleet;
 pub mod guest;
 pub mod id;
 pub mod image_ref;
 pub mod machine;
+pub mod service;
 pub mod sixpn;
 
 pub use chain::chain;

@@ -17,8 +17,14 @@ pub const RESOLVER: Ipv6Addr = Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 3);
 /// The link-local address that every machine's next hop has, on each tap.
 pub const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// The network of the hosts themselves. No machine is ever in it.
+pub const HOST_PLANE: NetworkId = NetworkId::HOST_PLANE;
+
 /// Machine fields below this are reserved (1: the host itself, 0x0a: gateway peers).
 pub const MACHINE_FIELD_MIN: u32 = 0x1_0000;
+
+/// The machine field of gateway peers.
+pub const GATEWAY_PEERS: u32 = 0x0a;
 
 /// An address of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +83,31 @@ pub fn network_of(addr: Ipv6Addr) -> Option<NetworkId> {
         .ok()
 }
 
+/// The private VIP `number` of `network`: `fdaa:<net>:0:1::N`.
+pub fn vip(network: NetworkId, number: u32) -> Ipv6Addr {
+    let bits = 0xfdaa_u128 << 112
+        | u128::from(u32::from(network)) << 80
+        | 1_u128 << 48
+        | u128::from(number);
+    Ipv6Addr::from(bits)
+}
+
+/// Where WireGuard peers of `network` ask for names: `<net>::3`.
+pub fn network_resolver(network: NetworkId) -> Ipv6Addr {
+    Ipv6Addr::from(0xfdaa_u128 << 112 | u128::from(u32::from(network)) << 80 | 3)
+}
+
+/// The first address of WireGuard peer `index` of the gateway `host`; the peer owns the /120.
+pub fn peer_addr(network: NetworkId, host: HostId, index: u8) -> Ipv6Addr {
+    SixPn {
+        network,
+        host,
+        machine: GATEWAY_PEERS,
+        free: u16::from(index) << 8 | 2,
+    }
+    .addr()
+}
+
 /// The address of the host itself inside `network`: the source of proxied connections and probes.
 pub fn host_addr(network: NetworkId, host: HostId) -> Ipv6Addr {
     SixPn {
@@ -127,6 +158,15 @@ mod tests {
         assert_eq!(SixPn::from_addr(vip), None);
         assert_eq!(network_of(vip), NetworkId::try_from(0x22b7).ok());
         assert_eq!(network_of("2001:db8::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn reserved_addresses_read_as_published() {
+        let network = NetworkId::try_from(0x22b7).unwrap();
+        assert_eq!(vip(network, 3).to_string(), "fdaa:0:22b7:0:1::3");
+        assert_eq!(network_resolver(network).to_string(), "fdaa:0:22b7::3");
+        let peer = peer_addr(NetworkId::try_from(4).unwrap(), HostId::new(0xab6), 1);
+        assert_eq!(peer.to_string(), "fdaa:0:4:a7b:ab6:0:a:102");
     }
 
     proptest! {

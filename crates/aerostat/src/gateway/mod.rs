@@ -1,0 +1,1 @@
+//! The way in for clients outside: WireGuard peers, installed when they knock.

@@ -1,0 +1,1 @@
+//! The encrypted mesh between the hosts of the fleet.

@@ -1,0 +1,1 @@
+//! Private VIPs: services answered on every host for its own machines.

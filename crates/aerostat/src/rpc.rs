@@ -1,0 +1,251 @@
+//! Requests from host to host, over the host plane of the mesh.
+//!
+//! ```text
+//!  Rpc::call(host, "/directory/v1/app", …) ──TCP from fdaa:0:0:<us>:0:1:1──► router of the role
+//!        ▲                                                                     │ Caller(HostId)
+//!        └──────────────────────── JSON, 200 ◄─────────────────────────────────┘
+//! ```
+//!
+//! The mesh has encrypted the packets and made sure that each comes from the host in its source
+//! address, and the guards let nobody but hosts reach these ports; so the address a connection
+//! comes from *is* the caller, and nothing else is asked. What a role answers, refusals included,
+//! is its own type; only what hinders the asking is [`Unreachable`].
+
+use std::convert::Infallible;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use types::sixpn::{HOST_PLANE, host_addr};
+use types::{HostId, SixPn};
+
+/// The Machines API as other hosts reach it.
+pub(crate) const API_PORT: u16 = 4280;
+/// What the roles of hosts ask of each other.
+pub(crate) const RPC_PORT: u16 = 4281;
+
+/// Time for a connection: some round trips of the longest way on earth.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// An answer that is not a stream.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A host that could not be asked. What was asked may have happened all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("host {host} cannot be reached")]
+pub struct Unreachable {
+    pub host: HostId,
+    pub source: std::io::Error,
+}
+
+/// Asks other hosts. Clones share the way there.
+#[derive(Debug, Clone)]
+pub struct Rpc {
+    host: HostId,
+    sockets: net::Sockets,
+}
+
+impl Rpc {
+    /// `host` is this one, `sockets` are of its namespace.
+    pub fn new(host: HostId, sockets: net::Sockets) -> Self {
+        Self { host, sockets }
+    }
+
+    /// This host.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The address of a host on the host plane.
+    pub fn address(host: HostId) -> Ipv6Addr {
+        host_addr(HOST_PLANE, host)
+    }
+
+    /// Listens on this host's address in the host plane.
+    ///
+    /// # Errors
+    /// As `bind(2)`.
+    pub async fn listen(&self, port: u16) -> std::io::Result<TcpListener> {
+        let at = SocketAddrV6::new(Self::address(self.host), port, 0, 0);
+        self.sockets.listen(at).await
+    }
+
+    /// A connection to a port of `host`.
+    ///
+    /// # Errors
+    /// [`Unreachable`].
+    pub async fn connect(&self, host: HostId, port: u16) -> Result<TcpStream, Unreachable> {
+        let to = SocketAddrV6::new(Self::address(host), port, 0, 0);
+        let source = Some(Self::address(self.host));
+        let connected = self.sockets.connect(source, to, CONNECT_TIMEOUT).await;
+        connected
+            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            .map_err(|source| Unreachable { host, source })
+    }
+
+    /// Sends an HTTP request to `port` of `host`; the answer's body is still to be read. Carries
+    /// upgrades. The deadline is for the answer's head.
+    ///
+    /// # Errors
+    /// [`Unreachable`].
+    pub async fn request<B>(
+        &self,
+        host: HostId,
+        port: u16,
+        request: hyper::Request<B>,
+        deadline: Duration,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, Unreachable>
+    where
+        B: hyper::body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + 'static,
+        B::Data: Send,
+    {
+        let unreachable = |error| Unreachable {
+            host,
+            source: std::io::Error::other(error),
+        };
+        let asked = async {
+            let stream = TokioIo::new(self.connect(host, port).await?);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+                .await
+                .map_err(unreachable)?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.with_upgrades().await {
+                    tracing::debug!(%error, "a connection to another host ended early");
+                }
+            });
+            sender.send_request(request).await.map_err(unreachable)
+        };
+        tokio::time::timeout(deadline, asked)
+            .await
+            .unwrap_or_else(|_| {
+                let source = std::io::ErrorKind::TimedOut.into();
+                Err(Unreachable { host, source })
+            })
+    }
+
+    /// Asks `host`, and reads its answer. `A` is what the role over there answers, usually a
+    /// `Result` of two types that JSON can carry.
+    ///
+    /// # Errors
+    /// [`Unreachable`], also if the answer cannot be read.
+    pub async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        host: HostId,
+        path: &str,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, Unreachable> {
+        let unreachable = |source| Unreachable { host, source };
+        let body = serde_json::to_vec(question).map_err(|e| unreachable(e.into()))?;
+        let request = hyper::Request::post(path)
+            .header(header::HOST, "aerostat")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| unreachable(std::io::Error::other(e)))?;
+        let asked = async {
+            let response = self.request(host, RPC_PORT, request, deadline).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            let bytes = body.collect().await;
+            let bytes = bytes.map_err(|e| unreachable(std::io::Error::other(e)))?;
+            if status != StatusCode::OK {
+                let text = format!("{path} is answered with {status}");
+                return Err(unreachable(std::io::Error::other(text)));
+            }
+            serde_json::from_slice(&bytes.to_bytes()).map_err(|e| unreachable(e.into()))
+        };
+        tokio::time::timeout(deadline, asked)
+            .await
+            .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
+    }
+}
+
+/// The host that asks: an extractor for handlers behind [`serve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller(pub HostId);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        // `serve` has put it there, or nobody has passed it.
+        parts.extensions.get().copied().ok_or(StatusCode::FORBIDDEN)
+    }
+}
+
+/// The answer of a handler: JSON and 200, whatever it says.
+#[derive(Debug)]
+pub struct Answer<A>(pub A);
+
+impl<A: Serialize> IntoResponse for Answer<A> {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, json)], body).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
+    }
+}
+
+/// Answers hosts until `stop`. Whoever is no host is refused.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let router = router.layer(from_fn(name_caller));
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "answering other hosts has ended");
+    }
+}
+
+async fn name_caller(
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
+    let Some(caller) = caller(from) else {
+        return Ok(StatusCode::FORBIDDEN.into_response());
+    };
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// The host whose address in the host plane this is.
+fn caller(from: SocketAddr) -> Option<Caller> {
+    let SocketAddr::V6(from) = from else {
+        return None;
+    };
+    let address = SixPn::from_addr(*from.ip())?;
+    (Rpc::address(address.host) == *from.ip()).then_some(Caller(address.host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_host_in_the_host_plane_is_a_caller() {
+        let from = |text: &str| caller(SocketAddr::new(text.parse().unwrap(), 40000));
+        let three = Some(Caller(HostId::new(3)));
+        assert_eq!(from("fdaa:0:0:a7b:3:0:1:1"), three);
+        // A host in somebody's network, a machine, another address of the host plane.
+        assert_eq!(from("fdaa:0:7:a7b:3:0:1:1"), None);
+        assert_eq!(from("fdaa:0:0:a7b:3:5:1:2"), None);
+        assert_eq!(from("fdaa:0:0:a7b:3:0:1:2"), None);
+        assert_eq!(from("127.0.0.1"), None);
+    }
+}
