@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,22 @@ impl Paths {
 pub struct Config {
     /// Name of the region that this host is in; also the name of the Kubernetes node.
     pub region: String,
-    /// Number of this host, 2 to 65535: 16 bits of the 6PN address of each of its machines.
-    pub host_number: u16,
+    /// Number of this host, 2 to 65535: 16 bits of the 6PN address of each of its machines. Unset:
+    /// 2 for the first host of a fleet; one that joins is given a free one.
+    pub host_number: Option<u16>,
+    /// Address under which other hosts and clients outside reach this host. Unset: the one that
+    /// it uses to reach the fleet, or the Internet.
+    pub advertise: Option<IpAddr>,
+    /// Where the mesh between hosts listens (UDP, WireGuard).
+    pub mesh_listen: SocketAddr,
+    /// Where the gateway for clients outside listens (UDP, WireGuard).
+    pub gateway_listen: SocketAddr,
+    /// Where the first host of a fleet listens for hosts that want to join (TCP, TLS).
+    pub join_listen: SocketAddr,
+    /// Whether the Kubernetes control plane runs here. Unset: on the first host of a fleet only.
+    pub kubernetes: Option<bool>,
+    /// Time after which the pods of a host that has fallen silent are replaced, in seconds.
+    pub host_silent_s: u32,
     /// Address of the Machines API over TCP. Plain HTTP, therefore loopback only.
     pub api_listen: SocketAddr,
     /// Address of the Kubernetes API.
@@ -121,9 +135,16 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let everywhere = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
         Self {
             region: "local".into(),
-            host_number: 2,
+            host_number: None,
+            advertise: None,
+            mesh_listen: everywhere(51821),
+            gateway_listen: everywhere(51820),
+            join_listen: everywhere(51822),
+            kubernetes: None,
+            host_silent_s: 60,
             api_listen: loopback(4280),
             kubernetes_listen: loopback(6443),
             isolation_default: None,
@@ -186,7 +207,7 @@ impl Config {
                 reason: reason.to_owned(),
             })
         };
-        if self.host_number < 2 {
+        if self.host_number.is_some_and(|number| number < 2) {
             return wrong("host_number", "must be 2 or more: 0 and 1 are reserved");
         }
         if !self.api_listen.ip().is_loopback() {
@@ -204,8 +225,9 @@ impl Config {
         Ok(())
     }
 
+    /// The id of this host as long as no fleet has given it another.
     pub fn host(&self) -> HostId {
-        HostId::new(self.host_number)
+        HostId::new(self.host_number.unwrap_or(2))
     }
 }
 

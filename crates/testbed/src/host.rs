@@ -48,7 +48,8 @@ impl Host {
         let number = self.number;
         let text = format!(
             "host_number = {number}\napi_listen = \"127.0.0.1:0\"\n\
-             kubernetes_listen = \"127.0.0.1:0\"\n{more}\n"
+             kubernetes_listen = \"127.0.0.1:0\"\nmesh_listen = \"127.0.0.1:0\"\n\
+             gateway_listen = \"127.0.0.1:0\"\njoin_listen = \"127.0.0.1:0\"\n{more}\n"
         );
         std::fs::write(self.folder.path().join("aerostat.toml"), text).expect("configuration");
     }
