@@ -17,15 +17,18 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
             endpoints.token_file.display()
         )
     })?;
-    let variables = [
-        ("KUBECONFIG", endpoints.kubeconfig.display().to_string()),
+    let mut variables = Vec::new();
+    if let Some(kubernetes) = &endpoints.kubernetes {
+        variables.push(("KUBECONFIG", kubernetes.kubeconfig.display().to_string()));
+    }
+    variables.extend([
         ("FLY_FLAPS_BASE_URL", format!("http://{}", endpoints.api)),
         ("FLY_API_TOKEN", token.trim().to_owned()),
         // Fly's tools ask their own service for what the Machines API does not answer; without
         // these two they would send it this host's token.
         ("FLY_API_BASE_URL", format!("http://{}", endpoints.api)),
         ("FLY_SEND_METRICS", "0".to_owned()),
-    ];
+    ]);
     match context.format {
         Format::Table | Format::Name => {
             for (name, value) in &variables {

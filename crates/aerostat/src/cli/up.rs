@@ -197,13 +197,22 @@ async fn first_image(context: &Context) -> anyhow::Result<()> {
 }
 
 fn tell(endpoints: &Endpoints, log: &Path) -> anyhow::Result<()> {
-    let kubeconfig = quoted(&endpoints.kubeconfig.display().to_string());
-    let text = format!(
-        "Aerostat runs on this host.
-  Kubernetes API   https://{kubernetes}
-  Machines API     http://{api}, and {socket}
-  daemon's log     {log}
-
+    let mut text = "Aerostat runs on this host.\n".to_owned();
+    let mut row = |name: &str, value: String| text += &format!("  {name:<16} {value}\n");
+    if let Some(kubernetes) = &endpoints.kubernetes {
+        row("Kubernetes API", format!("https://{}", kubernetes.api));
+    }
+    let socket = endpoints.socket.display();
+    row(
+        "Machines API",
+        format!("http://{}, and {socket}", endpoints.api),
+    );
+    row("daemon's log", log.display().to_string());
+    match &endpoints.kubernetes {
+        Some(kubernetes) => {
+            let kubeconfig = quoted(&kubernetes.kubeconfig.display().to_string());
+            text += &format!(
+                "
 A first pod, once the last line below is in your shell:
   kubectl run web --image={FIRST_IMAGE}
   kubectl get pods -o wide
@@ -211,11 +220,18 @@ A first pod, once the last line below is in your shell:
   aerostat image list            images that are here
 Without Kubernetes: aerostat machine run {FIRST_IMAGE}
 
-export KUBECONFIG={kubeconfig}",
-        kubernetes = endpoints.kubernetes,
-        api = endpoints.api,
-        socket = endpoints.socket.display(),
-        log = log.display(),
-    );
+export KUBECONFIG={kubeconfig}"
+            );
+        }
+        None => {
+            text += &format!(
+                "
+The Kubernetes API is on another host of the fleet. From here:
+  aerostat host list             the hosts of the fleet
+  aerostat mesh status           how this one sees the others
+  aerostat machine run {FIRST_IMAGE}"
+            );
+        }
+    }
     output::line(&text)
 }
