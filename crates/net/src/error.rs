@@ -34,6 +34,8 @@ pub enum NetError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("{address} is no VIP")]
+    NotVip { address: std::net::Ipv6Addr },
     #[error("cannot run nft; Debian has it in package nftables")]
     NftStart { source: io::Error },
     #[error("nft refused to {action}: {stderr}")]

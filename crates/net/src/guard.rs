@@ -1,24 +1,38 @@
-//! The guards: what a machine may send, as nftables scripts for the host's namespace. Pure.
+//! The guards: what may come from where, as nftables scripts for the host's namespace. Pure.
 //!
 //! ```text
 //! from a machine's link -> from_machine: extension headers, router messages: dropped
 //!                       -> map: link -> chain of that machine (one look-up however many there are)
 //!                       -> its chain: neighbour discovery with the gateway; then its own source;
 //!                          then fdaa::3, its own network, or the world outside 6PN
-//! to this namespace     -> input: fdaa::3 (names, echo) and answers, nothing else
-//! from link to link     -> forward: 6PN between machines (already judged), IPv4/IPv6 to `egress`
+//! from wgmesh, wggate   -> from_tunnel: as above; then both addresses of one network that is here
+//!                          (one look-up of the pair)
+//! to this namespace     -> input: from machines   fdaa::3 (names, echo), VIPs
+//!                                 from wggate     <net>::3 (names, echo), VIPs
+//!                                 from wgmesh     the host plane, from hosts
+//!                                 and answers; nothing else
+//! from link to link     -> forward: 6PN between machines, mesh and gateway (already judged),
+//!                          IPv4/IPv6 of machines to `egress`; never the host plane
 //! ```
 //!
 //! A machine has a chain of literal rules rather than an element in a set of tuples, so that
 //! attaching it again with other addresses replaces what it may do in one transaction, whatever
-//! it was before.
+//! it was before. What the tunnels bring was judged by their engines, which know whose a source
+//! is; the set of networks is a second lock on the same door.
+//!
+//! That a VIP or a resolver is one of this host's needs no look-up: `input` sees only what is
+//! addressed to the namespace, so the pattern of the address says the rest.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use types::{NetworkId, SixPn};
+use types::sixpn::{HOST_PLANE, host_addr};
+use types::{HostId, NetworkId, SixPn};
 
-use crate::names::{EGRESS_LINK, GATEWAY_V4, LinkName, MACHINES_V4};
+use crate::names::{
+    API_PORT, EGRESS_LINK, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4, MEMBERSHIP_PORT,
+    MESH_LINK, RPC_PORT,
+};
 
 /// Bits of a 6PN address that are a machine's own prefix.
 pub(crate) const MACHINE_PREFIX_LEN: u8 = 112;
@@ -27,39 +41,97 @@ pub(crate) const MACHINE_PREFIX_LEN: u8 = 112;
 /// descriptor; a client needs one or two.
 const NAME_STREAMS_MAX: usize = 16;
 
-/// The chains that all machines share. Loading it again leaves machines' own chains as they are.
+/// The network fields of source and destination of an IPv6 packet, as nft reads raw payload.
+const NETWORK_PAIR: &str = "@nh,80,32 . @nh,208,32";
+
+/// A VIP of any network, `fdaa:<net>:0:1::N`, as mask and value.
+const ANY_VIP: &str = "ffff:0:0:ffff:ffff:ffff:0:0 == fdaa:0:0:0:1:0:0:0";
+
+/// The resolver of any network, `<net>::3`, as mask and value.
+const ANY_RESOLVER: &str = "ffff:0:0:ffff:ffff:ffff:ffff:ffff == fdaa:0:0:0:0:0:0:3";
+
+/// Every host in the host plane, as mask and value: only the host field is free.
+const ANY_HOST: &str = "ffff:ffff:ffff:ffff:0:ffff:ffff:ffff == fdaa:0:0:a7b:0:0:1:1";
+
+/// The host plane.
+const HOST_PLANE_PREFIX: &str = "fdaa:0:0::/48";
+
+/// The chains that all machines of `host` share. Loading it again leaves machines' own chains as
+/// they are.
 ///
 /// The hook's priority is before defragmentation (-400), or IPv6 fragments would arrive here put
 /// together and without their extension header.
-pub(crate) fn base() -> String {
-    let resolver = types::sixpn::RESOLVER;
-    let (v4, v4_len) = MACHINES_V4;
-    format!(
-        r#"
+pub(crate) fn base(host: HostId) -> String {
+    let chains = r#"
 add table inet aerostat
-add map inet aerostat machines {{ type ifname : verdict; }}
-add set inet aerostat name_streams {{ type ifname; size 65535; flags dynamic; }}
+add map inet aerostat machines { type ifname : verdict; }
+add set inet aerostat name_streams { type ifname; size 65535; flags dynamic; }
+add set inet aerostat networks { typeof @nh,80,32 . @nh,208,32; }
 add chain inet aerostat from_machine
-add chain inet aerostat guard {{ type filter hook prerouting priority -450; policy accept; }}
-add chain inet aerostat input {{ type filter hook input priority filter; policy drop; }}
-add chain inet aerostat forward {{ type filter hook forward priority filter; policy drop; }}
-add chain inet aerostat egress {{ type nat hook postrouting priority srcnat; policy accept; }}
+add chain inet aerostat from_tunnel
+add chain inet aerostat guard { type filter hook prerouting priority -450; policy accept; }
+add chain inet aerostat input { type filter hook input priority filter; policy drop; }
+add chain inet aerostat forward { type filter hook forward priority filter; policy drop; }
+add chain inet aerostat egress { type nat hook postrouting priority srcnat; policy accept; }
 flush chain inet aerostat from_machine
+flush chain inet aerostat from_tunnel
 flush chain inet aerostat guard
 flush chain inet aerostat input
 flush chain inet aerostat forward
 flush chain inet aerostat egress
+add table arp aerostat
+add map arp aerostat machines { type ifname : verdict; }
+add chain arp aerostat guard { type filter hook input priority filter; policy accept; }
+flush chain arp aerostat guard
+add rule arp aerostat guard iifname vmap @machines
+add rule arp aerostat guard iifname "m*" counter drop
+"#;
+    let networks = network(HOST_PLANE);
+    [chains, &guard(), &input(host), &forward(), &networks].concat()
+}
 
+fn guard() -> String {
+    let (v4, v4_len) = MACHINES_V4;
+    let any_discovery = "nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report";
+    format!(
+        r#"
 add rule inet aerostat guard iifname "m*" jump from_machine
+add rule inet aerostat guard iifname {{ "{MESH_LINK}", "{GATEWAY_LINK}" }} jump from_tunnel
 add rule inet aerostat guard iifname "{EGRESS_LINK}" ip6 saddr fdaa::/16 counter drop
 add rule inet aerostat guard iifname "{EGRESS_LINK}" ip saddr {v4}/{v4_len} counter drop
 
 add rule inet aerostat from_machine ip6 nexthdr != {{ tcp, udp, ipv6-icmp }} counter drop
-add rule inet aerostat from_machine icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} counter drop
+add rule inet aerostat from_machine icmpv6 type {{ {any_discovery} }} counter drop
 add rule inet aerostat from_machine ip daddr {{ {v4}/{v4_len}, 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }} counter drop
 add rule inet aerostat from_machine iifname vmap @machines
 add rule inet aerostat from_machine counter drop
 
+add rule inet aerostat from_tunnel meta nfproto != ipv6 counter drop
+add rule inet aerostat from_tunnel ip6 nexthdr != {{ tcp, udp, ipv6-icmp }} counter drop
+add rule inet aerostat from_tunnel icmpv6 type {{ {any_discovery}, nd-neighbor-solicit, nd-neighbor-advert }} counter drop
+add rule inet aerostat from_tunnel ip6 saddr != fdaa::/16 counter drop
+add rule inet aerostat from_tunnel ip6 daddr != fdaa::/16 counter drop
+add rule inet aerostat from_tunnel iifname "{GATEWAY_LINK}" ip6 daddr {HOST_PLANE_PREFIX} counter drop
+add rule inet aerostat from_tunnel {NETWORK_PAIR} != @networks counter drop
+"#
+    )
+}
+
+/// What may be asked of the namespace itself.
+fn input(host: HostId) -> String {
+    let resolver = types::sixpn::RESOLVER;
+    let us = host_addr(HOST_PLANE, host);
+    let from_host = format!(
+        r#"add rule inet aerostat input iifname "{MESH_LINK}" ip6 saddr & {ANY_HOST} ip6 daddr {us}"#
+    );
+    let from_peer = format!(
+        r#"add rule inet aerostat input iifname "{GATEWAY_LINK}" ip6 daddr & {ANY_RESOLVER}"#
+    );
+    let to_vip = format!(
+        r#"add rule inet aerostat input iifname {{ "m*", "{GATEWAY_LINK}" }} ip6 daddr & {ANY_VIP}"#
+    );
+    format!(
+        r#"
 add rule inet aerostat input iifname "lo" accept
 add rule inet aerostat input ct state established,related accept
 add rule inet aerostat input icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
@@ -67,25 +139,44 @@ add rule inet aerostat input iifname "m*" ip6 daddr {resolver} udp dport 53 acce
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 add @name_streams {{ iifname ct count over {NAME_STREAMS_MAX} }} counter drop
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 accept
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} icmpv6 type echo-request accept
+{to_vip} meta l4proto tcp accept
+{to_vip} icmpv6 type echo-request accept
+{from_peer} udp dport 53 accept
+{from_peer} tcp dport 53 accept
+{from_peer} icmpv6 type echo-request accept
+{from_host} tcp dport {{ {API_PORT}, {RPC_PORT} }} accept
+{from_host} udp dport {MEMBERSHIP_PORT} accept
+{from_host} icmpv6 type echo-request accept
 add rule inet aerostat input counter drop
+"#
+    )
+}
 
+fn forward() -> String {
+    let inside = format!(r#"{{ "m*", "{MESH_LINK}", "{GATEWAY_LINK}" }}"#);
+    format!(
+        r#"
+add rule inet aerostat forward ip6 daddr {HOST_PLANE_PREFIX} counter drop
+add rule inet aerostat forward ip6 saddr {HOST_PLANE_PREFIX} counter drop
 add rule inet aerostat forward tcp flags syn tcp option maxseg size set rt mtu
 add rule inet aerostat forward ct state established,related accept
-add rule inet aerostat forward iifname "m*" oifname "m*" ip6 daddr fdaa::/16 accept
+add rule inet aerostat forward iifname "m*" oifname {inside} ip6 daddr fdaa::/16 accept
+add rule inet aerostat forward iifname "{MESH_LINK}" oifname {{ "m*", "{GATEWAY_LINK}" }} ip6 daddr fdaa::/16 accept
+add rule inet aerostat forward iifname "{GATEWAY_LINK}" oifname {{ "m*", "{MESH_LINK}" }} ip6 daddr fdaa::/16 accept
 add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" ip6 daddr != fdaa::/16 accept
 add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" meta nfproto ipv4 accept
 add rule inet aerostat forward counter drop
 
 add rule inet aerostat egress oifname "{EGRESS_LINK}" masquerade
-
-add table arp aerostat
-add map arp aerostat machines {{ type ifname : verdict; }}
-add chain arp aerostat guard {{ type filter hook input priority filter; policy accept; }}
-flush chain arp aerostat guard
-add rule arp aerostat guard iifname vmap @machines
-add rule arp aerostat guard iifname "m*" counter drop
 "#
     )
+}
+
+/// Lets packets that stay within `network` come from the tunnels. Never taken back: a network's
+/// number is not given again.
+pub(crate) fn network(network: NetworkId) -> String {
+    let id = u32::from(network);
+    format!("\nadd element inet aerostat networks {{ {id:#x} . {id:#x} }}\n")
 }
 
 /// What the machine on `link` may send: from its own /112 and its own IPv4 address.

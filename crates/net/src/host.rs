@@ -7,18 +7,18 @@ use std::path::PathBuf;
 
 use nix::libc;
 use tracing::info;
-use types::sixpn::{GATEWAY, MTU, RESOLVER, host_addr};
+use types::sixpn::{GATEWAY, HOST_PLANE, MTU, RESOLVER, host_addr};
 use types::{HostId, SixPn};
 
 use crate::error::NetError;
 use crate::guard::{self, MACHINE_PREFIX_LEN, machine_prefix};
 use crate::links::{self, End, Links};
 use crate::names::{
-    EGRESS_LINK, GATEWAY_MAC, GATEWAY_V4, LinkName, Mac, NETNS_DIR, host_netns, is_machine_netns,
-    machine_netns,
+    EGRESS_LINK, GATEWAY_MAC, GATEWAY_V4, LinkName, Mac, NETNS_DIR, SIX_PN, host_netns,
+    is_machine_netns, machine_netns,
 };
 use crate::sockets::Sockets;
-use crate::{egress, netns, nft, sys, sysctl};
+use crate::{egress, netns, networks, nft, sys, sysctl};
 
 /// The one link of a machine that has a namespace of its own.
 const MACHINE_LINK: &str = "eth0";
@@ -42,8 +42,8 @@ pub struct HostNetConfig {
 /// A host's network that is there. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HostNet {
-    host: HostId,
-    netns: PathBuf,
+    pub(crate) host: HostId,
+    pub(crate) netns: PathBuf,
 }
 
 /// A machine to attach.
@@ -95,7 +95,7 @@ impl HostNet {
         let path = host_netns(config.host);
         let _lock = netns::lock()?;
         netns::ensure(&path)?;
-        netns::enter(&path, ensure_inside)??;
+        netns::enter(&path, || ensure_inside(config.host))??;
         match config.egress {
             Egress::Nat => egress::ensure(config.host)?,
             Egress::None => egress::remove(config.host)?,
@@ -143,7 +143,8 @@ impl HostNet {
             None => true,
         };
         self.enter(|| {
-            let script = guard::machine(name, request.address, request.ipv4);
+            let script = guard::machine(name, request.address, request.ipv4)
+                + &guard::network(request.address.network);
             nft::apply("guard a machine", &script)?;
             let links = Links::open()?;
             match (request.kind, &netns) {
@@ -250,7 +251,7 @@ impl HostNet {
         let link = &request.name.to_string();
         let us = host_addr(request.address.network, self.host);
         links.set_up(link, Some(GATEWAY_MAC), MTU)?;
-        links.address("lo", IpAddr::V6(us), 128)?;
+        networks::ensure_inside(links, request.address.network, self.host)?;
         links.address(link, IpAddr::V6(GATEWAY), 64)?;
         links.address(link, IpAddr::V4(GATEWAY_V4), 32)?;
         links.route_v6(
@@ -263,7 +264,7 @@ impl HostNet {
 }
 
 /// What every host's namespace has. Runs inside.
-fn ensure_inside() -> Result<(), NetError> {
+fn ensure_inside(host: HostId) -> Result<(), NetError> {
     for scope in ["all", "default"] {
         let v4 = |key: &str, value| sysctl::set(&format!("ipv4/conf/{scope}/{key}"), value);
         let v6 = |key: &str, value| sysctl::set(&format!("ipv6/conf/{scope}/{key}"), value);
@@ -280,12 +281,15 @@ fn ensure_inside() -> Result<(), NetError> {
     }
     sysctl::set("ipv4/ip_forward", "1")?;
     sysctl::set("ipv6/conf/all/forwarding", "1")?;
-    nft::apply("set up the guards", &guard::base())?;
+    // Whoever is in here may ask for echoes: the mesh's probes.
+    sysctl::set("ipv4/ping_group_range", "0 2147483647")?;
+    nft::apply("set up the guards", &guard::base(host))?;
     let links = Links::open()?;
     links.loopback_up()?;
     links.address("lo", IpAddr::V6(RESOLVER), 128)?;
-    // What is not attached here must not leave by the default route.
-    links.unreachable_v6(Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 0), 16)
+    // What is not attached here must not leave by the default route; the mesh's is better.
+    links.unreachable_v6(SIX_PN.0, SIX_PN.1)?;
+    networks::ensure_inside(&links, HOST_PLANE, host)
 }
 
 fn is_there(name: LinkName) -> bool {

@@ -3,10 +3,11 @@
 //!
 //! ```text
 //!      root namespace            aero-<host>                          machines
-//!                          lo  fdaa::3 (resolver)
+//!                          lo  fdaa::3, <net>::3 (resolvers), VIPs, the host's own addresses
 //!  uplink -- NAT -- aero<host> ==== egress -- NAT -- forward -- guard -- m<field> ==== eth0 | tap
 //!            table inet             198.18.x.y/31               table inet aerostat
-//!            aerostat_<host>                                    table arp  aerostat
+//!            aerostat_<host>        wgmesh (other hosts)        table arp  aerostat
+//!                                   wggate (WireGuard clients)
 //! ```
 //!
 //! Everything of a host lives in its own namespace, so tear-down is deleting the namespace and
@@ -26,6 +27,7 @@ mod host;
 mod links;
 mod names;
 mod netns;
+mod networks;
 mod nft;
 mod sockets;
 mod sys;
@@ -34,5 +36,9 @@ pub mod wireguard;
 
 pub use error::NetError;
 pub use host::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig};
-pub use names::{GATEWAY_V4, LinkName, MACHINES_V4, Mac};
+pub use names::{
+    API_PORT, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4, MEMBERSHIP_PORT, MESH_LINK, Mac,
+    RPC_PORT,
+};
+pub use networks::TunError;
 pub use sockets::Sockets;

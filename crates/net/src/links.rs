@@ -17,6 +17,11 @@ use tokio::runtime::Runtime;
 use crate::error::NetError;
 use crate::names::Mac;
 
+/// Below the kernel's metric for routes that do not say (`IP6_RT_PRIO_USER`, 1024). A metric of
+/// its own also keeps a route from replacing an unreachable one, which has to be there again when
+/// the link goes.
+const PREFERRED_METRIC: u32 = 512;
+
 /// A netlink socket in one namespace.
 pub(crate) struct Links {
     runtime: Runtime,
@@ -110,6 +115,22 @@ impl Links {
         self.link_result("address", link, self.runtime.block_on(add.execute()))
     }
 
+    /// Takes an address away from `link`; absent is fine.
+    pub(crate) fn no_address(
+        &self,
+        link: &str,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<(), NetError> {
+        let index = required_index(link)?;
+        let mut like = self.handle.address().add(index, address, prefix);
+        let del = self.handle.address().del(like.message_mut().clone());
+        match self.runtime.block_on(del.execute()) {
+            Err(error) if errno(&error) == Some(nix::libc::EADDRNOTAVAIL) => Ok(()),
+            result => self.link_result("take an address from", link, result),
+        }
+    }
+
     /// Routes what has no better route to `gateway` on `link`.
     pub(crate) fn default_route(&self, link: &str, gateway: IpAddr) -> Result<(), NetError> {
         let index = required_index(link)?;
@@ -138,6 +159,20 @@ impl Links {
         let message = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(destination.0, destination.1)
             .pref_source(source)
+            .output_interface(required_index(link)?)
+            .build();
+        self.route("route to", link, message)
+    }
+
+    /// Routes `destination` out of `link`, before every route that says nothing of a metric.
+    pub(crate) fn preferred_v6(
+        &self,
+        link: &str,
+        destination: (Ipv6Addr, u8),
+    ) -> Result<(), NetError> {
+        let message = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(destination.0, destination.1)
+            .priority(PREFERRED_METRIC)
             .output_interface(required_index(link)?)
             .build();
         self.route("route to", link, message)

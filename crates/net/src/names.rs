@@ -16,12 +16,31 @@ pub const MACHINES_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(172, 19, 0, 0), 16);
 /// The IPv4 next hop of every machine.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 1);
 
+/// All of 6PN.
+pub(crate) const SIX_PN: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 0), 16);
+
 /// The hardware address of every machine's next hop. The same on every link and host, so that
 /// the neighbour cache of a restored or moved guest stays true.
 pub(crate) const GATEWAY_MAC: Mac = Mac([0x02, 0xae, 0, 0, 0, 1]);
 
 /// The namespace's end of the way out.
 pub(crate) const EGRESS_LINK: &str = "egress";
+
+/// The mesh's TUN device in the host's namespace: the way to other hosts. Not `m…`: those are
+/// machines' links.
+pub const MESH_LINK: &str = "wgmesh";
+
+/// The gateway's TUN device in the host's namespace: the way to WireGuard clients.
+pub const GATEWAY_LINK: &str = "wggate";
+
+/// TCP port of the Machines API in the host plane.
+pub const API_PORT: u16 = 4280;
+
+/// TCP port in the host plane for what the roles of hosts ask of each other.
+pub const RPC_PORT: u16 = 4281;
+
+/// UDP port of membership in the host plane.
+pub const MEMBERSHIP_PORT: u16 = 4282;
 
 /// Where `ip netns` keeps named namespaces.
 pub(crate) const NETNS_DIR: &str = "/run/netns";

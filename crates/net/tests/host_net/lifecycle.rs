@@ -9,7 +9,9 @@ use types::HostId;
 
 use net::{AttachKind, Egress, HostNet, HostNetConfig, LinkName};
 
-use crate::world::{in_world, inside, reach, request, run, serve, snapshot, sysctl, veth};
+use crate::world::{
+    in_world, inside, network, reach, request, run, serve, snapshot, sysctl, veth,
+};
 
 #[test]
 fn removing_a_host_leaves_this_server_as_it_was() {
@@ -89,6 +91,10 @@ fn a_machine_can_be_attached_detached_and_attached_again() {
         let (host, net) = world.host_net(Egress::None);
         let name = LinkName::of_machine(0x10001);
         let tap = request(host, 7, 0x10001, AttachKind::Tap { owner_uid: 1234 });
+        // Networks stay: their numbers are not given again.
+        for id in [7, 8] {
+            net.ensure_network(network(id)).unwrap();
+        }
         let empty = HostNet::inventory(host).unwrap();
         let rules = inside(net.netns(), || run("nft -s list ruleset"));
         net.detach(&name).unwrap();
