@@ -416,7 +416,8 @@ pub struct Machine {
     pub nonce: Option<String>,
     pub host_status: String,
     pub isolation: IsolationClass,
-    /// The catalog's revision at which this was true; `watch` resumes after it.
+    /// Grows with each change of the machine, and says which of two statements about it is the
+    /// newer one. Lists and watches have revisions of their own.
     #[serde(default)]
     pub revision: u64,
 }

@@ -3,7 +3,6 @@
 //! The body is made as it is read, so a slow reader costs nothing: the catalog keeps the newest
 //! statement of each machine, and that is what such a reader gets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -31,18 +30,11 @@ pub(super) async fn watch(
 ) -> Result<Response, ApiError> {
     let catalog = &api.deps.catalog;
     let filter = Filter::App(app.name);
-    let (first, from) = match query.parse("from", "a revision")? {
-        Some(from) => (Vec::new(), from),
-        None => {
-            let snapshot = catalog.list(&filter);
-            (snapshot.entries, snapshot.revision)
-        }
-    };
+    let from = query.parse("from", "a revision")?;
     let subscription = catalog
-        .subscribe(filter, Some(from))
+        .subscribe(filter, from)
         .map_err(|gone| ApiError::Gone { from: gone.from })?;
     let reader = Reader {
-        first: first.into_iter(),
         subscription,
         caught_up: false,
         drain: api.drain.clone(),
@@ -70,8 +62,6 @@ pub(super) fn lines<T: Serialize>(
 }
 
 struct Reader {
-    /// What there was at the beginning, if the caller did not say where to go on.
-    first: std::vec::IntoIter<Arc<Entry>>,
     subscription: Subscription,
     /// Whether the caller has been told that it has seen everything there was at the beginning.
     caught_up: bool,
@@ -82,12 +72,9 @@ impl Reader {
     /// The next line. `None` ends the watch: the process ends, or changes were forgotten that this
     /// reader had not seen; it comes again with its last revision and is told so with 410.
     async fn next(&mut self) -> Option<WatchEvent> {
-        if let Some(entry) = self.first.next() {
-            return Some(event(&entry));
-        }
         if !self.caught_up {
             match self.subscription.try_next().ok()? {
-                Some(entry) => return Some(event(&entry)),
+                Some(entry) => return Some(self.event(&entry)),
                 None => {
                     self.caught_up = true;
                     return Some(self.bookmark());
@@ -99,9 +86,17 @@ impl Reader {
             () = self.drain.cancelled() => return None,
         };
         match next {
-            Ok(Ok(entry)) => Some(event(&entry)),
+            Ok(Ok(entry)) => Some(self.event(&entry)),
             Ok(Err(_)) => None,
             Err(_) => Some(self.bookmark()),
+        }
+    }
+
+    /// The change that was returned last.
+    fn event(&self, entry: &Entry) -> WatchEvent {
+        WatchEvent::Machine {
+            revision: self.subscription.revision(),
+            machine: Box::new(entry.machine.clone()),
         }
     }
 
@@ -109,13 +104,5 @@ impl Reader {
         WatchEvent::Bookmark {
             revision: self.subscription.revision(),
         }
-    }
-}
-
-fn event(entry: &Entry) -> WatchEvent {
-    let machine = Box::new(entry.machine.clone());
-    WatchEvent::Machine {
-        revision: machine.revision,
-        machine,
     }
 }

@@ -1,23 +1,39 @@
-//! The catalog: what the workers said about their machines, for everybody who reads.
+//! The catalog: what the workers of the fleet said about their machines, for everybody who reads.
 //!
-//! It is a copy. On one host the worker publishes into it in the same step that records a change,
-//! so it is as late as the last acknowledged write; with several hosts it may be later.
+//! ```text
+//!  worker ── publish ──► rows ◄── take (verified) ── replication ◄──► other hosts
+//!                         │  ▲
+//!   list, watch, wait ◄───┘  └── set_host_status ── members
+//! ```
 //!
-//! Each machine stands in it once, under the revision of its last change. A watch walks along the
-//! revisions, so it needs no buffer of its own: who is slow sees several changes of a machine as
-//! one, and never misses the last. Only destroyed machines are forgotten in the end; a watch from
-//! before such a loss is [`Gone`] and must list again.
+//! It is a copy. The worker of this host publishes into it in the same step that records a change,
+//! so of its machines it is as late as the last acknowledged write; of others it may be later.
+//!
+//! Each machine stands in it once, under the revision of its last change here. A watch walks along
+//! the revisions, so it needs no buffer of its own: who is slow sees several changes of a machine
+//! as one, and never misses the last. Only destroyed machines are forgotten in the end; a watch
+//! from before such a loss, or from an earlier life of this process, is [`Gone`] and must list
+//! again.
 
+mod rows;
 mod watch;
+mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch as signal;
+use types::fleet::HostStatus;
 use types::machine::{Machine, MachineState};
-use types::{AppName, MachineId, NetworkId};
+use types::service::Service;
+use types::{AppName, HostId, MachineId, NetworkId};
 
+pub use rows::Position;
 pub use watch::{Filter, Gone, NotReached, Subscription};
+pub use words::{Capacity, Word};
+
+use rows::Rows;
+use words::Words;
 
 /// Destroyed machines that are still shown, so that whoever waits for the end of one sees it.
 pub const DESTROYED_MAX: usize = 1000;
@@ -25,9 +41,12 @@ pub const DESTROYED_MAX: usize = 1000;
 /// A machine as its worker published it, and where it belongs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
+    /// Whose worker owns it.
+    pub host: HostId,
     pub app: AppName,
     pub network: NetworkId,
-    /// `machine.revision` is the revision of this statement.
+    /// `machine.revision` is the version of this statement, given by its worker. `host_status` is
+    /// what this host thinks of the other one.
     pub machine: Machine,
 }
 
@@ -49,19 +68,8 @@ pub struct Catalog {
 struct Shared {
     rows: Mutex<Rows>,
     revision: signal::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Rows {
-    machines: BTreeMap<MachineId, Arc<Entry>>,
-    by_revision: BTreeMap<u64, MachineId>,
-    by_app: BTreeMap<AppName, BTreeSet<MachineId>>,
-    /// Destroyed machines by the revision of their end, oldest first.
-    destroyed: BTreeMap<u64, MachineId>,
-    /// Newest revision known.
-    revision: u64,
-    /// Newest revision of an end that has been forgotten.
-    floor: u64,
+    words: Mutex<Words>,
+    services: signal::Sender<Arc<Vec<Service>>>,
 }
 
 impl Default for Catalog {
@@ -71,10 +79,17 @@ impl Default for Catalog {
 }
 
 impl Catalog {
+    /// An empty catalog that is kept nowhere.
     pub fn new() -> Self {
+        Self::of(Rows::default())
+    }
+
+    fn of(rows: Rows) -> Self {
         let shared = Shared {
-            rows: Mutex::default(),
-            revision: signal::Sender::new(0),
+            revision: signal::Sender::new(rows.revision),
+            rows: Mutex::new(rows),
+            words: Mutex::default(),
+            services: signal::Sender::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -88,30 +103,39 @@ impl Catalog {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a worker's statement. Statements come in the order of their revisions; an older one
-    /// than what is known of that machine is ignored.
-    pub fn publish(&self, entry: Entry) {
-        let revision = {
-            let mut rows = self.rows();
-            rows.publish(entry);
-            rows.revision
-        };
-        self.shared.revision.send_replace(revision);
+    fn heard(&self) -> MutexGuard<'_, Words> {
+        self.shared
+            .words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins where an earlier process ended: `revision` is the last one it gave out, and ends of
-    /// machines up to `floor` are forgotten.
-    pub fn resume(&self, revision: u64, floor: u64) {
-        {
+    /// Changes the rows, and wakes readers if there is something new for them.
+    fn change<T>(&self, f: impl FnOnce(&mut Rows) -> T) -> T {
+        let (result, revision) = {
             let mut rows = self.rows();
-            rows.revision = rows.revision.max(revision);
-            rows.floor = rows.floor.max(floor);
-        }
+            let result = f(&mut rows);
+            (result, rows.revision)
+        };
         self.shared.revision.send_if_modified(|known| {
             let newer = revision > *known;
             *known = revision.max(*known);
             newer
         });
+        result
+    }
+
+    /// Takes a statement of this host's worker. Statements come in the order of their versions; an
+    /// older one than what is known of that machine is ignored.
+    pub fn publish(&self, entry: Entry) {
+        self.change(|rows| rows.publish(entry));
+    }
+
+    /// `host` is this one. Its worker goes on where an earlier process ended: `version` is the
+    /// last one it gave out, and ends of machines up to `floor` are forgotten. Before the first
+    /// [`Self::publish`].
+    pub fn resume(&self, host: HostId, version: u64, floor: u64) {
+        self.change(|rows| rows.resume(host, version, floor));
     }
 
     /// Newest revision.
@@ -119,9 +143,46 @@ impl Catalog {
         self.rows().revision
     }
 
+    /// How far the rows of `host` are known; `None` if nothing is.
+    pub fn position(&self, host: HostId) -> Option<Position> {
+        self.rows().origins.get(&host).map(|origin| origin.position)
+    }
+
+    /// What this host thinks of `host`. Of itself it always thinks well.
+    pub fn host_status(&self, host: HostId) -> HostStatus {
+        self.rows().status(host)
+    }
+
+    /// Shows the machines of `host` with this status from now on. For readers that is a change of
+    /// each of them; names no longer lead to machines of a host that is unreachable.
+    pub fn set_host_status(&self, host: HostId, status: HostStatus) {
+        self.change(|rows| rows.set_status(host, status));
+    }
+
+    /// How long ago `host` was heard of, by the clock of this host; `None`: not in this life.
+    pub fn word_age(&self, host: HostId) -> Option<Duration> {
+        self.heard().age(host, Instant::now())
+    }
+
+    /// The last word of each host that has been heard of, this one included.
+    pub fn words(&self) -> Vec<Word> {
+        self.heard().all().map(|heard| heard.word.clone()).collect()
+    }
+
+    /// Replaces the services that readers see.
+    pub fn set_services(&self, services: Arc<Vec<Service>>) {
+        self.shared.services.send_replace(services);
+    }
+
+    /// Services of the fleet: what they are now, and when they change.
+    pub fn services(&self) -> signal::Receiver<Arc<Vec<Service>>> {
+        self.shared.services.subscribe()
+    }
+
     /// The machine with this id, also for a while after it was destroyed.
     pub fn get(&self, id: &MachineId) -> Option<Arc<Entry>> {
-        self.rows().machines.get(id).cloned()
+        let rows = self.rows();
+        rows.machines.get(id).map(|row| Arc::clone(&row.entry))
     }
 
     /// Machines of `filter` that are not destroyed.
@@ -137,11 +198,14 @@ impl Catalog {
     pub fn list_with_destroyed(&self, filter: &Filter) -> Snapshot {
         let rows = self.rows();
         let entries = match filter {
-            Filter::All => rows.machines.values().cloned().collect(),
+            Filter::All => {
+                let rows = rows.machines.values();
+                rows.map(|row| Arc::clone(&row.entry)).collect()
+            }
             Filter::App(app) => {
                 let ids = rows.by_app.get(app).into_iter().flatten();
                 ids.filter_map(|id| rows.machines.get(id))
-                    .cloned()
+                    .map(|row| Arc::clone(&row.entry))
                     .collect()
             }
         };
@@ -176,49 +240,9 @@ impl Catalog {
 impl Entry {
     /// Whether names lead to this machine.
     fn is_named(&self) -> bool {
-        self.machine.state == MachineState::Started && !self.machine.config.dns.skip_registration
-    }
-}
-
-impl Rows {
-    fn publish(&mut self, entry: Entry) {
-        let (id, revision) = (entry.machine.id.clone(), entry.machine.revision);
-        if let Some(known) = self.machines.get(&id) {
-            if known.machine.revision >= revision {
-                return;
-            }
-            self.by_revision.remove(&known.machine.revision);
-        }
-        self.revision = self.revision.max(revision);
-        self.by_revision.insert(revision, id.clone());
-        self.by_app
-            .entry(entry.app.clone())
-            .or_default()
-            .insert(id.clone());
-        if entry.machine.state == MachineState::Destroyed {
-            self.destroyed.insert(revision, id.clone());
-        }
-        self.machines.insert(id, Arc::new(entry));
-        while self.destroyed.len() > DESTROYED_MAX {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some((revision, id)) = self.destroyed.pop_first() else {
-            return;
-        };
-        self.floor = self.floor.max(revision);
-        self.by_revision.remove(&revision);
-        let Some(entry) = self.machines.remove(&id) else {
-            return;
-        };
-        if let Some(ids) = self.by_app.get_mut(&entry.app) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_app.remove(&entry.app);
-            }
-        }
+        self.machine.state == MachineState::Started
+            && !self.machine.config.dns.skip_registration
+            && self.machine.host_status != HostStatus::Unreachable.as_str()
     }
 }
 

@@ -9,6 +9,7 @@ use types::machine::{ImageIdentity, MachineConfig};
 fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> Entry {
     let version: types::VersionId = "0".repeat(26).parse().unwrap();
     Entry {
+        host: HostId::new(2),
         app: app.parse().unwrap(),
         network: NetworkId::try_from(7).unwrap(),
         machine: Machine {
@@ -108,20 +109,39 @@ fn who_was_away_too_long_must_list_again() {
 }
 
 #[test]
-fn revisions_of_another_life_are_gone_and_those_of_this_one_are_not() {
+fn what_a_status_changes_is_seen_by_watches_and_by_names() {
     let catalog = Catalog::new();
-    catalog.publish(entry("a", 1, 7, Started));
-    catalog.resume(9, 3);
-    assert_eq!(catalog.revision(), 9);
+    let (here, there) = (HostId::new(2), HostId::new(3));
+    catalog.resume(here, 0, 0);
+    catalog.publish(entry("a", 1, 1, Started));
+    catalog.publish(Entry {
+        host: there,
+        ..entry("a", 2, 1, Started)
+    });
+    assert_eq!(catalog.host_status(here), HostStatus::Ok);
+    assert_eq!(catalog.host_status(there), HostStatus::Unknown);
+    let from = catalog.revision();
+    let mut watch = catalog.subscribe(Filter::All, Some(from)).unwrap();
+    catalog.set_host_status(there, HostStatus::Unreachable);
+    catalog.set_host_status(there, HostStatus::Unreachable);
+    catalog.set_host_status(here, HostStatus::Unreachable);
+    let changed = watch.try_next().unwrap().unwrap();
+    assert_eq!(changed.machine.id, MachineId::from_bits(2));
+    assert_eq!(changed.machine.host_status, "unreachable");
+    assert_eq!(watch.revision(), from + 1);
+    assert_eq!(watch.try_next().unwrap(), None);
+    let network = NetworkId::try_from(7).unwrap();
+    assert_eq!(catalog.started_in(network).len(), 1);
+    catalog.publish(Entry {
+        host: there,
+        ..entry("a", 2, 2, Stopped)
+    });
     assert_eq!(
-        catalog.subscribe(Filter::All, Some(10)).unwrap_err(),
-        Gone { from: 10 }
+        watch.try_next().unwrap().unwrap().machine.host_status,
+        "unreachable"
     );
-    assert!(catalog.subscribe(Filter::All, Some(2)).is_err());
-    assert_eq!(
-        seen(&mut catalog.subscribe(Filter::All, Some(3)).unwrap()),
-        [7]
-    );
+    catalog.set_host_status(there, HostStatus::Ok);
+    assert_eq!(watch.try_next().unwrap().unwrap().machine.host_status, "ok");
 }
 
 #[test]

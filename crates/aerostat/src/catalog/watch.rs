@@ -104,7 +104,8 @@ impl Catalog {
 }
 
 impl Subscription {
-    /// Everything up to this revision has been returned by [`Self::next`].
+    /// Everything up to this revision has been returned by [`Self::next`]: after each change,
+    /// that one's.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -137,7 +138,7 @@ impl Subscription {
             return Err(Gone { from });
         }
         for (revision, id) in rows.by_revision.range(from + 1..) {
-            let Some(entry) = rows.machines.get(id) else {
+            let Some(entry) = rows.machines.get(id).map(|row| &row.entry) else {
                 continue;
             };
             if *revision <= self.begun && entry.machine.state == MachineState::Destroyed {

@@ -12,7 +12,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 use types::machine::{Event, Machine as Shown, MachineState};
-use types::{AppName, MachineId};
+use types::{AppName, HostId, MachineId};
 
 use super::machine::Machine;
 use super::ports::Allocation;
@@ -107,23 +107,24 @@ impl Ledger {
     /// If the file cannot be used.
     pub(crate) fn open(
         path: &Path,
+        host: HostId,
         uids: Uids,
         catalog: Catalog,
     ) -> Result<(Self, Vec<Machine>, thread::JoinHandle<()>), LedgerError> {
         let mut tables = Tables::open(path, uids)?;
         let mut alive = Vec::new();
+        let (revision, floor) = tables.revisions()?;
+        catalog.resume(host, revision, floor);
         for (machine, revision) in tables.machines()? {
-            catalog.publish(entry(&machine, machine.show(revision)));
+            catalog.publish(entry(host, &machine, machine.show(revision)));
             if machine.shown_state() != MachineState::Destroyed {
                 alive.push(machine);
             }
         }
-        let (revision, floor) = tables.revisions()?;
-        catalog.resume(revision, floor);
         let (jobs, mut queue) = mpsc::channel(JOBS_MAX);
         let work = move || {
             while let Some(job) = queue.blocking_recv() {
-                if let ControlFlow::Break(()) = perform(&mut tables, &catalog, job) {
+                if let ControlFlow::Break(()) = perform(&mut tables, host, &catalog, job) {
                     break;
                 }
             }
@@ -177,10 +178,10 @@ impl Ledger {
 }
 
 /// Does one job. Whoever asked may have gone away; what was asked for happens nevertheless.
-fn perform(tables: &mut Tables, catalog: &Catalog, job: Job) -> ControlFlow<()> {
+fn perform(tables: &mut Tables, host: HostId, catalog: &Catalog, job: Job) -> ControlFlow<()> {
     let publish = |machine: &Machine, revision| {
         let shown = machine.show(revision);
-        catalog.publish(entry(machine, shown.clone()));
+        catalog.publish(entry(host, machine, shown.clone()));
         shown
     };
     match job {
@@ -203,8 +204,9 @@ fn perform(tables: &mut Tables, catalog: &Catalog, job: Job) -> ControlFlow<()> 
     ControlFlow::Continue(())
 }
 
-fn entry(machine: &Machine, shown: Shown) -> Entry {
+fn entry(host: HostId, machine: &Machine, shown: Shown) -> Entry {
     Entry {
+        host,
         app: machine.app.clone(),
         network: machine.network,
         machine: shown,

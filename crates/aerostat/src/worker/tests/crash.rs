@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use types::BootId;
+use types::{BootId, HostId};
 
 use super::*;
 
@@ -42,7 +42,7 @@ struct Promised {
     /// Machines that were created, and whether their destruction was acknowledged.
     machines: BTreeMap<MachineId, bool>,
     leases: BTreeMap<MachineId, Lease>,
-    revision: u64,
+    version: u64,
 }
 
 /// A lease that lasts for longer than the test.
@@ -172,9 +172,9 @@ impl Life {
             alive.values().all(|boots| boots.len() == 1),
             "one boot each: {alive:?}"
         );
-        let revision = self.world.catalog.revision();
-        assert!(revision >= promised.revision, "revisions never go back");
-        promised.revision = revision;
+        let version = self.world.catalog.position(HostId::new(2)).unwrap().version;
+        assert!(version >= promised.version, "versions never go back");
+        promised.version = version;
         for (id, destroyed) in &promised.machines {
             let machine = self
                 .worker
