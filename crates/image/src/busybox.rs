@@ -30,7 +30,7 @@ pub enum BusyboxError {
     Import(#[from] ImportError),
 }
 
-const DIRECTORIES: [(&str, u32); 16] = [
+const DIRECTORIES: [(&str, u32); 17] = [
     ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),
@@ -47,24 +47,31 @@ const DIRECTORIES: [(&str, u32); 16] = [
     ("var", 0o755),
     ("var/tmp", 0o1777),
     ("www", 0o755),
+    ("www/cgi-bin", 0o755),
 ];
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, u32, &str); 6] = [
     (
         "etc/passwd",
+        0o644,
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     ),
-    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
-    ("etc/profile", "export PS1='\\u@\\h:\\w\\$ '\n"),
-    ("www/index.html", include_str!("busybox/index.html")),
+    ("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n"),
+    ("etc/profile", 0o644, "export PS1='\\u@\\h:\\w\\$ '\n"),
+    ("bin/hello", 0o755, include_str!("busybox/hello.sh")),
+    ("www/index.html", 0o644, include_str!("busybox/index.html")),
+    (
+        "www/cgi-bin/hostname",
+        0o755,
+        include_str!("busybox/hostname.sh"),
+    ),
 ];
-/// Without an address httpd listens on `[::]`, for IPv4 and IPv6.
-const COMMAND: [&str; 7] = ["httpd", "-f", "-v", "-p", "8080", "-h", "/www"];
+const COMMAND: [&str; 1] = ["hello"];
 const ENVIRONMENT: [&str; 1] =
     ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
 
 impl ImageStore {
     /// Makes an image of the statically linked busybox at `busybox` and stores it as `name`.
-    /// Its command serves a page on port 8080.
+    /// Its command serves a page on port 8080, and the machine's host name at `/cgi-bin/hostname`.
     ///
     /// # Errors
     /// When the file is no static busybox, or the import fails.
@@ -177,8 +184,8 @@ fn layer(program: &[u8], applets: &BTreeSet<String>) -> io::Result<Vec<u8>> {
     }
     let mut file = header(tar::EntryType::Regular, 0o755, program.len());
     tar.append_data(&mut file, "bin/busybox", program)?;
-    for (path, text) in FILES {
-        let mut file = header(tar::EntryType::Regular, 0o644, text.len());
+    for (path, mode, text) in FILES {
+        let mut file = header(tar::EntryType::Regular, mode, text.len());
         tar.append_data(&mut file, path, text.as_bytes())?;
     }
     for path in applets {

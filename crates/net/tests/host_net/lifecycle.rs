@@ -9,9 +9,7 @@ use types::HostId;
 
 use net::{AttachKind, Egress, HostNet, HostNetConfig, LinkName};
 
-use crate::world::{
-    in_world, inside, network, reach, request, run, serve, snapshot, sysctl, veth,
-};
+use crate::world::{in_world, inside, network, reach, request, run, serve, snapshot, sysctl, veth};
 
 #[test]
 fn removing_a_host_leaves_this_server_as_it_was() {

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Tells which machine answered.
+printf 'Content-Type: text/plain\r\n\r\n'
+hostname
