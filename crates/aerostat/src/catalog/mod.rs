@@ -15,6 +15,7 @@
 //! from before such a loss, or from an earlier life of this process, is [`Gone`] and must list
 //! again.
 
+pub mod members;
 mod rows;
 mod watch;
 mod words;
@@ -69,6 +70,7 @@ struct Shared {
     rows: Mutex<Rows>,
     revision: signal::Sender<u64>,
     words: Mutex<Words>,
+    life: u64,
     services: signal::Sender<Arc<Vec<Service>>>,
 }
 
@@ -81,14 +83,15 @@ impl Default for Catalog {
 impl Catalog {
     /// An empty catalog that is kept nowhere.
     pub fn new() -> Self {
-        Self::of(Rows::default())
+        Self::of(Rows::default(), 0)
     }
 
-    fn of(rows: Rows) -> Self {
+    fn of(rows: Rows, life: u64) -> Self {
         let shared = Shared {
             revision: signal::Sender::new(rows.revision),
             rows: Mutex::new(rows),
             words: Mutex::default(),
+            life,
             services: signal::Sender::default(),
         };
         Self {
@@ -136,6 +139,11 @@ impl Catalog {
     /// [`Self::publish`].
     pub fn resume(&self, host: HostId, version: u64, floor: u64) {
         self.change(|rows| rows.resume(host, version, floor));
+    }
+
+    /// Grows with each start of this host's catalog that is kept on disk.
+    pub fn life(&self) -> u64 {
+        self.shared.life
     }
 
     /// Newest revision.
