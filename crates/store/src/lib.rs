@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::{OpenError, RangeError, WatchError, WriteError};
 pub use memory::{Entry, Event, Range};
 pub use watch::Watch;
+pub use writer::Set;
 
 use memory::Memory;
 use writer::{Command, Op, Written};
@@ -161,6 +162,21 @@ impl Store {
         self.write(key, Op::Delete { expect_rev })
             .await
             .map(|written| written.rev)
+    }
+
+    /// Does all of `writes`, in their order and whatever the keys held before, in one transaction:
+    /// on disk, and seen by readers, all together or not at all. Removing what is not there is
+    /// nothing. Returns the revision of the last one (each has its own).
+    ///
+    /// Who decides by what it read must be the only writer of these keys.
+    pub async fn transact(&self, writes: Vec<Set>) -> Result<u64, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .send(Command::Transact { writes, reply })
+            .await
+            .map_err(|_| WriteError::Closed)?;
+        let written = answer.await.map_err(|_| WriteError::Closed)?;
+        written.map(|written| written.rev)
     }
 
     async fn write(&self, key: &str, op: Op) -> Result<Written, WriteError> {

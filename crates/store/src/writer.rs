@@ -28,6 +28,10 @@ pub(crate) enum Command {
         op: Op,
         reply: oneshot::Sender<Result<Written, WriteError>>,
     },
+    Transact {
+        writes: Vec<Set>,
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+    },
     Compact {
         rev: u64,
         reply: oneshot::Sender<Result<(), WriteError>>,
@@ -39,6 +43,32 @@ pub(crate) enum Command {
     Close {
         reply: oneshot::Sender<()>,
     },
+}
+
+/// What a key is to hold after a transaction, whatever it held before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    pub key: Arc<str>,
+    /// `None`: the key is removed, if it is there.
+    pub value: Option<Bytes>,
+}
+
+impl Set {
+    /// The key with this value.
+    pub fn put(key: impl Into<Arc<str>>, value: Bytes) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value),
+        }
+    }
+
+    /// The key without a value.
+    pub fn remove(key: impl Into<Arc<str>>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+        }
+    }
 }
 
 pub(crate) enum Op {
@@ -80,8 +110,8 @@ struct Batch {
 
 enum Answer {
     Write(oneshot::Sender<Result<Written, WriteError>>),
-    /// A removal that nobody waits for by itself.
-    Expired,
+    /// A write that nobody waits for by itself.
+    Nobody,
 }
 
 impl Writer {
@@ -101,6 +131,7 @@ impl Writer {
             while let Some(command) = next.take() {
                 match command {
                     Command::Write { key, op, reply } => self.decide(&mut batch, key, op, reply),
+                    Command::Transact { writes, reply } => self.set(&mut batch, writes, reply),
                     Command::Compact { rev, reply } => {
                         // A full answer needs the writes before it to be visible first.
                         let _ = self.commit(std::mem::take(&mut batch));
@@ -135,13 +166,51 @@ impl Writer {
         op: Op,
         reply: oneshot::Sender<Result<Written, WriteError>>,
     ) {
-        let present = match batch.latest.get(&key) {
-            Some(&index) => batch.rows[index].after.clone(),
-            None => self.shared.memory().get(&key),
-        };
+        let present = self.present(batch, &key);
         match check(&key, op, present, self.next_rev(batch)) {
             Ok(after) => self.push(batch, key, after, Answer::Write(reply)),
             Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    /// The entry of a key as the writes of this batch leave it.
+    fn present(&self, batch: &Batch, key: &Arc<str>) -> Option<Entry> {
+        match batch.latest.get(key) {
+            Some(&index) => batch.rows[index].after.clone(),
+            None => self.shared.memory().get(key),
+        }
+    }
+
+    /// A batch is committed and published whole, and it is cut between commands only, so what
+    /// stands in one command is one transaction to the disk and to every reader.
+    fn set(
+        &self,
+        batch: &mut Batch,
+        writes: Vec<Set>,
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+    ) {
+        let mut written = false;
+        for Set { key, value } in writes {
+            let present = self.present(batch, &key);
+            let rev = self.next_rev(batch);
+            let after = match (value, &present) {
+                (None, None) => continue,
+                (None, Some(_)) => None,
+                (Some(value), _) => Some(Entry {
+                    rev,
+                    create_rev: present.map_or(rev, |entry| entry.create_rev),
+                    value,
+                    expires_unix_s: None,
+                }),
+            };
+            self.push(batch, key, after, Answer::Nobody);
+            written = true;
+        }
+        if !written {
+            let rev = self.next_rev(batch) - 1;
+            drop(reply.send(Ok(Written { rev })));
+        } else if let Some((answer, _)) = batch.replies.last_mut() {
+            *answer = Answer::Write(reply);
         }
     }
 
@@ -243,7 +312,7 @@ impl Writer {
         let count = expired.len();
         let mut batch = Batch::default();
         for (key, _) in expired {
-            self.push(&mut batch, key, None, Answer::Expired);
+            self.push(&mut batch, key, None, Answer::Nobody);
         }
         self.commit(batch)?;
         Ok(count)
@@ -255,7 +324,7 @@ impl Answer {
         match self {
             // The caller may have gone; its write stands all the same.
             Answer::Write(reply) => drop(reply.send(result)),
-            Answer::Expired => {}
+            Answer::Nobody => {}
         }
     }
 }

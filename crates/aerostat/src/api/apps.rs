@@ -50,7 +50,7 @@ pub(super) async fn create(
         network: body.network,
     };
     let app = api.deps.directory.create_app(new, Timestamp::now()).await;
-    let app = app.map_err(ApiError::CreateApp)?;
+    let app = app?;
     tracing::info!(app = %app.name, network = %app.network_id, "app created");
     Ok((StatusCode::CREATED, Json(show(&api, app))))
 }
@@ -91,15 +91,9 @@ async fn delete_all(api: &Shared, app: &directory::App, force: bool) -> Result<(
     for entry in machines {
         worker.destroy(&entry.machine.id, true).await?;
     }
-    match api.deps.directory.delete_app(&app.name).await? {
-        Ok(()) => {
-            tracing::info!(app = %app.name, "app deleted");
-            Ok(())
-        }
-        Err(missing) => Err(ApiError::AppNotFound {
-            name: missing.name.to_string(),
-        }),
-    }
+    api.deps.directory.delete_app(&app.name).await?;
+    tracing::info!(app = %app.name, "app deleted");
+    Ok(())
 }
 
 /// `GET /v1/platform/regions`: the one that this host is in.

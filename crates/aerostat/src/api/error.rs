@@ -16,7 +16,7 @@ use types::api::{ErrorBody, ErrorDetails};
 use types::machine::MachineState;
 use vmm::VmmError;
 
-use crate::directory::{CreateAppError, DirectoryError};
+use crate::directory;
 use crate::worker::{Invalid, NoBid, Refused};
 
 /// What Fly's clients look for when an app cannot have its name.
@@ -48,10 +48,8 @@ pub(super) enum ApiError {
     AppNotFound { name: String },
     #[error("app `{name}` has {machines} machines")]
     AppNotEmpty { name: String, machines: usize },
-    #[error("{}", app_text(.0))]
-    CreateApp(#[source] CreateAppError),
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
+    #[error("{}", directory_text(.0))]
+    Directory(#[source] directory::Error),
     #[error("machine not found")]
     MachineNotFound,
     #[error("invalid machine configuration: {0}")]
@@ -87,6 +85,12 @@ pub(super) enum ApiError {
     ShuttingDown,
 }
 
+impl From<directory::Error> for ApiError {
+    fn from(error: directory::Error) -> Self {
+        Self::Directory(error)
+    }
+}
+
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         Self::Refused(Box::new(refused))
@@ -105,14 +109,15 @@ impl From<ImportError> for ApiError {
     }
 }
 
-/// Fly's clients look for this text.
-fn app_text(error: &CreateAppError) -> String {
+/// Fly's clients look for two of these texts.
+fn directory_text(error: &directory::Error) -> String {
     match error {
-        CreateAppError::NameTaken { .. } => NAME_TAKEN.into(),
-        CreateAppError::OrgNotFound { .. }
-        | CreateAppError::NetworkName { .. }
-        | CreateAppError::NetworksExhausted
-        | CreateAppError::Directory(_) => error.to_string(),
+        directory::Error::Refused(directory::Refused::AppNameTaken { .. }) => NAME_TAKEN.into(),
+        directory::Error::Refused(directory::Refused::AppNotFound { name }) => {
+            let name = name.to_string();
+            ApiError::AppNotFound { name }.to_string()
+        }
+        other => other.to_string(),
     }
 }
 
@@ -164,12 +169,10 @@ impl ApiError {
             Self::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
             Self::NotWebSocket => verdict(StatusCode::UPGRADE_REQUIRED, "not_websocket"),
             Self::TooSlow { .. } => verdict(StatusCode::GATEWAY_TIMEOUT, "timeout").retryable(),
-            Self::AppNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-                .hint("`aerostat app list` shows the apps that there are"),
+            Self::AppNotFound { .. } => app_not_found(),
             Self::AppNotEmpty { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
                 .hint("destroy its machines first, or use force"),
-            Self::CreateApp(error) => create_app(error),
-            Self::Directory(DirectoryError::Write { .. }) => internal(),
+            Self::Directory(error) => directory(error),
             Self::MachineNotFound => verdict(StatusCode::NOT_FOUND, "not_found")
                 .hint("`aerostat machine list` shows the machines that there are"),
             Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),
@@ -265,17 +268,70 @@ fn shutting_down() -> Verdict {
     verdict(StatusCode::SERVICE_UNAVAILABLE, "shutting_down").retryable()
 }
 
-fn create_app(error: &CreateAppError) -> Verdict {
+fn directory(error: &directory::Error) -> Verdict {
     match error {
-        CreateAppError::NameTaken { .. } => verdict(StatusCode::UNPROCESSABLE_ENTITY, "name_taken"),
-        CreateAppError::OrgNotFound { .. } => {
-            verdict(StatusCode::NOT_FOUND, "not_found").hint("leave it out to use `personal`")
+        directory::Error::Refused(refused) => directory_refused(refused),
+        directory::Error::Write { .. } => internal(),
+        directory::Error::Unreachable { .. } => {
+            verdict(StatusCode::SERVICE_UNAVAILABLE, "directory_unreachable")
+                .retryable()
+                .hint("try again when its host is back")
         }
-        CreateAppError::NetworkName { .. } => verdict(StatusCode::BAD_REQUEST, "invalid_argument")
-            .hint("use up to 63 letters, digits, dashes, dots and underscores"),
-        CreateAppError::NetworksExhausted => internal(),
-        CreateAppError::Directory(DirectoryError::Write { .. }) => internal(),
+        directory::Error::Failed { .. } => verdict(StatusCode::BAD_GATEWAY, "directory_failed"),
+        directory::Error::Busy { .. } => {
+            verdict(StatusCode::SERVICE_UNAVAILABLE, "busy").retryable()
+        }
     }
+}
+
+fn directory_refused(refused: &directory::Refused) -> Verdict {
+    use directory::Refused;
+    match refused {
+        Refused::AppNameTaken { .. } => verdict(StatusCode::UNPROCESSABLE_ENTITY, "name_taken"),
+        Refused::AppNotFound { .. } => app_not_found(),
+        Refused::OrgNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("the organisation that is always there is `personal`"),
+        Refused::NetworkName { .. } => verdict(StatusCode::BAD_REQUEST, "invalid_argument")
+            .hint("use up to 63 letters, digits, dashes, dots and underscores"),
+        Refused::NetworkNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("a network is made with its first app: `aerostat app create --network`"),
+        Refused::ServiceNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("`aerostat service list` shows the services that there are"),
+        Refused::HostNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("`aerostat host list` shows the hosts that there are"),
+        Refused::PeerNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("`aerostat wireguard list` shows the peers that there are"),
+        Refused::TokenNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
+        Refused::PublicKey | Refused::HostNumber { .. } => {
+            verdict(StatusCode::BAD_REQUEST, "invalid_argument")
+        }
+        Refused::PeerNameTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists")
+            .hint("choose another name, or delete that peer first"),
+        Refused::PublicKeyTaken => verdict(StatusCode::CONFLICT, "already_exists")
+            .hint("each peer needs a key of its own: `wg genkey | wg pubkey`"),
+        Refused::HostTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists"),
+        Refused::TokenUsed | Refused::TokenExpired { .. } => {
+            verdict(StatusCode::CONFLICT, "failed_precondition")
+        }
+        Refused::NoGateway { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
+            .hint("name a host that has a gateway; `aerostat host list` shows them"),
+        Refused::VipsExhausted { .. } | Refused::PeersExhausted { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
+        }
+        Refused::TooManyTokens { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
+                .hint("use some of them, or wait until they expire")
+        }
+        Refused::NetworksExhausted | Refused::HostNumbersExhausted => internal(),
+        Refused::AuthorityOnly | Refused::NotYours { .. } => {
+            verdict(StatusCode::FORBIDDEN, "forbidden")
+        }
+    }
+}
+
+fn app_not_found() -> Verdict {
+    verdict(StatusCode::NOT_FOUND, "not_found")
+        .hint("`aerostat app list` shows the apps that there are")
 }
 
 fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
@@ -402,6 +458,21 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_is_away_is_told_with_what_goes_on() {
+        let source = crate::rpc::Unreachable {
+            host: types::HostId::new(2),
+            source: std::io::ErrorKind::TimedOut.into(),
+        };
+        let source = std::sync::Arc::new(source);
+        let host = "alpha".to_owned();
+        let (code, body) = told(directory::Error::Unreachable { host, source }.into());
+        assert_eq!(code, 503);
+        assert!(body.contains("the directory's host alpha cannot be reached; machines go on"));
+        assert!(body.contains(r#""status":"directory_unreachable""#));
+        assert!(body.contains(r#""retryable":true"#));
+    }
+
+    #[test]
     fn a_full_host_is_told_with_scope_and_what_to_try() {
         let refusal = NoBid::InsufficientMemory {
             asked_mb: 512,
@@ -419,7 +490,9 @@ mod tests {
     #[test]
     fn texts_that_fly_s_clients_match_on_are_there() {
         let name = "web".parse().unwrap();
-        let taken = ApiError::CreateApp(CreateAppError::NameTaken { name });
+        let taken = ApiError::from(directory::Error::from(directory::Refused::AppNameTaken {
+            name,
+        }));
         let (code, body) = told(taken);
         assert_eq!(code, 422);
         assert!(body.contains(r#""error":"Name has already been taken","status":"name_taken""#));

@@ -126,16 +126,16 @@ impl FromRequestParts<Api> for directory::App {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        find_app(api, &names(parts, api).await?.app)
+        find_app(api, &names(parts, api).await?.app).await
     }
 }
 
-fn find_app(api: &Api, name: &str) -> Result<directory::App, ApiError> {
+async fn find_app(api: &Api, name: &str) -> Result<directory::App, ApiError> {
     let missing = || ApiError::AppNotFound {
         name: name.chars().take(80).collect(),
     };
     let name: AppName = name.parse().map_err(|_| missing())?;
-    api.deps.directory.app(&name).map_err(|_| missing())
+    Ok(api.deps.directory.app(&name).await?)
 }
 
 /// The machine that the path names; it belongs to the app that the path names.
@@ -150,7 +150,7 @@ impl FromRequestParts<Api> for Target {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let names = names(parts, api).await?;
-        let app = find_app(api, &names.app)?;
+        let app = find_app(api, &names.app).await?;
         let id: MachineId = names
             .id
             .unwrap_or_default()

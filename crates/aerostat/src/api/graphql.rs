@@ -16,6 +16,7 @@ use types::AppName;
 use super::error::ApiError;
 use super::extract::Body;
 use super::{Api, State as Shared, apps};
+use crate::directory;
 use query::{Argument, Field};
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,7 +40,7 @@ pub(super) async fn answer(
             "app" => app_name(field, &question.variables)?,
             _ => return Err(not_built()),
         };
-        let Some(app) = app(&api, &name) else {
+        let Some(app) = app(&api, &name).await? else {
             return Ok(Json(not_found(field, &name)));
         };
         data.insert(field.alias.into(), select(&app, &field.fields)?);
@@ -64,10 +65,16 @@ fn app_name(field: &Field<'_>, variables: &Map<String, Value>) -> Result<String,
 }
 
 /// The app in GraphQL's words.
-fn app(api: &Shared, name: &str) -> Option<Value> {
-    let name: AppName = name.parse().ok()?;
-    let app = apps::show(api, api.deps.directory.app(&name).ok()?);
-    Some(json!({
+async fn app(api: &Shared, name: &str) -> Result<Option<Value>, ApiError> {
+    let Ok(name) = name.parse::<AppName>() else {
+        return Ok(None);
+    };
+    let app = match api.deps.directory.app(&name).await {
+        Ok(app) => apps::show(api, app),
+        Err(directory::Error::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(json!({
         "id": app.id,
         "internalNumericId": null,
         "name": app.name,
@@ -87,7 +94,7 @@ fn app(api: &Shared, name: &str) -> Option<Value> {
             "name": app.organization.name,
             "paidPlan": null,
         },
-    }))
+    })))
 }
 
 /// What `fields` select of `value`.

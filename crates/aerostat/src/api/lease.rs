@@ -65,8 +65,7 @@ pub(super) async fn acquire(
     Body(body): Body<AcquireLease>,
 ) -> Result<impl IntoResponse, ApiError> {
     let ttl_s = query.parse("ttl", "a number of seconds")?.or(body.ttl);
-    let app = api.deps.directory.app(&target.entry.app);
-    let app = app.map_err(|_| ApiError::MachineNotFound)?;
+    let app = api.deps.directory.app(&target.entry.app).await?;
     let request = request(&app, ttl_s.unwrap_or(TTL_S_DEFAULT), body.description)?;
     let lease = worker.acquire_lease(&target.id, request).await?;
     Ok((StatusCode::CREATED, show(&api, &target, lease)?))

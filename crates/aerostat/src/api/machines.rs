@@ -98,10 +98,7 @@ pub(super) async fn create(
     let config = worker::check(body.config)?;
     let _no_deletion = api.app_deletion.read().await;
     // Again, now that no deletion can come in between.
-    let app = api.deps.directory.app(&app.name);
-    let app = app.map_err(|missing| ApiError::AppNotFound {
-        name: missing.name.to_string(),
-    })?;
+    let app = api.deps.directory.app(&app.name).await?;
     let lease = match body.lease_ttl {
         None | Some(0) => None,
         Some(ttl_s) => Some(lease::request(&app, ttl_s, String::new())?),

@@ -1,263 +1,419 @@
-//! The directory: what the whole fleet must agree on. For now organisations, app names and
-//! network ids, on one host.
+//! The directory: what the whole fleet must agree on. Organisations, app names, network ids, hosts
+//! and their numbers, services and their VIPs, WireGuard peers, join tokens.
 //!
 //! ```text
-//! directory/v1/orgs/<slug>              Org
-//! directory/v1/apps/<name>              App       (names are unique over all organisations)
-//! directory/v1/networks/<org>/<name>    Network
-//! directory/v1/network-id-last          the newest id given out
+//!  authority (the host that founded the fleet)       copy (every other host)
+//!
+//!  Handle ── Command ─► decide ─► store ◄─ reads     reads ─► store ◄── Follower
+//!    ▲                              │                            ▲
+//!    │ rpc: /directory/v1/command   └── rpc: …/watch ── lines ───┘
+//!    ├──────────────────── Command ───────────────────── Handle (changes)
+//!    └ rpc: …/look-up ◄─── key ────────────────────────── Handle (what is not here yet)
 //! ```
 //!
-//! It is the one authority over these keys. Each key is written whole and every write is compared
-//! with what was there, so a crash between two of them loses a network id (there are enough) and
-//! never gives one out twice.
+//! There is one authority over these keys. Each change is decided over the rows as they are and
+//! written in one transaction, so a crash leaves all of it or nothing. The copies are read by
+//! everybody else, and outlive the authority's absence and their own restarts: machines need no
+//! change of the directory to run. A copy may be late; whoever does not find an app or a peer in
+//! it asks the authority once, and whoever has changed something waits until the copy has it.
+//!
+//! ```text
+//! directory/v1/orgs/<slug>                            Org
+//! directory/v1/apps/<name>                            App       (unique over all organisations)
+//! directory/v1/networks/<org>/<name>                  Network
+//! directory/v1/network-id-last                        the newest id given out
+//! directory/v1/hosts/<id>                             HostRecord
+//! directory/v1/host-numbers/<id>                      public key that the number was given to
+//! directory/v1/host-number-last                       the newest number given out unasked
+//! directory/v1/join-tokens/<sha256>                   JoinTokenRow   (never copied)
+//! directory/v1/services/<app>/<name>                  Service
+//! directory/v1/vip-last/<network>                     the newest VIP number given out
+//! directory/v1/wireguard-peers/<public key>           WireGuardPeer  (key in hexadecimal)
+//! directory/v1/wireguard-names/<org>/<name>           public key
+//! directory/v1/wireguard-index-last/<network>/<host>  the newest index given out
+//! directory-copy/v1/position                          Position       (of a copy only)
+//! ```
+//!
+//! Rows are JSON; the version in the prefix changes when a reader of the old could be misled.
 
+mod apps;
+mod authority;
+mod changes;
+mod command;
 mod error;
+mod flights;
+mod follower;
+mod hosts;
+mod link;
+mod peers;
+mod rows;
+mod serve;
+mod services;
+mod tokens;
+mod wire;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use store::Store;
-use types::{AppName, NetworkId, OrgSlug};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use types::fleet::{HostRecord, PublicKeyText, WireGuardPeer};
+use types::service::{Service, ServiceSpec};
+use types::{AppName, HostId, OrgSlug};
 
-pub use error::{AppNotFound, CreateAppError, DirectoryError};
+pub use command::{Command, Reply};
+pub use error::{Error, Refused};
+pub use link::Link;
+pub use rows::{App, Network, NewApp, NewPeer, Org};
+pub use serve::router;
+pub use wire::{Answer, Failure, From, Outcome};
+
+use authority::Writer;
+use follower::Follower;
+use link::RpcLink;
+use rows::{NETWORKS, ORGS, PEERS, Rows};
+
+use crate::rpc::Rpc;
 
 /// The organisation that is there from the start.
 pub const PERSONAL: &str = "personal";
 /// The network of an organisation whose apps do not name one.
 pub const DEFAULT_NETWORK: &str = "default";
 
-const ORGS: &str = "directory/v1/orgs/";
-const APPS: &str = "directory/v1/apps/";
-const NETWORKS: &str = "directory/v1/networks/";
-const NETWORK_ID_LAST: &str = "directory/v1/network-id-last";
-
-/// Longest name of a network, in bytes.
-const NETWORK_NAME_BYTES_MAX: usize = 63;
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Org {
-    pub slug: OrgSlug,
-    pub name: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct App {
-    /// Never reused, unlike the name.
-    pub id: String,
-    pub name: AppName,
-    pub org: OrgSlug,
-    /// Name of its network within the organisation.
-    pub network: String,
-    pub network_id: NetworkId,
-    pub created_at: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Network {
-    pub id: NetworkId,
-    pub org: OrgSlug,
-    pub name: String,
-}
-
-/// What an app is asked to be.
-#[derive(Debug, Clone)]
-pub struct NewApp {
-    pub name: AppName,
-    pub org: OrgSlug,
-    /// Made if the organisation has none of this name.
-    pub network: String,
-}
-
 /// How others reach the directory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    store: Store,
-    /// One writer at a time: two apps that name the same new network get the same one.
-    writer: Arc<tokio::sync::Mutex<()>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rows: Rows,
+    side: Side,
+    hosts: watch::Sender<Arc<Vec<HostRecord>>>,
+    services: watch::Sender<Arc<Vec<Service>>>,
+}
+
+#[derive(Debug)]
+enum Side {
+    Authority(Writer),
+    Copy(Follower),
 }
 
 impl Handle {
-    /// Takes over the directory's keys in `store`, and makes the first organisation if there is
-    /// none.
+    /// Takes over the directory's keys in `store` as their authority, and makes the first
+    /// organisation if there is none.
     ///
     /// # Errors
     /// If the store cannot be written.
-    pub async fn open(store: Store) -> Result<Self, DirectoryError> {
-        let directory = Self {
-            store,
-            writer: Arc::default(),
-        };
-        let slug: OrgSlug = PERSONAL.parse().expect("the constant is a slug");
-        if directory.org(&slug).is_none() {
-            let org = Org {
-                slug,
-                name: "Personal".into(),
-            };
-            directory.create(&format!("{ORGS}{PERSONAL}"), &org).await?;
+    pub async fn open(store: Store) -> Result<Self, Error> {
+        let rows = Rows(store);
+        let writer = Writer::new(rows.clone());
+        writer.found().await?;
+        Ok(Self::new(rows, Side::Authority(writer)))
+    }
+
+    /// A copy in `store` of what `authority` has, and the way there. [`Self::run`] keeps it; until
+    /// it has run for the first time, the copy is empty.
+    pub fn follow(store: Store, rpc: Rpc, authority: HostId) -> Self {
+        Self::follow_by(store, Arc::new(RpcLink::new(rpc, authority)), authority)
+    }
+
+    /// [`Self::follow`], by any way to the authority.
+    pub fn follow_by(store: Store, link: Arc<dyn Link>, authority: HostId) -> Self {
+        let rows = Rows(store);
+        let follower = Follower::new(rows.clone(), link, authority);
+        Self::new(rows, Side::Copy(follower))
+    }
+
+    fn new(rows: Rows, side: Side) -> Self {
+        let inner = Arc::new(Inner {
+            hosts: watch::Sender::new(Arc::new(rows.hosts())),
+            services: watch::Sender::new(Arc::new(rows.services())),
+            rows,
+            side,
+        });
+        changes::feed(&inner);
+        Self { inner }
+    }
+
+    /// Keeps a copy near the authority until `stop`. There is nothing to keep on the authority.
+    pub async fn run(self, stop: CancellationToken) {
+        match &self.inner.side {
+            Side::Authority(_) => {}
+            Side::Copy(follower) => follower.run(stop).await,
         }
-        Ok(directory)
+    }
+
+    /// The host whose word counts; `None`: this one.
+    pub fn authority(&self) -> Option<HostId> {
+        match &self.inner.side {
+            Side::Authority(_) => None,
+            Side::Copy(follower) => Some(follower.authority()),
+        }
     }
 
     pub fn org(&self, slug: &OrgSlug) -> Option<Org> {
-        self.read(&format!("{ORGS}{slug}"))
+        self.inner.rows.read(&rows::org_key(slug))
     }
 
     pub fn orgs(&self) -> Vec<Org> {
-        self.list(ORGS)
+        self.inner.rows.list(ORGS)
     }
 
+    /// The app of this name; what a copy does not have, the authority is asked for.
+    ///
     /// # Errors
-    /// If there is no app of this name.
-    pub fn app(&self, name: &AppName) -> Result<App, AppNotFound> {
-        self.read(&format!("{APPS}{name}"))
-            .ok_or_else(|| AppNotFound { name: name.clone() })
+    /// [`Refused::AppNotFound`], or that the authority could not be asked.
+    pub async fn app(&self, name: &AppName) -> Result<App, Error> {
+        let key = rows::app_key(name);
+        let app = self.find(&key).await?;
+        Ok(app.ok_or_else(|| Refused::AppNotFound { name: name.clone() })?)
     }
 
     /// Every app, by name.
     pub fn apps(&self) -> Vec<App> {
-        self.list(APPS)
+        self.inner.rows.list(rows::APPS)
     }
 
     /// Every network that was ever made.
     pub fn networks(&self) -> Vec<Network> {
-        self.list(NETWORKS)
+        self.inner.rows.list(NETWORKS)
     }
 
+    /// Every host of the fleet, by number.
+    pub fn hosts(&self) -> Vec<HostRecord> {
+        self.inner.rows.hosts()
+    }
+
+    pub fn host(&self, id: HostId) -> Option<HostRecord> {
+        self.inner.rows.read(&rows::host_key(id))
+    }
+
+    /// The hosts as they are now, and whenever they change.
+    pub fn hosts_changed(&self) -> watch::Receiver<Arc<Vec<HostRecord>>> {
+        self.inner.hosts.subscribe()
+    }
+
+    /// The services of an app, by name.
+    pub fn services(&self, app: &AppName) -> Vec<Service> {
+        self.inner.rows.list(&rows::services_of(app))
+    }
+
+    pub fn service(&self, app: &AppName, name: &str) -> Option<Service> {
+        self.inner.rows.read(&rows::service_key(app, name))
+    }
+
+    /// The services of all apps as they are now, and whenever they change.
+    pub fn services_changed(&self) -> watch::Receiver<Arc<Vec<Service>>> {
+        self.inner.services.subscribe()
+    }
+
+    /// Every WireGuard peer of an organisation.
+    pub fn wireguard_peers(&self, org: &OrgSlug) -> Vec<WireGuardPeer> {
+        let mut peers: Vec<WireGuardPeer> = self.inner.rows.list(PEERS);
+        peers.retain(|peer| peer.org == *org);
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+
+    /// The peer with this public key; what a copy does not have, the authority is asked for, once
+    /// for however many that wait for the same key. Text that is no key is nobody's.
+    ///
+    /// # Errors
+    /// If the authority could not be asked.
+    pub async fn peer_by_key(
+        &self,
+        public_key: &PublicKeyText,
+    ) -> Result<Option<WireGuardPeer>, Error> {
+        match rows::peer_key(public_key) {
+            Some(key) => self.find(&key).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn find<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let here = self.inner.rows.read(key);
+        match &self.inner.side {
+            Side::Copy(follower) if here.is_none() => {
+                let there = follower.look_up(key).await?;
+                Ok(there.and_then(|row| rows::decode(key, row.as_bytes())))
+            }
+            Side::Authority(_) | Side::Copy(_) => Ok(here),
+        }
+    }
+
+    /// Does `command`: here if this is the authority, otherwise there, and then waits until the
+    /// copy has it.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub async fn perform(&self, command: Command) -> Result<Reply, Error> {
+        match &self.inner.side {
+            Side::Authority(writer) => Ok(writer.perform(command).await?.reply),
+            Side::Copy(follower) => follower.perform(command).await,
+        }
+    }
+
+    /// [`Self::perform`], for commands that have nothing to tell.
+    async fn done(&self, command: Command) -> Result<(), Error> {
+        self.perform(command).await.map(drop)
+    }
+
+    /// An answer to another question: the authority runs a program that this one cannot talk to.
+    fn mismatch(&self) -> Error {
+        let host = match &self.inner.side {
+            Side::Authority(_) => String::new(),
+            Side::Copy(follower) => follower.authority_name(),
+        };
+        let reason = "its answer is to another question".into();
+        Error::Failed { host, reason }
+    }
+}
+
+/// Changes. All of them may be repeated.
+impl Handle {
     /// Makes an app, and its network if that is new.
     ///
     /// # Errors
-    /// If the name is taken, the organisation does not exist, the network's name cannot be one,
-    /// or the store cannot be written.
-    pub async fn create_app(&self, new: NewApp, now: Timestamp) -> Result<App, CreateAppError> {
-        let _writer = self.writer.lock().await;
-        if self.org(&new.org).is_none() {
-            return Err(CreateAppError::OrgNotFound { slug: new.org });
+    /// If the name is taken, the organisation does not exist or the network's name cannot be one.
+    pub async fn create_app(&self, new: NewApp, now: Timestamp) -> Result<App, Error> {
+        match self.perform(Command::CreateApp { new, now }).await? {
+            Reply::App(app) => Ok(app),
+            _ => Err(self.mismatch()),
         }
-        if self.app(&new.name).is_ok() {
-            return Err(CreateAppError::NameTaken { name: new.name });
-        }
-        let network = self.ensure_network(&new.org, &new.network).await?;
-        let app = App {
-            id: format!("{:016x}", rand::random::<u64>()),
-            name: new.name,
-            org: new.org,
-            network: network.name,
-            network_id: network.id,
-            created_at: now,
-        };
-        self.create(&format!("{APPS}{}", app.name), &app).await?;
-        Ok(app)
     }
 
-    /// Forgets an app. Its network stays, and so do its machines: whoever asks looks after those
-    /// first.
+    /// Forgets an app and its services. Its network stays, and so do its machines: whoever asks
+    /// looks after those first.
     ///
     /// # Errors
-    /// `Ok(Err(..))` if there is no such app; `Err` if the store cannot be written.
-    pub async fn delete_app(
+    /// If there is no such app.
+    pub async fn delete_app(&self, name: &AppName) -> Result<(), Error> {
+        let name = name.clone();
+        self.done(Command::DeleteApp { name }).await
+    }
+
+    /// Writes a host's record. A host may write its own; the authority, any.
+    ///
+    /// # Errors
+    /// [`Refused::HostTaken`] if the id is of another public key.
+    pub async fn put_host(&self, record: HostRecord) -> Result<(), Error> {
+        let record = Box::new(record);
+        self.done(Command::PutHost { record }).await
+    }
+
+    /// Forgets a host, its number and the peers of its gateway.
+    ///
+    /// # Errors
+    /// If there is no such host.
+    pub async fn remove_host(&self, id: HostId) -> Result<(), Error> {
+        self.done(Command::RemoveHost { id }).await
+    }
+
+    /// Gives a number (the `wanted` one, or the next that is free) to the host with this key. It
+    /// is the host's for good once its record is put.
+    ///
+    /// # Errors
+    /// [`Refused::HostTaken`], or that this is not the authority.
+    pub async fn allocate_host_number(
         &self,
-        name: &AppName,
-    ) -> Result<Result<(), AppNotFound>, DirectoryError> {
-        let _writer = self.writer.lock().await;
-        let key = format!("{APPS}{name}");
-        let Some(entry) = self.store.get(&key) else {
-            return Ok(Err(AppNotFound { name: name.clone() }));
-        };
-        let deleted = self.store.delete(&key, entry.rev).await;
-        deleted.map_err(|source| DirectoryError::Write { key, source })?;
-        Ok(Ok(()))
-    }
-
-    async fn ensure_network(&self, org: &OrgSlug, name: &str) -> Result<Network, CreateAppError> {
-        let name = if name.is_empty() {
-            DEFAULT_NETWORK
-        } else {
-            name
-        };
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.len() > NETWORK_NAME_BYTES_MAX || !name.bytes().all(plain) {
-            return Err(CreateAppError::NetworkName {
-                name: name.to_owned(),
-            });
-        }
-        let key = format!("{NETWORKS}{org}/{name}");
-        if let Some(network) = self.read(&key) {
-            return Ok(network);
-        }
-        let id = self.next_network_id().await?;
-        let network = Network {
-            id,
-            org: org.clone(),
-            name: name.to_owned(),
-        };
-        self.create(&key, &network).await?;
-        Ok(network)
-    }
-
-    /// The number is taken before the network is written, so that it is never given out twice.
-    async fn next_network_id(&self) -> Result<NetworkId, CreateAppError> {
-        let key = NETWORK_ID_LAST;
-        let entry = self.store.get(key);
-        let last: u32 = self.read(key).unwrap_or(0);
-        let id = NetworkId::try_from(last + 1).map_err(|_| CreateAppError::NetworksExhausted)?;
-        let value = encode(&id);
-        let written = match entry {
-            None => self.store.create(key, value, None).await,
-            Some(entry) => self.store.update(key, entry.rev, value, None).await,
-        };
-        written.map_err(|source| DirectoryError::Write {
-            key: key.into(),
-            source,
-        })?;
-        Ok(id)
-    }
-
-    async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<(), DirectoryError> {
-        match self.store.create(key, encode(value), None).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(DirectoryError::Write {
-                key: key.to_owned(),
-                source,
-            }),
+        wanted: Option<u16>,
+        public_key: &PublicKeyText,
+    ) -> Result<HostId, Error> {
+        let public_key = public_key.clone();
+        let command = Command::AllocateHostNumber { wanted, public_key };
+        match self.perform(command).await? {
+            Reply::Host(id) => Ok(id),
+            _ => Err(self.mismatch()),
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        let entry = self.store.get(key)?;
-        decode(key, &entry.value)
-    }
-
-    fn list<T: DeserializeOwned>(&self, prefix: &str) -> Vec<T> {
-        // A list of what is now cannot be of a revision that is no longer kept.
-        let Ok(range) = self.store.range(prefix, None, usize::MAX, None) else {
-            return Vec::new();
-        };
-        range
-            .entries
-            .iter()
-            .filter_map(|(key, entry)| decode(key, &entry.value))
-            .collect()
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Bytes {
-    // Rows are our own types: no maps with other keys than strings, no failing serialisers.
-    serde_json::to_vec(value).expect("a row is JSON").into()
-}
-
-/// A row that this version cannot read is treated as absent and said so: better one app missing
-/// than no directory.
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
-    match serde_json::from_slice(value) {
-        Ok(row) => Some(row),
-        Err(error) => {
-            tracing::error!(key, %error, "directory row cannot be read");
-            None
+    /// Makes a service or replaces it; it keeps its VIP.
+    ///
+    /// # Errors
+    /// If there is no such app.
+    pub async fn put_service(
+        &self,
+        app: &AppName,
+        name: &str,
+        spec: ServiceSpec,
+    ) -> Result<Service, Error> {
+        let (app, name) = (app.clone(), name.to_owned());
+        match self
+            .perform(Command::PutService { app, name, spec })
+            .await?
+        {
+            Reply::Service(service) => Ok(service),
+            _ => Err(self.mismatch()),
         }
+    }
+
+    /// # Errors
+    /// If there is no such service.
+    pub async fn delete_service(&self, app: &AppName, name: &str) -> Result<(), Error> {
+        let (app, name) = (app.clone(), name.to_owned());
+        self.done(Command::DeleteService { app, name }).await
+    }
+
+    /// Makes a WireGuard peer, and gives it an address at its gateway.
+    ///
+    /// # Errors
+    /// If the name or the key is taken, or the gateway, organisation or network is not there.
+    pub async fn create_wireguard_peer(
+        &self,
+        new: NewPeer,
+        now: Timestamp,
+    ) -> Result<WireGuardPeer, Error> {
+        match self.perform(Command::CreatePeer { new, now }).await? {
+            Reply::Peer(peer) => Ok(peer),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// # Errors
+    /// If there is no such peer.
+    pub async fn delete_wireguard_peer(&self, org: &OrgSlug, name: &str) -> Result<(), Error> {
+        let (org, name) = (org.clone(), name.to_owned());
+        self.done(Command::DeletePeer { org, name }).await
+    }
+
+    /// Remembers a join token by the SHA-256 of its secret.
+    ///
+    /// # Errors
+    /// If this is not the authority, or too many are open.
+    pub async fn create_join_token(
+        &self,
+        hash: [u8; 32],
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.done(Command::CreateJoinToken {
+            hash,
+            expires_at,
+            now,
+        })
+        .await
+    }
+
+    /// Uses a join token for the host with this key. The same key may repeat it.
+    ///
+    /// # Errors
+    /// If the token is unknown, expired or used by another, or this is not the authority.
+    pub async fn redeem_join_token(
+        &self,
+        hash: [u8; 32],
+        public_key: &PublicKeyText,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let public_key = public_key.clone();
+        self.done(Command::RedeemJoinToken {
+            hash,
+            public_key,
+            now,
+        })
+        .await
     }
 }
 

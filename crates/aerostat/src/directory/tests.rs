@@ -49,13 +49,20 @@ async fn a_name_is_taken_until_its_app_is_deleted() {
         .create_app(new_app("web", ""), NOW)
         .await
         .unwrap_err();
-    assert!(matches!(again, CreateAppError::NameTaken { .. }));
-    directory.delete_app(&name).await.unwrap().unwrap();
-    assert_eq!(
-        directory.app(&name),
-        Err(AppNotFound { name: name.clone() })
-    );
-    assert!(directory.delete_app(&name).await.unwrap().is_err());
+    assert!(matches!(
+        again,
+        Error::Refused(Refused::AppNameTaken { .. })
+    ));
+    directory.delete_app(&name).await.unwrap();
+    for missing in [
+        directory.app(&name).await.map(drop),
+        directory.delete_app(&name).await,
+    ] {
+        assert!(matches!(
+            missing,
+            Err(Error::Refused(Refused::AppNotFound { .. }))
+        ));
+    }
     directory.create_app(new_app("web", ""), NOW).await.unwrap();
 }
 
@@ -67,8 +74,8 @@ async fn network_ids_are_not_reused_after_a_restart() {
         .create_app(new_app("a", "one"), NOW)
         .await
         .unwrap();
-    directory.delete_app(&first.name).await.unwrap().unwrap();
-    directory.store.close().await;
+    directory.delete_app(&first.name).await.unwrap();
+    directory.inner.rows.0.clone().close().await;
     let directory = Handle::open(store(&files)).await.unwrap();
     assert_eq!(directory.orgs().len(), 1);
     let second = directory
@@ -94,14 +101,17 @@ async fn an_app_needs_an_organisation_and_a_sensible_network_name() {
         ..new_app("web", "")
     };
     let refused = directory.create_app(stranger, NOW).await.unwrap_err();
-    assert!(matches!(refused, CreateAppError::OrgNotFound { .. }));
+    assert!(matches!(
+        refused,
+        Error::Refused(Refused::OrgNotFound { .. })
+    ));
     for name in ["a/b", "a b", &"n".repeat(64)] {
         let refused = directory
             .create_app(new_app("web", name), NOW)
             .await
             .unwrap_err();
         assert!(
-            matches!(refused, CreateAppError::NetworkName { .. }),
+            matches!(refused, Error::Refused(Refused::NetworkName { .. })),
             "{name}"
         );
     }
