@@ -169,7 +169,7 @@ async fn start_dns(net: HostNet, catalog: &Catalog, drain: &Drain) -> anyhow::Re
         net,
         resolv_conf: "/etc/resolv.conf".into(),
     };
-    let resolver = dns::bind(config, Arc::new(catalog.clone())).await?;
+    let resolver = dns::bind(config, Arc::new(dns::CatalogNames::new(catalog.clone()))).await?;
     let token = drain.token();
     drain.spawn("dns", async move {
         if let Err(error) = resolver.run(token.clone()).await {

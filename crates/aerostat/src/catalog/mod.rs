@@ -15,6 +15,7 @@
 //! from before such a loss, or from an earlier life of this process, is [`Gone`] and must list
 //! again.
 
+mod backends;
 pub mod members;
 mod rows;
 mod watch;

@@ -5,7 +5,9 @@ use std::net::Ipv6Addr;
 
 use hickory_server::proto::rr::RecordType;
 use types::NetworkId;
+use types::sixpn::network_resolver;
 
+use super::offered::{Location, of_service};
 use super::question::{Internal, Question};
 use super::{Named, Names};
 
@@ -17,6 +19,8 @@ pub(crate) enum Answer {
     Addresses(Vec<Ipv6Addr>),
     /// The strings of one TXT record.
     Text(Vec<String>),
+    /// SRV records.
+    Located(Vec<Location>),
     /// The name exists, but has nothing of the type asked for.
     NoData,
     NoName,
@@ -29,17 +33,26 @@ pub(crate) fn answer(
     question: &Question,
     kind: RecordType,
 ) -> Answer {
-    match question {
-        Question::Apex(_) => Answer::NoData,
-        Question::Foreign | Question::Unknown(_) => Answer::NoName,
-        Question::Internal(internal) => match known(names, network, internal) {
-            None => Answer::NoName,
-            Some(Known::Addresses(addresses)) if wants(kind, RecordType::AAAA) => {
-                Answer::Addresses(addresses)
+    let known = match question {
+        Question::Apex(_) => return Answer::NoData,
+        Question::Foreign | Question::Unknown(_) => None,
+        Question::Internal(internal) => known(names, network, internal),
+        Question::Service { name, .. } => of_service(names, network, name),
+    };
+    match known {
+        None => Answer::NoName,
+        Some(Known::Addresses(addresses)) if wants(kind, RecordType::AAAA) => {
+            match addresses.is_empty() {
+                true => Answer::NoData,
+                false => Answer::Addresses(addresses),
             }
-            Some(Known::Text(text)) if wants(kind, RecordType::TXT) => Answer::Text(strings(&text)),
-            Some(Known::Addresses(_) | Known::Text(_)) => Answer::NoData,
+        }
+        Some(Known::Text(text)) if wants(kind, RecordType::TXT) => Answer::Text(strings(&text)),
+        Some(Known::Located(at)) if wants(kind, RecordType::SRV) => match at.is_empty() {
+            true => Answer::NoData,
+            false => Answer::Located(at),
         },
+        Some(Known::Addresses(_) | Known::Text(_) | Known::Located(_)) => Answer::NoData,
     }
 }
 
@@ -48,9 +61,10 @@ fn wants(asked: RecordType, has: RecordType) -> bool {
 }
 
 /// What a name that exists has.
-enum Known {
+pub(super) enum Known {
     Addresses(Vec<Ipv6Addr>),
     Text(String),
+    Located(Vec<Location>),
 }
 
 fn known(names: &dyn Names, network: NetworkId, internal: &Internal) -> Option<Known> {
@@ -88,6 +102,7 @@ fn known(names: &dyn Names, network: NetworkId, internal: &Internal) -> Option<K
                 .collect();
             Known::Text(join(apps.into_iter(), ","))
         }
+        Internal::Api => Known::Addresses(vec![network_resolver(network)]),
         Internal::Instances => {
             let machines = names.all(network);
             Known::Text(join(machines.iter().map(instance), ";"))
@@ -161,6 +176,12 @@ mod tests {
             ask("ams.web.internal", ours(), RecordType::AAAA),
             Answer::NoName
         );
+    }
+
+    #[test]
+    fn the_machines_api_is_at_the_networks_resolver() {
+        let expected = Answer::Addresses(vec!["fdaa:0:7::3".parse().unwrap()]);
+        assert_eq!(ask("_api.internal", ours(), RecordType::AAAA), expected);
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::net::Ipv6Addr;
 
 use hickory_server::proto::op::Message;
 use hickory_server::proto::rr::Name;
+use types::service::{Protocol, ServicePort};
+use types::sixpn::vip;
 use types::{AppName, MachineId, NetworkId};
 
 use super::answer::{Answer, answer};
 use super::question::{Question, Zone};
-use super::{Named, Names};
+use super::{Backend, Named, Names, Offered};
 
 /// A fleet in which every app and every machine exists.
 struct Everything;
@@ -40,12 +42,38 @@ impl Names for Everything {
     fn all(&self, network: NetworkId) -> Vec<Named> {
         self.machine(network, &Self::id()).into_iter().collect()
     }
+
+    /// Names of four labels are services with a VIP, of five headless ones.
+    fn service(&self, network: NetworkId, name: &str) -> Option<Offered> {
+        let port = ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target_port: 0,
+        };
+        let backend = Backend {
+            address: Ipv6Addr::LOCALHOST,
+            hostname: "db-0".into(),
+            ports: vec![80],
+        };
+        let (vip, backends) = match name.split('.').count() {
+            4 => (Some(vip(network, 1)), vec![]),
+            5 => (None, vec![backend]),
+            _ => return None,
+        };
+        Some(Offered {
+            vip,
+            ports: vec![port],
+            backends,
+        })
+    }
 }
 
 /// Reads `data` as a DNS message and answers its questions.
 ///
 /// # Panics
-/// If a name of ours would be asked of somebody else, or whatever a fuzzer is to find.
+/// If a name of ours would be asked of somebody else, a service is found for a name that is not
+/// its own, or whatever a fuzzer is to find.
 #[doc(hidden)]
 pub fn fuzz_query(data: &[u8]) {
     let network = NetworkId::try_from(1).expect("small");
@@ -62,8 +90,17 @@ pub fn fuzz_query(data: &[u8]) {
             assert!(!(is_ours && question == Question::Foreign), "{name} leaks");
         }
         let answer = answer(&Everything, network, &question, query.query_type());
-        if let Answer::Text(strings) = answer {
-            assert!(strings.iter().all(|text| text.len() <= 255));
+        match answer {
+            Answer::Text(strings) => assert!(strings.iter().all(|text| text.len() <= 255)),
+            Answer::Located(locations) => {
+                let asked = name.to_ascii().to_lowercase();
+                for location in locations {
+                    let (_, service) = location.target.split_once("db-0.").unwrap_or_default();
+                    let is_own = asked.contains(&location.target) || asked.contains(service);
+                    assert!(is_own, "{name} leads to {}", location.target);
+                }
+            }
+            Answer::Addresses(_) | Answer::NoData | Answer::NoName => {}
         }
     }
 }

@@ -9,16 +9,18 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{
     Edns, Header, HeaderCounts, Message, Metadata, OpCode, ResponseCode,
 };
-use hickory_server::proto::rr::rdata::{AAAA, SOA, TXT};
+use hickory_server::proto::rr::rdata::{AAAA, SOA, SRV, TXT};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tracing::debug;
+use types::NetworkId;
 use types::sixpn::network_of;
 
 use super::Names;
 use super::answer::{Answer, answer};
 use super::forward::{Forwarder, Transport, UDP_BYTES_MAX};
+use super::offered::Location;
 use super::question::{Question, Zone};
 
 /// How long an answer may be kept, in seconds; also that there is none. Machines come and go.
@@ -56,7 +58,8 @@ impl Handler {
         Self { names, forwarder }
     }
 
-    async fn reply(&self, request: &Request) -> Reply {
+    /// `only`: nobody but this network is answered.
+    async fn reply(&self, request: &Request, only: Option<NetworkId>) -> Reply {
         let metadata = &request.metadata;
         let refuse = |code| Reply::empty(metadata, code);
         if metadata.op_code != OpCode::Query {
@@ -72,7 +75,8 @@ impl Handler {
         let IpAddr::V6(source) = request.src().ip() else {
             return refuse(ResponseCode::Refused);
         };
-        let Some(network) = network_of(source) else {
+        let network = network_of(source).filter(|of| only.is_none_or(|only| only == *of));
+        let Some(network) = network else {
             return refuse(ResponseCode::Refused);
         };
         let question = Question::read(query.name().iter());
@@ -82,7 +86,7 @@ impl Handler {
                 let message = self.forwarder.ask(network, query, transport).await;
                 foreign(metadata, message)
             }
-            Question::Unknown(zone) | Question::Apex(zone) => {
+            Question::Unknown(zone) | Question::Apex(zone) | Question::Service { zone, .. } => {
                 let answer = answer(&*self.names, network, &question, query.query_type());
                 own(metadata, query.name(), *zone, answer)
             }
@@ -128,6 +132,27 @@ fn own(request: &Metadata, name: &Name, zone: Zone, answer: Answer) -> Reply {
             reply.answers = data.map(record).collect();
         }
         Answer::Text(strings) => reply.answers = vec![record(RData::TXT(TXT::new(strings)))],
+        Answer::Located(locations) => {
+            for Location {
+                port,
+                target,
+                addresses,
+            } in locations
+            {
+                // A name that is too long to be asked for is no use to anybody.
+                let Ok(target) = Name::from_ascii(format!("{target}.")) else {
+                    continue;
+                };
+                reply
+                    .additionals
+                    .extend(addresses.into_iter().map(|address| {
+                        Record::from_rdata(target.clone(), TTL_S, RData::AAAA(AAAA(address)))
+                    }));
+                reply
+                    .answers
+                    .push(record(RData::SRV(SRV::new(0, 100, port, target))));
+            }
+        }
         Answer::NoData => reply.authorities = soa(zone),
         Answer::NoName => {
             reply.metadata.response_code = ResponseCode::NXDomain;
@@ -149,14 +174,21 @@ fn soa(zone: Zone) -> Vec<Record> {
     record.into_iter().collect()
 }
 
+/// One of the addresses at which the handler is asked.
+pub(crate) struct Resolver {
+    pub(crate) handler: Arc<Handler>,
+    /// Whom it answers; everybody at `fdaa::3`, which is the same for all networks.
+    pub(crate) only: Option<NetworkId>,
+}
+
 #[async_trait]
-impl RequestHandler for Handler {
+impl RequestHandler for Resolver {
     async fn handle_request<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
         mut response: R,
     ) -> ResponseInfo {
-        let reply = self.reply(request).await;
+        let reply = self.handler.reply(request, self.only).await;
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
             edns.set_max_payload(asked.max_payload().min(UDP_BYTES_MAX));

@@ -12,6 +12,12 @@ pub(crate) enum Question {
     /// The zone's own name.
     Apex(Zone),
     Internal(Internal),
+    /// In a zone of services: the whole name, in lower case and without a final dot. It may be a
+    /// service's, or belong to one of its backends or ports.
+    Service {
+        zone: Zone,
+        name: String,
+    },
 }
 
 /// Zones that are never asked of anybody else: what is private to the fleet must not leak.
@@ -41,6 +47,8 @@ pub(crate) enum Internal {
     Apps,
     /// `_instances.internal`
     Instances,
+    /// `_api.internal`
+    Api,
 }
 
 impl Zone {
@@ -60,6 +68,12 @@ impl Zone {
             Self::Reverse => &["a", "a", "d", "f", "ip6", "arpa"],
         }
     }
+
+    /// Whether services may have the lower-case or mixed name `name`, without a final dot.
+    pub(super) fn of_services(name: &str) -> bool {
+        let labels = name.split('.').map(str::as_bytes);
+        matches!(Question::read(labels), Question::Service { .. })
+    }
 }
 
 impl Question {
@@ -78,6 +92,10 @@ impl Question {
                 (below, Zone::Internal) => {
                     internal(below).map_or(Self::Unknown(zone), Self::Internal)
                 }
+                (_, Zone::Flycast | Zone::ClusterLocal) if labels.iter().all(|l| is_plain(l)) => {
+                    let name = labels.join(".");
+                    Self::Service { zone, name }
+                }
                 (_, Zone::Flycast | Zone::ClusterLocal | Zone::Reverse) => Self::Unknown(zone),
             };
         }
@@ -85,11 +103,19 @@ impl Question {
     }
 }
 
+/// Whether the label is one that services' names are made of. A dot inside a label would make two
+/// names look the same.
+fn is_plain(label: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.';
+    !label.is_empty() && label.bytes().all(is_plain)
+}
+
 fn internal(below: &[&str]) -> Option<Internal> {
     let app = |name: &str| name.parse::<AppName>().ok();
     Some(match *below {
         ["_apps"] => Internal::Apps,
         ["_instances"] => Internal::Instances,
+        ["_api"] => Internal::Api,
         [name] | ["global", name] => Internal::App(app(name)?),
         ["vms", name] => Internal::MachinesOf(app(name)?),
         ["regions", name] => Internal::RegionsOf(app(name)?),
@@ -140,6 +166,7 @@ mod tests {
             ("regions.web.internal", Internal::RegionsOf(web())),
             ("_apps.internal", Internal::Apps),
             ("_instances.internal", Internal::Instances),
+            ("_api.internal", Internal::Api),
         ] {
             assert_eq!(read(name), Question::Internal(meaning), "{name}");
         }
@@ -156,13 +183,36 @@ mod tests {
             assert_eq!(read(name), Question::Unknown(Zone::Internal), "{name}");
         }
         assert_eq!(read("internal"), Question::Apex(Zone::Internal));
-        assert_eq!(read("web.flycast"), Question::Unknown(Zone::Flycast));
-        let service = "web.default.svc.cluster.local";
-        assert_eq!(read(service), Question::Unknown(Zone::ClusterLocal));
+        let dotted = [&b"a.b"[..], b"flycast"].into_iter();
+        assert_eq!(Question::read(dotted), Question::Unknown(Zone::Flycast));
+        let foreign = [&[0xff][..], b"cluster", b"local"].into_iter();
+        assert_eq!(
+            Question::read(foreign),
+            Question::Unknown(Zone::ClusterLocal)
+        );
         assert_eq!(
             read("2.0.a.a.d.f.ip6.arpa"),
             Question::Unknown(Zone::Reverse)
         );
+    }
+
+    #[test]
+    fn names_in_the_zones_of_services_are_kept_whole() {
+        for (asked, name, zone) in [
+            ("Web.Flycast", "web.flycast", Zone::Flycast),
+            (
+                "_http._tcp.web.default.svc.cluster.local",
+                "_http._tcp.web.default.svc.cluster.local",
+                Zone::ClusterLocal,
+            ),
+        ] {
+            let name = name.to_owned();
+            assert_eq!(read(asked), Question::Service { zone, name });
+        }
+        assert!(Zone::of_services("a.cluster.local"));
+        for name in ["flycast", "web.internal", "example.com", ""] {
+            assert!(!Zone::of_services(name), "{name}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hickory_server::proto::rr::rdata::A;
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use net::{Attach, AttachKind, Egress, HostNetConfig, LinkName};
 use nix::sched::{CloneFlags, setns, unshare};
+use types::service::Protocol;
 use types::{HostId, SixPn};
 
 use super::*;
@@ -72,6 +73,41 @@ impl Names for FakeNames {
         machines.retain(|machine| types::sixpn::network_of(machine.address) == Some(network));
         machines
     }
+
+    fn service(&self, network: NetworkId, name: &str) -> Option<Offered> {
+        let port = |port| ServicePort {
+            name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port,
+            target_port: 0,
+        };
+        let backend = |number, hostname: &str, port| Backend {
+            address: named(number).address,
+            hostname: hostname.to_owned(),
+            ports: vec![port],
+        };
+        if network != ours() {
+            return None;
+        }
+        match name {
+            "web.default.svc.cluster.local" => Some(Offered {
+                vip: Some(vip()),
+                ports: vec![port(80)],
+                backends: vec![],
+            }),
+            "db.default.svc.cluster.local" => Some(Offered {
+                vip: None,
+                ports: vec![port(5432)],
+                backends: vec![backend(1, "db-0", 5432), backend(2, "", 6432)],
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Of service `web` in our network.
+pub(crate) fn vip() -> Ipv6Addr {
+    types::sixpn::vip(ours(), 1)
 }
 
 /// A server of its own (a thread in a fresh network namespace), with a host's network, a machine
