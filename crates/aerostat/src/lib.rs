@@ -15,6 +15,7 @@ pub mod dns;
 pub mod drain;
 pub mod fleet;
 pub mod gateway;
+mod holder;
 mod host;
 pub mod mesh;
 pub mod placement;

@@ -32,9 +32,9 @@ use types::sixpn::{HOST_PLANE, host_addr};
 use types::{HostId, SixPn};
 
 /// The Machines API as other hosts reach it.
-pub const API_PORT: u16 = 4280;
+pub const API_PORT: u16 = net::API_PORT;
 /// What the roles of hosts ask of each other.
-pub const RPC_PORT: u16 = 4281;
+pub const RPC_PORT: u16 = net::RPC_PORT;
 
 /// Time for a connection: some round trips of the longest way on earth.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

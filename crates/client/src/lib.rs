@@ -10,6 +10,7 @@ mod apps;
 mod error;
 mod images;
 mod machines;
+mod mesh;
 mod stream;
 mod transport;
 mod watch;

@@ -72,6 +72,8 @@ pub(super) enum ApiError {
     ExecFailed { reason: String },
     #[error("the command wrote more than {bytes_max} bytes")]
     ExecOutput { bytes_max: usize },
+    #[error("this host has no mesh")]
+    NoMesh,
     #[error("there is no image `{reference}` on this host")]
     ImageNotFound { reference: String },
     // The large ones are boxed: every refusal of this type would be as large as the largest.
@@ -190,6 +192,7 @@ impl ApiError {
             Self::ExecOutput { .. } => {
                 verdict(StatusCode::UNPROCESSABLE_ENTITY, "too_large").hint("use a streaming exec")
             }
+            Self::NoMesh => verdict(StatusCode::NOT_FOUND, "no_mesh"),
             Self::ImageNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
                 .hint("`aerostat image list` shows the images that there are"),
             Self::Pull(error) => pull(error),

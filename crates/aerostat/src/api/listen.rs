@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::Config;
+use crate::holder::{Protocol, held_by, holder};
 
 /// Owner and group may connect. Everybody else would be root on this host.
 const SOCKET_MODE: u32 = 0o660;
@@ -52,12 +53,6 @@ pub enum ListenError {
     },
 }
 
-fn held_by(holder: Option<&str>) -> String {
-    holder
-        .map(|holder| format!(" by {holder}"))
-        .unwrap_or_default()
-}
-
 /// Opens the sockets that `config` names. A socket file that nobody serves is replaced.
 ///
 /// # Errors
@@ -91,7 +86,7 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ListenError::PortTaken {
                 address,
-                holder: holder(address.port()),
+                holder: holder(Protocol::Tcp, address.port()),
             },
             _ => ListenError::Tcp { address, source },
         })
@@ -115,33 +110,6 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     // which no usual mask gives to others.
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(problem)?;
     Ok(listener)
-}
-
-/// Name and id of the process that listens on a TCP port, if this one may know.
-fn holder(port: u16) -> Option<String> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .find_map(|table| inode_of(&fs::read_to_string(table).ok()?, port))?;
-    let link = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.find_map(|id| {
-        let mut files = fs::read_dir(format!("/proc/{id}/fd")).ok()?.flatten();
-        files.find(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*link))?;
-        let name = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
-        Some(format!("{} (process {id})", name.trim()))
-    })
-}
-
-/// The inode of the listening socket of `port` in a table of the format of `/proc/net/tcp`
-/// (proc(5)): `sl local_address rem_address st … inode`, state 0A being LISTEN.
-fn inode_of(table: &str, port: u16) -> Option<String> {
-    let port = format!(":{port:04X}");
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let listens = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "0A";
-        listens.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //!                                                       ├─ watch, wait ─────── catalog
 //!                                                       ├─ stream (WebSocket) ─ worker::Handle
 //!                                                       ├─ images ──────────── image
+//!                                                       ├─ mesh ────────────── mesh
 //!                                                       └─ graphql ─────────── directory
 //! ```
 //!
@@ -28,6 +29,7 @@ mod images;
 mod lease;
 mod listen;
 mod machines;
+mod mesh;
 mod names;
 mod not_built;
 mod router;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::mesh::Reporter;
 use crate::{directory, worker};
 
 pub use listen::{ListenError, Listeners, bind};
@@ -67,6 +70,8 @@ pub struct Deps {
     pub worker: worker::Handle,
     pub catalog: Catalog,
     pub images: image::ImageStore,
+    /// `None` where there is no mesh.
+    pub mesh: Option<Reporter>,
     /// Registries (`host:port`) that are spoken to without TLS.
     pub plain_http_registries: Vec<String>,
 }

@@ -11,7 +11,9 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::guard::name_request;
-use super::{Api, apps, exec, graphql, images, lease, machines, not_built, stream, wait, watch};
+use super::{
+    Api, apps, exec, graphql, images, lease, machines, mesh, not_built, stream, wait, watch,
+};
 
 /// Everything that answers when its change is recorded. Longer than the longest wait (60 s).
 const USUAL_LIMIT: Duration = Duration::from_secs(75);
@@ -72,6 +74,7 @@ fn usual() -> Router<Api> {
         )
         .route("/v1/apps/{app}/machines/{id}/attach", get(stream::attach))
         .route("/v1/apps/{app}/machines/{id}/logs", get(stream::logs))
+        .route("/v1/mesh", get(mesh::status))
         .route(
             "/v1/images",
             get(images::list)

@@ -67,6 +67,7 @@ pub(crate) async fn start(
         worker: host.worker,
         catalog: host.catalog,
         images: host.images,
+        mesh: None,
         plain_http_registries: config.plain_http_registries.clone(),
     };
     api::run(listeners, &api_config, deps, drain);

@@ -17,6 +17,7 @@ mod down;
 mod env;
 mod images;
 mod machines;
+mod mesh;
 mod output;
 mod serve;
 mod terminal;
@@ -64,6 +65,9 @@ enum Command {
     /// Apps: named groups of machines
     #[command(subcommand, visible_alias = "apps")]
     App(apps::Apps),
+    /// The encrypted mesh between the hosts of the fleet
+    #[command(subcommand)]
+    Mesh(mesh::Mesh),
     /// Print a completion script for a shell
     Completion {
         #[arg(value_enum)]
@@ -144,6 +148,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Machine(machines) => machines.run(context).await,
             Command::Image(images) => images.run(context).await,
             Command::App(apps) => apps.run(context).await,
+            Command::Mesh(mesh) => mesh.run(context).await,
             Command::Completion { .. } => Ok(()),
         }
     })

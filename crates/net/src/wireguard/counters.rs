@@ -51,6 +51,25 @@ impl DropReason {
         Self::SendFailed,
         Self::TunFailed,
     ];
+
+    /// A stable word for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NotIpv6 => "not_ipv6",
+            Self::ForeignSource => "foreign_source",
+            Self::ForeignDestination => "foreign_destination",
+            Self::OtherNetwork => "other_network",
+            Self::UnknownPeer => "unknown_peer",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoSession => "no_session",
+            Self::BadHandshake => "bad_handshake",
+            Self::BadTag => "bad_tag",
+            Self::Replayed => "replayed",
+            Self::SendFailed => "send_failed",
+            Self::TunFailed => "tun_failed",
+        }
+    }
 }
 
 /// Dropped packets by reason, since the engine started.

@@ -3,6 +3,7 @@
 mod frames;
 mod guards;
 mod lifecycle;
+mod tunnels;
 mod world;
 
 use std::io::Read;

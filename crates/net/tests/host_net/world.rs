@@ -83,12 +83,19 @@ impl World {
         )
     }
 
+    /// A namespace that plays something beside the host.
+    pub(crate) fn namespace(&mut self, what: &str) -> PathBuf {
+        let name = format!("{what}-{}", self.host());
+        run(&format!("ip netns add {name}"));
+        self.namespaces.push(name.clone());
+        Path::new("/run/netns").join(name)
+    }
+
     /// A namespace that plays the world outside: 203.0.113.1 and 2001:db8::1, where this server
     /// has 203.0.113.2 and 2001:db8::2 and its default routes.
     pub(crate) fn internet(&mut self) -> PathBuf {
-        let name = format!("world-{}", self.host());
-        run(&format!("ip netns add {name}"));
-        self.namespaces.push(name.clone());
+        let path = self.namespace("world");
+        let name = path.file_name().unwrap().to_str().unwrap();
         run(&format!(
             "ip link add uplink type veth peer name world netns {name}"
         ));
@@ -108,7 +115,7 @@ impl World {
             ));
         }
         run(&format!("ip -n {name} link set world up"));
-        Path::new("/run/netns").join(name)
+        path
     }
 }
 

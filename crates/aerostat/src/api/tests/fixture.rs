@@ -123,6 +123,7 @@ pub(super) async fn server() -> Server {
         worker: started.handle(),
         catalog,
         images: image::ImageStore::open(&files.path().join("images")).unwrap(),
+        mesh: None,
         plain_http_registries: Vec::new(),
     };
     let listeners = api::bind(&config).await.unwrap();
