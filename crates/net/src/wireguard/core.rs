@@ -5,20 +5,21 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use gotatun::noise::handshake::parse_handshake_anon;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::noise::rate_limiter::RateLimiter;
 use gotatun::noise::{Tunn, TunnResult};
 use gotatun::packet::{Packet, WgData, WgKind};
 use gotatun::tun::MtuWatcher;
-use gotatun::x25519;
 
-use super::counters::{Counters, DropReason, handshake_reason, reason};
+use super::counters::{Counters, DropReason, reason};
 use super::error::WireGuardError;
-use super::key::{PrivateKey, PublicKey};
+use super::initiation::{Responder, Shared};
+use super::key::PrivateKey;
+use super::knock::{Door, source};
+use super::memory::Memory;
 use super::peer::{Peer, PeerConfig, PeerId, PeerStatus, Session, Table};
 use super::policy::Policy;
 use super::segment::{addresses, total_bytes};
@@ -26,7 +27,7 @@ use super::timers::{Timers, next_tick};
 
 /// Packets under one lock: about 12 µs of ChaCha20-Poly1305.
 const LOCK_SEGMENTS_MAX: usize = 16;
-/// From one address without proof that it can receive there; more have to show a cookie.
+/// From one source without proof that it can receive there; more have to show a cookie.
 const HANDSHAKES_PER_S_MAX: u64 = 100;
 
 /// A datagram and where it goes.
@@ -41,30 +42,38 @@ pub(super) struct Opened {
 }
 
 pub(super) struct Core {
-    secret: x25519::StaticSecret,
-    public: x25519::PublicKey,
+    responder: Responder,
     limiter: Arc<RateLimiter>,
     indices: IndexTable,
     table: RwLock<Table>,
     pub(super) timers: Timers,
     pub(super) counters: Counters,
     policy: Box<dyn Policy>,
+    /// Without one, strangers are dropped.
+    door: Option<Door>,
+    memory: Mutex<Memory>,
     mtu: u16,
 }
 
 impl Core {
-    pub(super) fn new(key: &PrivateKey, mtu: u16, policy: Box<dyn Policy>) -> Self {
-        let secret = key.secret();
-        let public = x25519::PublicKey::from(&secret);
+    pub(super) fn new(
+        key: &PrivateKey,
+        mtu: u16,
+        policy: Box<dyn Policy>,
+        door: Option<Door>,
+    ) -> Self {
+        let responder = Responder::new(key);
+        let limiter = RateLimiter::new(responder.public(), HANDSHAKES_PER_S_MAX);
         Self {
-            limiter: Arc::new(RateLimiter::new(&public, HANDSHAKES_PER_S_MAX)),
-            secret,
-            public,
+            limiter: Arc::new(limiter),
+            responder,
             indices: IndexTable::from_os_rng(),
             table: RwLock::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             policy,
+            door,
+            memory: Mutex::default(),
             mtu,
         }
     }
@@ -77,6 +86,10 @@ impl Core {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
         self.read().by_id.get(&id).cloned()
     }
@@ -87,29 +100,12 @@ impl Core {
         config: &PeerConfig,
     ) -> Result<Option<Outgoing>, WireGuardError> {
         let peer = config.id;
-        if config.public_key.0 == self.public.to_bytes() {
+        if config.public_key.0 == self.responder.public().to_bytes() {
             return Err(WireGuardError::OwnKey { peer });
         }
-        let fresh = {
-            let mut table = self.write();
-            match table.by_key.get(&config.public_key) {
-                Some(other) if other.id != peer => {
-                    let other = other.id;
-                    return Err(WireGuardError::KeyTaken { peer, other });
-                }
-                Some(known) => Arc::clone(known),
-                None => {
-                    let old = table.remove(peer);
-                    let fresh = Arc::new(Peer::new(config, self.tunn(config), Instant::now()));
-                    table.insert(&fresh);
-                    drop(table);
-                    if let Some(old) = old {
-                        self.retire(&old);
-                    }
-                    fresh
-                }
-            }
-        };
+        let shared = self.responder.shared(&config.public_key);
+        let shared = shared.ok_or(WireGuardError::WeakKey { peer })?;
+        let fresh = self.insert(config, &shared)?;
         let mut session = fresh.lock();
         session.endpoint = config.endpoint.or(session.endpoint);
         session.keepalive_s = config.keepalive_s;
@@ -125,9 +121,36 @@ impl Core {
         Ok(first.map(|packet| (endpoint, packet)))
     }
 
+    /// The peer with the id and key of `config`, made if it is not there.
+    fn insert(&self, config: &PeerConfig, shared: &Shared) -> Result<Arc<Peer>, WireGuardError> {
+        let peer = config.id;
+        let (old, fresh) = {
+            let mut table = self.write();
+            match table.by_key.get(&config.public_key) {
+                Some(other) if other.id != peer => {
+                    let other = other.id;
+                    return Err(WireGuardError::KeyTaken { peer, other });
+                }
+                Some(known) => return Ok(Arc::clone(known)),
+                None => {
+                    let old = table.remove(peer);
+                    let last = self.memory().last(&config.public_key);
+                    let (tunn, shared) = (self.tunn(config), shared.clone());
+                    let fresh = Arc::new(Peer::new(config, tunn, shared, last, Instant::now()));
+                    table.insert(&fresh);
+                    (old, fresh)
+                }
+            }
+        };
+        if let Some(old) = old {
+            self.retire(&old);
+        }
+        Ok(fresh)
+    }
+
     fn tunn(&self, config: &PeerConfig) -> Tunn {
         Tunn::new(
-            self.secret.clone(),
+            self.responder.secret().clone(),
             config.public_key.0.into(),
             None,
             config.keepalive_s,
@@ -148,6 +171,9 @@ impl Core {
     fn retire(&self, peer: &Peer) {
         let mut session = peer.lock();
         session.removed = true;
+        if let Some(last) = session.initiated {
+            self.memory().remember(peer.key, last);
+        }
         let mut table = self.write();
         for index in session.indices.drain(..) {
             table.by_index.remove(&index);
@@ -201,8 +227,9 @@ impl Core {
     /// Takes in datagrams that came from `from`.
     pub(super) fn open(&self, from: SocketAddr, datagrams: &mut Vec<Packet>, opened: &mut Opened) {
         let mut run: Vec<Packet<WgData>> = Vec::with_capacity(LOCK_SEGMENTS_MAX);
+        let limited = SocketAddr::new(source(from.ip()), from.port());
         for datagram in datagrams.drain(..) {
-            match self.limiter.verify_packet(from, datagram) {
+            match self.limiter.verify_packet(limited, datagram) {
                 Ok(WgKind::Data(message)) => {
                     let index = message.header.receiver_idx;
                     let other = run
@@ -274,6 +301,7 @@ impl Core {
             }
             if heard {
                 session.endpoint = Some(from);
+                session.heard = Some(session.active);
                 self.send_queued(&peer, &mut session, opened);
             }
         }
@@ -301,56 +329,6 @@ impl Core {
         }
         opened.packets.truncate(kept);
         add(&peer.rx_bytes, bytes);
-    }
-
-    fn open_handshake(&self, from: SocketAddr, message: WgKind, opened: &mut Opened) {
-        let peer = match &message {
-            WgKind::HandshakeInit(message) => {
-                match parse_handshake_anon(&self.secret, &self.public, message) {
-                    Ok(half) => {
-                        let key = PublicKey(half.peer_static_public);
-                        self.read()
-                            .by_key
-                            .get(&key)
-                            .cloned()
-                            .ok_or(DropReason::UnknownPeer)
-                    }
-                    Err(_) => Err(DropReason::BadHandshake),
-                }
-            }
-            WgKind::HandshakeResp(message) => self.by_index(message.receiver_idx.get()),
-            WgKind::CookieReply(message) => self.by_index(message.receiver_idx.get()),
-            WgKind::Data(message) => self.by_index(message.header.receiver_idx.get()),
-        };
-        let peer = match peer {
-            Ok(peer) => peer,
-            Err(reason) => return self.counters.add(reason, 1),
-        };
-        let mut session = peer.lock();
-        if let Some(packet) = self.wake(&peer, &mut session) {
-            opened
-                .replies
-                .push((session.endpoint.unwrap_or(from), packet));
-        }
-        match session.tunn.handle_incoming_packet(message) {
-            // Initiation and response both are answered only if they were authentic.
-            TunnResult::WriteToNetwork(reply) => {
-                session.endpoint = Some(from);
-                let reply = self.register(&peer, &mut session, reply);
-                opened.replies.push((from, reply));
-                self.send_queued(&peer, &mut session, opened);
-            }
-            TunnResult::Err(error) => self.counters.add(handshake_reason(&error), 1),
-            TunnResult::Done | TunnResult::WriteToTunnel(_) => {}
-        }
-    }
-
-    fn by_index(&self, index: u32) -> Result<Arc<Peer>, DropReason> {
-        self.read()
-            .by_index
-            .get(&index)
-            .cloned()
-            .ok_or(DropReason::NoSession)
     }
 
     /// Sends what waited for a session.
@@ -440,6 +418,7 @@ fn status(peer: &Peer) -> PeerStatus {
         public_key: peer.key,
         endpoint: session.endpoint,
         last_handshake: session.tunn.time_since_last_handshake(),
+        last_heard: session.heard.map(|heard| heard.elapsed()),
         tx_bytes: peer.tx_bytes.load(Ordering::Relaxed),
         rx_bytes: peer.rx_bytes.load(Ordering::Relaxed),
     }
@@ -449,5 +428,6 @@ fn add(counter: &std::sync::atomic::AtomicU64, bytes: usize) {
     counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
+mod handshake;
 #[cfg(test)]
 mod tests;

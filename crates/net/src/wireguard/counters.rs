@@ -19,6 +19,8 @@ pub enum DropReason {
     OtherNetwork,
     /// No such peer here.
     UnknownPeer,
+    /// More unknown keys at a time than are looked up.
+    Crowded,
     /// It is not known where the peer is.
     NoEndpoint,
     /// A message for a session that does not exist (any more).
@@ -36,13 +38,14 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::NotIpv6,
         Self::ForeignSource,
         Self::ForeignDestination,
         Self::OtherNetwork,
         Self::UnknownPeer,
+        Self::Crowded,
         Self::NoEndpoint,
         Self::NoSession,
         Self::BadHandshake,

@@ -8,10 +8,12 @@ use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::core::{Core, Outgoing};
+use super::core::{Core, Opened, Outgoing};
 use super::counters::Drops;
 use super::error::WireGuardError;
+use super::initiation::Timestamp;
 use super::key::{PrivateKey, PublicKey};
+use super::knock::{Door, Knocks};
 use super::peer::{PeerConfig, PeerId, PeerStatus};
 use super::policy::Policy;
 use super::socket::Underlay;
@@ -97,13 +99,31 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts without peers.
+    /// Starts without peers. What comes from others than peers is dropped.
     pub fn start(config: EngineConfig, policy: impl Policy) -> Result<Self, WireGuardError> {
+        Self::start_with(config, Box::new(policy), None)
+    }
+
+    /// Starts without peers. Keys that no peer has knock, and wait to be admitted or declined.
+    pub fn start_with_door(
+        config: EngineConfig,
+        policy: impl Policy,
+    ) -> Result<(Self, Knocks), WireGuardError> {
+        let (door, knocks) = Door::new();
+        let engine = Self::start_with(config, Box::new(policy), Some(door))?;
+        Ok((engine, knocks))
+    }
+
+    fn start_with(
+        config: EngineConfig,
+        policy: Box<dyn Policy>,
+        door: Option<Door>,
+    ) -> Result<Self, WireGuardError> {
         let thread_error = |source| WireGuardError::Thread { source };
         let (reader, writer) = io::pipe().map_err(thread_error)?;
         let mtu = config.tun.mtu();
         let shared = Arc::new(Shared {
-            core: Core::new(&config.private_key, mtu, Box::new(policy)),
+            core: Core::new(&config.private_key, mtu, policy, door),
             tun: config.tun,
             underlay: config.underlay,
             stop: reader,
@@ -146,6 +166,39 @@ impl Engine {
     /// Dropped packets since the start, by reason.
     pub fn drops(&self) -> Drops {
         self.shared.core.counters.snapshot()
+    }
+
+    /// Makes a key that knocked a peer, and answers what it knocked with at once. Whether it was
+    /// still waiting; if not, there is no new peer, and its client will knock again.
+    pub fn admit(&self, config: &PeerConfig) -> Result<bool, WireGuardError> {
+        let mut opened = Opened::default();
+        let admitted = self.shared.core.admit(config, &mut opened)?;
+        for reply in opened.replies {
+            self.shared.send(reply);
+        }
+        Ok(admitted)
+    }
+
+    /// Forgets a key that knocked. Whether it was still waiting.
+    pub fn decline(&self, key: &PublicKey) -> bool {
+        self.shared.core.decline(key)
+    }
+
+    /// Keys that knocked and wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.core.waiting()
+    }
+
+    /// The time of the last accepted initiation of each key that is or was a peer's: what has to
+    /// survive the engine, so that recorded initiations stay useless.
+    pub fn last_initiations(&self) -> Vec<(PublicKey, Timestamp)> {
+        self.shared.core.last_initiations()
+    }
+
+    /// Takes over what an earlier engine's `last_initiations` said. Concerns peers that are added
+    /// after.
+    pub fn remember(&self, initiations: impl IntoIterator<Item = (PublicKey, Timestamp)>) {
+        self.shared.core.remember(initiations);
     }
 }
 

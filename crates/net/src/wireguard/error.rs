@@ -22,4 +22,6 @@ pub enum WireGuardError {
     KeyTaken { peer: PeerId, other: PeerId },
     #[error("peer {peer:?} is to have our own public key")]
     OwnKey { peer: PeerId },
+    #[error("peer {peer:?} is to have a public key that nobody's private key belongs to")]
+    WeakKey { peer: PeerId },
 }

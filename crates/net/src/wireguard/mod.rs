@@ -15,9 +15,12 @@
 //!
 //! Which peer a packet goes to, and what a peer may send, is decided by a pure [`Policy`]. A
 //! peer's endpoint follows the source of packets that it authenticated, of nothing else.
+//! Who is a peer is decided by the owner of the engine: ahead of time (`ensure_peer`), or, for an
+//! engine that was started with a door, when a key knocks that no peer has (`knock`): the packet
+//! is held, the owner asks around and admits or declines, and nothing is lost.
 //! Nothing here knows of hosts, catalogs or async runtimes. Layers from the inside out:
-//! `checksum`, `vnet`, `split` and `coalesce` are arithmetic on packets; `core` is the protocol
-//! without I/O; `tun` and `socket` are the two devices; `engine` holds the threads.
+//! `checksum`, `vnet`, `split` and `coalesce` are arithmetic on packets; `initiation`,
+//! `memory` and `knock` are about strangers; `core` is the protocol without I/O; `tun` and `socket` are the two devices; `engine` holds the threads.
 
 mod checksum;
 mod coalesce;
@@ -27,7 +30,10 @@ mod engine;
 mod error;
 mod fuzz;
 mod inbound;
+mod initiation;
 mod key;
+mod knock;
+mod memory;
 mod outbound;
 mod peer;
 mod policy;
@@ -41,8 +47,10 @@ mod vnet;
 pub use counters::{DropReason, Drops};
 pub use engine::{Backend, Engine, EngineConfig};
 pub use error::WireGuardError;
-pub use fuzz::{fuzz_datagram, fuzz_frame};
+pub use fuzz::{fuzz_datagram, fuzz_frame, fuzz_initiation};
+pub use initiation::Timestamp;
 pub use key::{InvalidKey, PrivateKey, PublicKey};
+pub use knock::{Knock, Knocks, source};
 pub use peer::{PeerConfig, PeerId, PeerStatus};
 pub use policy::{Policy, SixPnPolicy};
 pub use socket::Underlay;

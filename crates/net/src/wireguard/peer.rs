@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use gotatun::noise::Tunn;
 use types::HostId;
 
+use super::initiation::{Shared, Timestamp};
 use super::key::PublicKey;
 
 /// Names a peer to the policy. Chosen by whoever adds it; of the mesh, the bits of its host id.
@@ -42,6 +43,8 @@ pub struct PeerStatus {
     pub endpoint: Option<SocketAddr>,
     /// Age of the current session; `None` if there is none.
     pub last_handshake: Option<Duration>,
+    /// Since its last authentic packet; `None` if there was none.
+    pub last_heard: Option<Duration>,
     /// Inner bytes sent, with padding.
     pub tx_bytes: u64,
     /// Inner bytes received and allowed.
@@ -51,6 +54,7 @@ pub struct PeerStatus {
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) key: PublicKey,
+    pub(super) shared: Shared,
     session: Mutex<Session>,
     pub(super) tx_bytes: AtomicU64,
     pub(super) rx_bytes: AtomicU64,
@@ -65,6 +69,10 @@ pub(super) struct Session {
     pub(super) keepalive_s: Option<u16>,
     /// When something was last sent or received.
     pub(super) active: Instant,
+    /// When something authentic was last received.
+    pub(super) heard: Option<Instant>,
+    /// The time of the last initiation that was accepted, also before the peer was here.
+    pub(super) initiated: Option<Timestamp>,
     /// Indices under which this peer's messages may come.
     pub(super) indices: Vec<u32>,
     /// Taken out of the table; what still holds it must not bring it back.
@@ -72,15 +80,24 @@ pub(super) struct Session {
 }
 
 impl Peer {
-    pub(super) fn new(config: &PeerConfig, tunn: Tunn, now: Instant) -> Self {
+    pub(super) fn new(
+        config: &PeerConfig,
+        tunn: Tunn,
+        shared: Shared,
+        initiated: Option<Timestamp>,
+        now: Instant,
+    ) -> Self {
         Self {
             id: config.id,
             key: config.public_key,
+            shared,
             session: Mutex::new(Session {
                 tunn,
                 endpoint: config.endpoint,
                 keepalive_s: config.keepalive_s,
                 active: now,
+                heard: None,
+                initiated,
                 indices: Vec::new(),
                 removed: false,
             }),

@@ -20,6 +20,12 @@ fn any_datagram_is_answered_or_dropped() {
 }
 
 #[test]
+fn any_initiation_knocks_or_is_dropped() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/wireguard_initiation");
+    corpus::check(&folder, &["\u{1}\0\0\0"], net::wireguard::fuzz_initiation);
+}
+
+#[test]
 fn any_frame_is_split_or_dropped() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/wireguard_frame");
     corpus::check(

@@ -1,10 +1,13 @@
 //! Two engines' protocol halves, without devices between them.
 
+mod door;
+
 use std::net::Ipv6Addr;
 
 use types::HostId;
 
 use super::*;
+use crate::wireguard::key::PublicKey;
 use crate::wireguard::policy::{SixPnPolicy, machine};
 
 struct Side {
@@ -20,7 +23,7 @@ impl Side {
         let host = HostId::new(number);
         let policy = SixPnPolicy::by_host_field(host);
         Self {
-            core: Core::new(&key, 1420, Box::new(policy)),
+            core: Core::new(&key, 1420, Box::new(policy), None),
             key,
             at: SocketAddr::from(([192, 0, 2, 1], number)),
             id: host.into(),
@@ -150,7 +153,7 @@ fn a_peer_may_not_speak_for_others() {
         },
     };
     let a = Side {
-        core: Core::new(&a.key, 1420, Box::new(liar)),
+        core: Core::new(&a.key, 1420, Box::new(liar), None),
         ..a
     };
     a.core.ensure_peer(&b.config(Some(b.at))).unwrap();
