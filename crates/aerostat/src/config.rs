@@ -52,6 +52,11 @@ impl Paths {
         self.data_dir.join("token")
     }
 
+    /// Who this host is.
+    pub fn fleet(&self) -> PathBuf {
+        self.data_dir.join("fleet")
+    }
+
     pub fn kubernetes(&self) -> PathBuf {
         self.data_dir.join("kubernetes")
     }

@@ -8,6 +8,7 @@
 
 mod apps;
 mod error;
+mod hosts;
 mod images;
 mod machines;
 mod mesh;

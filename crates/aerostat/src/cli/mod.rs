@@ -15,7 +15,9 @@ mod apps;
 mod doctor;
 mod down;
 mod env;
+mod hosts;
 mod images;
+mod join;
 mod machines;
 mod mesh;
 mod output;
@@ -56,6 +58,11 @@ enum Command {
     Doctor,
     /// Print shell exports so that kubectl and Fly clients find this host
     Env,
+    /// Make this host one of an existing fleet, before its first `up`
+    Join(join::Join),
+    /// Hosts of the fleet, and tokens that let others join
+    #[command(subcommand, visible_alias = "hosts")]
+    Host(hosts::Hosts),
     /// Machines: run, list, look into, stop, destroy
     #[command(subcommand, visible_alias = "machines", alias = "m")]
     Machine(machines::Machines),
@@ -145,6 +152,8 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Serve(serve) => serve.run(context).await,
             Command::Doctor => doctor::run(context),
             Command::Env => env::run(context),
+            Command::Join(join) => join.run(context).await,
+            Command::Host(hosts) => hosts.run(context).await,
             Command::Machine(machines) => machines.run(context).await,
             Command::Image(images) => images.run(context).await,
             Command::App(apps) => apps.run(context).await,

@@ -397,6 +397,19 @@ impl Handle {
         .await
     }
 
+    /// Whether [`Self::redeem_join_token`] would do it now. Only the authority knows tokens.
+    ///
+    /// # Errors
+    /// Those that it would give.
+    pub fn check_join_token(
+        &self,
+        hash: [u8; 32],
+        public_key: &PublicKeyText,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        tokens::redeem(&self.inner.rows, &hash, public_key.clone(), now).map(drop)
+    }
+
     /// Uses a join token for the host with this key. The same key may repeat it.
     ///
     /// # Errors

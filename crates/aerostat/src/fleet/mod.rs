@@ -26,6 +26,6 @@ mod token;
 
 pub use fuzz::fuzz_record;
 pub use identity::{Found, Identity, IdentityError};
-pub use invite::{Admission, AdmissionError, InviteError, invite};
+pub use invite::{InviteError, invite};
 pub use record::{BadRecord, VerifyKey, verify_record};
 pub use token::{InvalidToken, Token};

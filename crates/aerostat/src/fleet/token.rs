@@ -57,14 +57,14 @@ impl Token {
     }
 
     /// What the directory keeps: from it the secret cannot be had.
-    pub(super) fn hash(&self) -> String {
+    pub(super) fn hash(&self) -> [u8; 32] {
         hash_of(&self.secret())
     }
 }
 
 /// The hash of a secret as it was told.
-pub(super) fn hash_of(secret: &str) -> String {
-    hex(&Sha256::digest(secret.as_bytes()))
+pub(super) fn hash_of(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
 }
 
 /// SHA-256 of a certificate: what a fleet is known by.

@@ -130,7 +130,7 @@ async fn within<T>(talk: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     }
 }
 
-async fn connect(
+pub(super) async fn connect(
     token: &Token,
     clock: &impl Fn() -> Timestamp,
 ) -> Result<TlsStream<TcpStream>, JoinError> {
@@ -160,7 +160,7 @@ async fn connect(
     })
 }
 
-fn request(
+pub(super) fn request(
     application: &Application,
     keys: &Keys,
     stream: &TlsStream<TcpStream>,

@@ -99,12 +99,14 @@ pub enum Refusal {
         side(ahead)
     )]
     Clock { difference_s: u64, ahead: bool },
+    #[error("this join token is not known there; make one with `aerostat host token create`")]
+    TokenUnknown,
     #[error(
-        "the join token has been used or never was; make another with \
+        "this join token has been used, and each lets one host in; make another with \
          `aerostat host token create`"
     )]
-    TokenUnknown,
-    #[error("the join token expired at {at}; make another with `aerostat host token create`")]
+    TokenUsed,
+    #[error("this join token expired at {at}; make another with `aerostat host token create`")]
     TokenExpired { at: jiff::Timestamp },
     #[error("duplicate host id: number {number} is taken; choose another, or let the fleet choose")]
     NumberTaken { number: u16 },

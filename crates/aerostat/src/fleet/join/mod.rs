@@ -10,10 +10,10 @@
 //!     │ checks everything, then writes it whole  │   or Refused: why
 //! ```
 //!
-//! A message is its length (32 bits, big-endian) and JSON. The secret is spent before the record is
-//! written: a crash in between costs an invitation and lets nobody in twice. A newcomer whose
-//! answer was lost asks again with the same keys; for keys that have a record, the record is the
-//! answer, and gives nothing to anybody who does not have the signing key.
+//! A message is its length (32 bits, big-endian) and JSON. The token is redeemed for the newcomer's
+//! key, then its number is given, then its record stored; each may be repeated by the same key and
+//! by no other, so a newcomer whose answer was lost, or whose authority died half-way, asks again
+//! with the same keys and goes on where it was. Before the record is there, nobody knows the host.
 
 mod client;
 mod message;

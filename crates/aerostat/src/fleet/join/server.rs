@@ -19,10 +19,10 @@ use super::message::{
     VERSION, Versioned, decode_key, proof_text,
 };
 use super::{DoorError, tls, too_far_apart};
+use crate::directory::{self, Refused};
 use crate::drain::Drain;
 use crate::fleet::identity::Identity;
-use crate::fleet::invite::{Admission, AdmissionError};
-use crate::fleet::record::VerifyKey;
+use crate::fleet::record::{VerifyKey, verify_record};
 use crate::fleet::token;
 
 /// Strangers that are listened to at a time. More are hung up on: hosts join one by one.
@@ -42,31 +42,24 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, DoorError> {
 }
 
 /// Lets hosts in.
-pub struct Door<A> {
+#[derive(Debug)]
+pub struct Door {
     identity: Identity,
     /// The authority's own, as newcomers are told.
     record: HostRecord,
-    admission: A,
+    directory: directory::Handle,
     /// One newcomer after the other: two may want the same number.
     turn: Mutex<()>,
     clock: fn() -> Timestamp,
 }
 
-impl<A> std::fmt::Debug for Door<A> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<A: Admission> Door<A> {
+impl Door {
     /// `record` is this host's own, with the addresses under which others reach it.
-    pub fn new(identity: Identity, record: HostRecord, admission: A) -> Self {
+    pub fn new(identity: Identity, record: HostRecord, directory: directory::Handle) -> Self {
         Self {
             identity,
             record,
-            admission,
+            directory,
             turn: Mutex::default(),
             clock: Timestamp::now,
         }
@@ -117,42 +110,48 @@ impl<A: Admission> Door<A> {
         newcomer: Newcomer,
         from: IpAddr,
         now: Timestamp,
-    ) -> Result<Result<Joined, Refusal>, AdmissionError> {
-        let hosts = self.admission.hosts().await?;
-        if let Some(record) = self.known(&newcomer, &hosts) {
+    ) -> Result<Result<Joined, Refusal>, AdmitError> {
+        let hosts = self.directory.hosts();
+        if let Some(record) = self.known(&newcomer, &hosts, now) {
             // The answer was lost. What it said is public but for who asks, who has the key.
             return Ok(Ok(self.joined(record, hosts)));
         }
         let hash = token::hash_of(&newcomer.request.secret);
-        match self.admission.invitation(&hash).await? {
-            None => return Ok(Err(Refusal::TokenUnknown)),
-            Some(at) if at <= now => return Ok(Err(Refusal::TokenExpired { at })),
-            Some(_) => {}
+        let key = newcomer.request.public_key.clone();
+        // Whatever can be refused is refused while the token still stands.
+        if let Err(refused) = self.directory.check_join_token(hash, &key, now) {
+            return refusal(refused.into()).map(Err);
         }
-        // Whatever can be refused is refused while the invitation still stands.
-        if let Some(refusal) = taken(&newcomer, &hosts) {
-            return Ok(Err(refusal));
+        if let Some(taken) = taken(&newcomer, hosts.iter().chain([&self.record])) {
+            return Ok(Err(taken));
+        }
+        if let Err(error) = self.directory.redeem_join_token(hash, &key, now).await {
+            return refusal(error).map(Err);
         }
         let wanted = newcomer.request.number;
-        let Some(host) = self.admission.number(wanted).await? else {
-            let taken = |number| Refusal::NumberTaken { number };
-            return Ok(Err(wanted.map_or(Refusal::Full, taken)));
+        let host = match self.directory.allocate_host_number(wanted, &key).await {
+            Ok(host) => host,
+            Err(error) => return refusal(error).map(Err),
         };
-        if !self.admission.spend(&hash).await? {
-            return Ok(Err(Refusal::TokenUnknown));
-        }
         let record = self.certify(newcomer, host, from, now)?;
-        self.admission.put_host(record.clone()).await?;
+        if let Err(error) = self.directory.put_host(record.clone()).await {
+            return refusal(error).map(Err);
+        }
         Ok(Ok(self.joined(record, hosts)))
     }
 
     /// The record of exactly these keys.
-    fn known(&self, newcomer: &Newcomer, hosts: &[HostRecord]) -> Option<HostRecord> {
+    fn known(
+        &self,
+        newcomer: &Newcomer,
+        hosts: &[HostRecord],
+        now: Timestamp,
+    ) -> Option<HostRecord> {
         let key = VerifyKey::new(newcomer.signing);
         let authority = &self.identity.ca_certificate;
         let same = |record: &&HostRecord| {
             record.public_key == newcomer.request.public_key
-                && super::super::verify_record(authority, record, (self.clock)()) == Ok(key)
+                && verify_record(authority, record, now) == Ok(key)
         };
         hosts.iter().find(same).cloned()
     }
@@ -163,16 +162,15 @@ impl<A: Admission> Door<A> {
         host: HostId,
         from: IpAddr,
         now: Timestamp,
-    ) -> Result<HostRecord, AdmissionError> {
+    ) -> Result<HostRecord, AdmitError> {
         let issued = self
             .identity
             .issue(host, newcomer.mesh_key, newcomer.signing, now);
         let certificate = match issued {
-            Some(Ok(certificate)) => Ok(certificate),
-            Some(Err(error)) => Err(error.into()),
-            None => Err("this host does not have the authority's key".into()),
+            Some(Ok(certificate)) => certificate,
+            Some(Err(source)) => return Err(AdmitError::Certify { host, source }),
+            None => return Err(AdmitError::NoAuthority),
         };
-        let certificate = certificate.map_err(|source| AdmissionError { source })?;
         let request = newcomer.request;
         let ip = request.advertise.unwrap_or(from);
         Ok(HostRecord {
@@ -207,12 +205,35 @@ impl<A: Admission> Door<A> {
     }
 }
 
-async fn accept<A: Admission>(
-    door: Arc<Door<A>>,
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    drain: Drain,
-) {
+/// Why a host could not be let in though nothing spoke against it.
+#[derive(Debug, thiserror::Error)]
+enum AdmitError {
+    #[error("cannot make a certificate for host {host}")]
+    Certify { host: HostId, source: rcgen::Error },
+    #[error("this host does not have the key of the fleet's authority")]
+    NoAuthority,
+    #[error("cannot write the newcomer to the directory")]
+    Directory { source: directory::Error },
+}
+
+/// What the newcomer is told when the directory declines.
+fn refusal(error: directory::Error) -> Result<Refusal, AdmitError> {
+    match error {
+        directory::Error::Refused(Refused::TokenNotFound) => Ok(Refusal::TokenUnknown),
+        directory::Error::Refused(Refused::TokenUsed) => Ok(Refusal::TokenUsed),
+        directory::Error::Refused(Refused::TokenExpired { expired_at }) => {
+            Ok(Refusal::TokenExpired { at: expired_at })
+        }
+        directory::Error::Refused(Refused::HostTaken { id }) => Ok(Refusal::NumberTaken {
+            number: id.number(),
+        }),
+        directory::Error::Refused(Refused::HostNumbersExhausted) => Ok(Refusal::Full),
+        // The directory is on this host: nothing of what remains is the newcomer's doing.
+        source => Err(AdmitError::Directory { source }),
+    }
+}
+
+async fn accept(door: Arc<Door>, listener: TcpListener, acceptor: TlsAcceptor, drain: Drain) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let (stream, from) = match listener.accept().await {
@@ -243,8 +264,8 @@ async fn accept<A: Admission>(
     }
 }
 
-async fn serve<A: Admission>(
-    door: &Arc<Door<A>>,
+async fn serve(
+    door: &Arc<Door>,
     stream: TcpStream,
     from: SocketAddr,
     acceptor: &TlsAcceptor,
@@ -358,17 +379,20 @@ fn canonical_key(text: &str) -> Option<PublicKey> {
 }
 
 /// What a host of the fleet already has.
-fn taken(newcomer: &Newcomer, hosts: &[HostRecord]) -> Option<Refusal> {
+fn taken<'a>(
+    newcomer: &Newcomer,
+    mut hosts: impl Iterator<Item = &'a HostRecord> + Clone,
+) -> Option<Refusal> {
     let request = &newcomer.request;
     if let Some(number) = request.number
-        && hosts.iter().any(|host| host.id.number() == number)
+        && hosts.clone().any(|host| host.id.number() == number)
     {
         return Some(Refusal::NumberTaken { number });
     }
-    if hosts.iter().any(|host| host.name == request.name) {
+    if hosts.clone().any(|host| host.name == request.name) {
         let name = request.name.clone();
         return Some(Refusal::NameTaken { name });
     }
     let same_key = |host: &HostRecord| host.public_key == request.public_key;
-    hosts.iter().any(same_key).then_some(Refusal::KeyTaken)
+    hosts.any(same_key).then_some(Refusal::KeyTaken)
 }
