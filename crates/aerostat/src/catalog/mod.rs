@@ -16,7 +16,11 @@
 //! again.
 
 mod backends;
+mod codec;
+mod disk;
 pub mod members;
+mod origins;
+pub mod replication;
 mod rows;
 mod watch;
 mod words;
@@ -30,6 +34,8 @@ use types::machine::{Machine, MachineState};
 use types::service::Service;
 use types::{AppName, HostId, MachineId, NetworkId};
 
+pub use codec::fuzz_catalog;
+pub use disk::{CatalogError, Disk};
 pub use rows::Position;
 pub use watch::{Filter, Gone, NotReached, Subscription};
 pub use words::{Capacity, Word};

@@ -42,7 +42,7 @@ pub(super) enum Source {
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) entry: Arc<Entry>,
-    pub(super) epoch: u64,
+    epoch: u64,
     pub(super) source: Source,
     /// Of its last change here.
     revision: u64,
@@ -54,6 +54,12 @@ impl Row {
             epoch: self.epoch,
             version: self.entry.machine.revision,
         }
+    }
+
+    /// The same row in another epoch has to be signed again.
+    pub(super) fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.source = Source::Own { signed: None };
     }
 
     fn is_destroyed(&self) -> bool {
@@ -68,6 +74,10 @@ pub(super) struct Origin {
     pub(super) position: Position,
     /// Version of the newest end of a machine that has been forgotten here.
     pub(super) floor: u64,
+    /// How far the host itself has said that its rows go.
+    pub(super) heard: Position,
+    /// Whether there may be rows of an older epoch.
+    pub(super) older: bool,
     /// Rows that the host has said (not inferred ones).
     pub(super) by_version: BTreeMap<u64, MachineId>,
 }
@@ -100,8 +110,8 @@ pub(super) struct Rows {
     statuses: BTreeMap<HostId, HostStatus>,
     /// This host, as soon as its worker has said so.
     pub(super) own: Option<HostId>,
-    /// How far this host's own rows went at the end of an earlier life.
-    pub(super) remembered: Position,
+    /// The epoch of own rows if there is no earlier one.
+    pub(super) epoch_new: u64,
     /// Newest revision.
     pub(super) revision: u64,
     /// Newest revision that nobody can go on from.
@@ -139,7 +149,10 @@ impl Rows {
             if known.entry.host != host && !known.is_destroyed() {
                 return Taken::Foreign;
             }
-            if known.entry.host == host && known.position() >= position {
+            // What was only inferred gives way to the host's own statement.
+            let inferred = matches!(known.source, Source::Inferred);
+            let newest = known.position() > position || (known.position() == position && !inferred);
+            if known.entry.host == host && newest {
                 return Taken::Known;
             }
         }
@@ -148,7 +161,7 @@ impl Rows {
         Taken::New
     }
 
-    fn put(&mut self, entry: Entry, epoch: u64, source: Source) {
+    pub(super) fn put(&mut self, entry: Entry, epoch: u64, source: Source) {
         let id = entry.machine.id.clone();
         self.detach(&id);
         if !matches!(source, Source::Inferred) {
@@ -241,13 +254,15 @@ impl Rows {
     pub(super) fn resume(&mut self, host: HostId, version: u64, floor: u64) {
         self.own = Some(host);
         self.statuses.remove(&host);
-        let mut epoch = self.remembered.epoch;
-        if version < self.remembered.version {
+        let before = self.origins.remove(&host).map(|origin| origin.position);
+        let epoch = match before {
+            None => self.epoch_new,
             // The ledger is not the one that this host has told the others about.
-            epoch += 1;
-        }
+            Some(before) if version < before.version => (before.epoch + 1).max(self.epoch_new),
+            Some(before) => before.epoch,
+        };
         let origin = self.origins.entry(host).or_default();
-        origin.position = origin.position.max(Position { epoch, version });
+        origin.position = Position { epoch, version };
         origin.floor = origin.floor.max(floor);
         self.mark_origin(host);
     }
@@ -288,29 +303,5 @@ impl Rows {
         };
         self.by_revision.remove(&row.revision);
         self.show(Arc::unwrap_or_clone(row.entry), row.epoch, row.source);
-    }
-
-    /// Shows machines of `host` as destroyed that stand at or below `upto` and not in `named`.
-    pub(super) fn end_unnamed(
-        &mut self,
-        host: HostId,
-        upto: Position,
-        named: &BTreeSet<MachineId>,
-    ) {
-        let gone = self.machines.iter().filter(|(id, row)| {
-            row.entry.host == host && row.position() <= upto && !named.contains(*id)
-        });
-        let gone: Vec<MachineId> = gone.map(|(id, _)| id.clone()).collect();
-        for id in gone {
-            let Some(row) = self.machines.get(&id) else {
-                continue;
-            };
-            if matches!(row.source, Source::Inferred) {
-                continue;
-            }
-            let (mut entry, epoch) = (Entry::clone(&row.entry), row.epoch);
-            entry.machine.state = MachineState::Destroyed;
-            self.put(entry, epoch, Source::Inferred);
-        }
     }
 }

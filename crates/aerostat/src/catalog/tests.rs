@@ -6,7 +6,7 @@ use super::*;
 use types::IsolationClass;
 use types::machine::{ImageIdentity, MachineConfig};
 
-fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> Entry {
+pub(super) fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> Entry {
     let version: types::VersionId = "0".repeat(26).parse().unwrap();
     Entry {
         host: HostId::new(2),
