@@ -64,6 +64,7 @@ impl DropReason {
             Self::ForeignDestination => "foreign_destination",
             Self::OtherNetwork => "other_network",
             Self::UnknownPeer => "unknown_peer",
+            Self::Crowded => "crowded",
             Self::NoEndpoint => "no_endpoint",
             Self::NoSession => "no_session",
             Self::BadHandshake => "bad_handshake",
