@@ -44,3 +44,19 @@ fn any_packet_is_answered_or_refused_and_no_name_of_ours_leaks() {
     ];
     check("dns_query", &words, aerostat::dns::fuzz_query);
 }
+
+#[test]
+fn any_host_record_is_refused_or_is_what_was_certified() {
+    let words = [
+        "\"id\":",
+        "\"public_key\":",
+        "\"certificate\":",
+        "-----BEGIN CERTIFICATE-----",
+        "-----END CERTIFICATE-----",
+        "\\n",
+        "host-0003",
+        "authority",
+        "urn:aerostat:mesh:",
+    ];
+    check("host_record", &words, aerostat::fleet::fuzz_record);
+}

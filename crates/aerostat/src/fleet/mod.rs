@@ -22,6 +22,8 @@ mod identity;
 mod invite;
 pub mod join;
 mod record;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use fuzz::fuzz_record;

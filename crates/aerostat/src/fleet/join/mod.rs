@@ -18,6 +18,8 @@
 mod client;
 mod message;
 mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::io;
