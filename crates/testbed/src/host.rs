@@ -1,5 +1,7 @@
 //! One host: the daemon of the built binary on directories of its own.
 
+use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -10,13 +12,23 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{eventually, succeed};
+use crate::{eventually, inside, succeed};
 
 /// A host that is taken down, with everything it left, when it is dropped.
 #[derive(Debug)]
 pub struct Host {
     folder: TempDir,
     number: u16,
+    place: Place,
+}
+
+/// Where its daemon runs.
+#[derive(Debug)]
+enum Place {
+    /// Beside the test, on ports that are free.
+    Here,
+    /// In a network namespace of its own, on the usual ports.
+    Inside { netns: String, address: IpAddr },
 }
 
 /// Hosts of one test process differ in this, those of two processes in the process id.
@@ -28,6 +40,19 @@ impl Host {
     /// # Panics
     /// If this is not root, or the binary is not built.
     pub fn new() -> Self {
+        Self::at(Place::Here)
+    }
+
+    /// A host in a network namespace, where others reach it at `address`.
+    ///
+    /// # Panics
+    /// If this is not root, or the binary is not built.
+    pub fn inside(netns: &str, address: IpAddr) -> Self {
+        let netns = netns.to_owned();
+        Self::at(Place::Inside { netns, address })
+    }
+
+    fn at(place: Place) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "hosts need root");
         let folder = tempfile::Builder::new()
             .prefix("aerostat-")
@@ -35,23 +60,42 @@ impl Host {
             .expect("a folder");
         let process = u16::try_from(std::process::id() & 0x0fff).expect("12 bits");
         let number = 0x1000 | (process << 3 & 0xfff8) | NEXT.fetch_add(1, Ordering::Relaxed) & 7;
-        let host = Self { folder, number };
+        let host = Self {
+            folder,
+            number,
+            place,
+        };
         host.configure("");
         host
     }
 
-    /// Writes the configuration: free ports, this host's number, and `more`.
+    /// Writes the configuration: where it listens, this host's number, and `more`.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn configure(&self, more: &str) {
         let number = self.number;
-        let text = format!(
-            "host_number = {number}\napi_listen = \"127.0.0.1:0\"\n\
-             kubernetes_listen = \"127.0.0.1:0\"\nmesh_listen = \"127.0.0.1:0\"\n\
-             gateway_listen = \"127.0.0.1:0\"\njoin_listen = \"127.0.0.1:0\"\n{more}\n"
-        );
+        let listen = match &self.place {
+            Place::Here => "api_listen = \"127.0.0.1:0\"\nkubernetes_listen = \"127.0.0.1:0\"\n\
+                 mesh_listen = \"127.0.0.1:0\"\ngateway_listen = \"127.0.0.1:0\"\n\
+                 join_listen = \"127.0.0.1:0\""
+                .to_owned(),
+            Place::Inside { address, .. } => format!("advertise = \"{address}\""),
+        };
+        let text = format!("host_number = {number}\n{listen}\n{more}\n");
         std::fs::write(self.folder.path().join("aerostat.toml"), text).expect("configuration");
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// A program where this host's daemon runs.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        match &self.place {
+            Place::Here => Command::new(program),
+            Place::Inside { netns, .. } => inside(netns, program),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -65,7 +109,7 @@ impl Host {
 
     /// The command line on this host.
     pub fn aerostat(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.program(binary());
         let folder = self.folder.path();
         command
             .args(words)
@@ -79,6 +123,18 @@ impl Host {
             )
             .env_remove("FLY_FLAPS_BASE_URL");
         command
+    }
+
+    /// What a command prints with `-o json`.
+    ///
+    /// # Errors
+    /// What it said instead, for [`eventually`].
+    pub fn json(&self, words: &[&str]) -> Result<Value, String> {
+        let mut command = self.aerostat(words);
+        let output = command.args(["-o", "json"]).output();
+        let output = output.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// `aerostat up`; returns what it printed.
@@ -147,7 +203,7 @@ impl Host {
 
     /// A kubectl on this host's cluster.
     pub fn kubectl(&self, kubectl: &Path, words: &[&str]) -> Command {
-        let mut command = Command::new(kubectl);
+        let mut command = self.program(kubectl);
         command
             .args(words)
             .env("KUBECONFIG", self.kubeconfig())

@@ -1,15 +1,20 @@
 //! Whole hosts for tests: the real binary, with directories, ports and a host number of its own.
+//! One stands in the namespace of the test; those of a [`Fleet`] each in one of their own.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+mod fleet;
 mod host;
 mod snapshot;
+mod underlay;
 
+pub use fleet::Fleet;
 pub use host::Host;
 pub use snapshot::Snapshot;
+pub use underlay::{Underlay, inside};
 
 /// How long anything may take here before a test gives up: a virtual machine without hardware
 /// support boots in 1 to 4 s on an idle host, and this one may be busy.
