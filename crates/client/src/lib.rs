@@ -12,9 +12,11 @@ mod hosts;
 mod images;
 mod machines;
 mod mesh;
+mod services;
 mod stream;
 mod transport;
 mod watch;
+mod wireguard;
 
 pub use error::Error;
 pub use images::Pull;

@@ -302,6 +302,19 @@ impl Call {
     }
 }
 
+/// Text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        match plain(byte) {
+            true => segment.push(byte.into()),
+            false => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +341,12 @@ mod tests {
     fn a_query_is_escaped() {
         let call = Call::get("/v1/x".into()).query("command", "a b&c");
         assert_eq!(call.path_and_query(), "/v1/x?command=a+b%26c");
+    }
+
+    #[test]
+    fn a_segment_stays_one() {
+        assert_eq!(segment("web.default"), "web.default");
+        assert_eq!(segment("a/b c?é"), "a%2Fb%20c%3F%C3%A9");
     }
 
     #[tokio::test]

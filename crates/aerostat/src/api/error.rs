@@ -50,6 +50,8 @@ pub(super) enum ApiError {
     AppNotEmpty { name: String, machines: usize },
     #[error("{}", directory_text(.0))]
     Directory(#[source] directory::Error),
+    #[error("only host {authority} can invite hosts into this fleet")]
+    NoTokensHere { authority: String },
     #[error("machine not found")]
     MachineNotFound,
     #[error("invalid machine configuration: {0}")]
@@ -175,6 +177,8 @@ impl ApiError {
             Self::AppNotEmpty { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
                 .hint("destroy its machines first, or use force"),
             Self::Directory(error) => directory(error),
+            Self::NoTokensHere { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
+                .hint("run `aerostat host token create` there"),
             Self::MachineNotFound => verdict(StatusCode::NOT_FOUND, "not_found")
                 .hint("`aerostat machine list` shows the machines that there are"),
             Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),

@@ -123,6 +123,7 @@ mod tests {
             tcp,
             token: "secret".into(),
             region: "local".into(),
+            host: types::HostId::new(2),
         }
     }
 

@@ -9,11 +9,14 @@
 //!                                                       ├─ stream (WebSocket) ─ worker::Handle
 //!                                                       ├─ images ──────────── image
 //!                                                       ├─ mesh ────────────── mesh
+//!                                                       ├─ services, hosts,
+//!                                                       │  wireguard ───────── directory
 //!                                                       └─ graphql ─────────── directory
 //! ```
 //!
 //! Paths, bodies and status codes are those that Fly.io publishes; beyond them stand `watch`, the
-//! streams and `images` (see `types::api`). What Fly has and this program has not is answered with
+//! streams, `images`, services, hosts and WireGuard peers (see `types::api`, `types::service`,
+//! `types::fleet`). What Fly has and this program has not is answered with
 //! 501 and the name of the feature. Only `error` makes status codes.
 //!
 //! Nothing is decided here about machines: requests are read, checked and handed to the role that
@@ -25,6 +28,7 @@ mod exec;
 mod extract;
 mod graphql;
 mod guard;
+mod hosts;
 mod images;
 mod lease;
 mod listen;
@@ -34,20 +38,24 @@ mod names;
 mod not_built;
 mod router;
 mod serve;
+mod services;
 mod stream;
 mod wait;
 mod watch;
+mod wireguard;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use types::HostId;
 
 use crate::catalog::Catalog;
 use crate::mesh::Reporter;
 use crate::{directory, worker};
 
+pub use hosts::{IssueError, TokenIssuer};
 pub use listen::{ListenError, Listeners, bind};
 pub use serve::run;
 
@@ -61,6 +69,8 @@ pub struct Config {
     /// What callers over TCP must show.
     pub token: String,
     pub region: String,
+    /// The host that this is.
+    pub host: HostId,
 }
 
 /// The roles that the API hands its requests to.
@@ -74,12 +84,15 @@ pub struct Deps {
     pub mesh: Option<Reporter>,
     /// Registries (`host:port`) that are spoken to without TLS.
     pub plain_http_registries: Vec<String>,
+    /// Who invites hosts into the fleet; only the directory's host can.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
 }
 
 /// What every handler has at hand.
 #[derive(Debug)]
 struct State {
     region: String,
+    host: HostId,
     deps: Deps,
     /// Held for reading while a machine is created and for writing while an app is deleted, so
     /// that no machine is born into an app that is going.

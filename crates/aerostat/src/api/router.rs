@@ -12,7 +12,8 @@ use axum::routing::{delete, get, post};
 use super::error::ApiError;
 use super::guard::name_request;
 use super::{
-    Api, apps, exec, graphql, images, lease, machines, mesh, not_built, stream, wait, watch,
+    Api, apps, exec, graphql, hosts, images, lease, machines, mesh, not_built, services, stream,
+    wait, watch, wireguard,
 };
 
 /// Everything that answers when its change is recorded. Longer than the longest wait (60 s).
@@ -24,7 +25,7 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 
 pub(super) fn router(api: Api) -> Router {
     Router::new()
-        .merge(limited(usual(), USUAL_LIMIT))
+        .merge(limited(usual().merge(fleet()), USUAL_LIMIT))
         .merge(limited(long(), LONG_LIMIT))
         .merge(limited(
             Router::new().route("/v1/images/import", post(images::import)),
@@ -80,6 +81,28 @@ fn usual() -> Router<Api> {
             get(images::list)
                 .post(images::pull)
                 .merge(delete(images::remove)),
+        )
+}
+
+/// What the directory answers, beyond Fly's API.
+fn fleet() -> Router<Api> {
+    Router::new()
+        .route("/v1/apps/{app}/services", get(services::list))
+        .route(
+            "/v1/apps/{app}/services/{name}",
+            get(services::get)
+                .put(services::put)
+                .delete(services::delete),
+        )
+        .route("/v1/hosts", get(hosts::list))
+        .route("/v1/hosts/tokens", post(hosts::create_token))
+        .route(
+            "/v1/orgs/{org}/wireguard/peers",
+            get(wireguard::list).post(wireguard::create),
+        )
+        .route(
+            "/v1/orgs/{org}/wireguard/peers/{name}",
+            get(wireguard::get).delete(wireguard::delete),
         )
 }
 

@@ -50,6 +50,7 @@ pub(crate) async fn start(
         tcp: Some(config.api_listen),
         token: files::token(&paths.token())?,
         region: config.region.clone(),
+        host: config.host(),
     };
     // Ports first: they are what is most likely refused, and nothing is changed by asking.
     let listeners = api::bind(&api_config).await?;
@@ -69,6 +70,7 @@ pub(crate) async fn start(
         images: host.images,
         mesh: None,
         plain_http_registries: config.plain_http_registries.clone(),
+        tokens: None,
     };
     api::run(listeners, &api_config, deps, drain);
     let offers = (host.capacity, host.classes);

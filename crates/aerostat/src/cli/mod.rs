@@ -22,6 +22,7 @@ mod machines;
 mod mesh;
 mod output;
 mod serve;
+mod services;
 mod terminal;
 mod up;
 
@@ -75,6 +76,9 @@ enum Command {
     /// The encrypted mesh between the hosts of the fleet
     #[command(subcommand)]
     Mesh(mesh::Mesh),
+    /// Services: a name and an address for a group of machines
+    #[command(subcommand, visible_alias = "services")]
+    Service(services::Services),
     /// Print a completion script for a shell
     Completion {
         #[arg(value_enum)]
@@ -158,6 +162,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Image(images) => images.run(context).await,
             Command::App(apps) => apps.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
+            Command::Service(services) => services.run(context).await,
             Command::Completion { .. } => Ok(()),
         }
     })

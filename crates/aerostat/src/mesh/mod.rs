@@ -258,6 +258,8 @@ fn cause(error: &WireGuardError) -> Option<io::ErrorKind> {
         | WireGuardError::ConfigureTun { source, .. }
         | WireGuardError::Listen { source, .. }
         | WireGuardError::Thread { source } => Some(source.kind()),
-        WireGuardError::KeyTaken { .. } | WireGuardError::OwnKey { .. } => None,
+        WireGuardError::KeyTaken { .. }
+        | WireGuardError::OwnKey { .. }
+        | WireGuardError::WeakKey { .. } => None,
     }
 }

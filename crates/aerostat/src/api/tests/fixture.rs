@@ -117,6 +117,7 @@ pub(super) async fn server() -> Server {
         tcp: Some("127.0.0.1:0".parse().unwrap()),
         token: TOKEN.into(),
         region: "local".into(),
+        host: HostId::new(2),
     };
     let deps = Deps {
         directory: directory::Handle::open(store).await.unwrap(),
@@ -125,6 +126,7 @@ pub(super) async fn server() -> Server {
         images: image::ImageStore::open(&files.path().join("images")).unwrap(),
         mesh: None,
         plain_http_registries: Vec::new(),
+        tokens: None,
     };
     let listeners = api::bind(&config).await.unwrap();
     let tcp = listeners.tcp_address().unwrap();
