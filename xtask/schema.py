@@ -20,7 +20,8 @@ VERSION = "v1.36.0"
 ROOTS = [
     "io.k8s.api.core.v1.Namespace", "io.k8s.api.core.v1.Pod", "io.k8s.api.core.v1.Event",
     "io.k8s.api.core.v1.ConfigMap", "io.k8s.api.core.v1.Secret",
-    "io.k8s.api.core.v1.ServiceAccount", "io.k8s.api.core.v1.Node", "io.k8s.api.core.v1.Binding",
+    "io.k8s.api.core.v1.Service", "io.k8s.api.core.v1.ServiceAccount", "io.k8s.api.core.v1.Node",
+    "io.k8s.api.core.v1.Binding", "io.k8s.api.discovery.v1.EndpointSlice",
     "io.k8s.api.coordination.v1.Lease", "io.k8s.api.node.v1.RuntimeClass",
     "io.k8s.api.events.v1.Event", "io.k8s.api.policy.v1.Eviction",
     "io.k8s.api.apps.v1.Deployment", "io.k8s.api.apps.v1.ReplicaSet",

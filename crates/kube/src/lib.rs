@@ -22,6 +22,7 @@ pub mod scheduler;
 pub mod schema;
 mod selectors;
 pub mod server;
+pub mod services;
 pub mod status;
 pub mod streams;
 mod table;

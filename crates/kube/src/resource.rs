@@ -14,6 +14,8 @@ pub enum NameRule {
     Label,
     /// RFC 1123 subdomain, at most 253 characters.
     Subdomain,
+    /// RFC 1035 label, at most 63 characters: one that does not begin with a digit.
+    Label1035,
 }
 
 /// What happens to the status part on writes of the whole object.
@@ -256,6 +258,20 @@ pub static SERVICE_ACCOUNTS: Resource = Resource {
     ..CORE
 };
 
+pub static SERVICES: Resource = Resource {
+    plural: "services",
+    singular: "service",
+    kind: "Service",
+    short_names: &["svc"],
+    categories: &["all"],
+    subresources: &[status_of("Service")],
+    names: NameRule::Label1035,
+    status: StatusPart::Subresource,
+    returns_deleted: true,
+    schema: "io.k8s.api.core.v1.Service",
+    ..CORE
+};
+
 pub static NODES: Resource = Resource {
     plural: "nodes",
     singular: "node",
@@ -324,6 +340,15 @@ pub static LEASES: Resource = Resource {
     ..CORE
 };
 
+pub static ENDPOINT_SLICES: Resource = Resource {
+    group: "discovery.k8s.io",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    kind: "EndpointSlice",
+    schema: "io.k8s.api.discovery.v1.EndpointSlice",
+    ..CORE
+};
+
 pub static RUNTIME_CLASSES: Resource = Resource {
     group: "node.k8s.io",
     plural: "runtimeclasses",
@@ -367,11 +392,13 @@ pub static ALL: &[&Resource] = &[
     &PODS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
+    &SERVICES,
     &DEPLOYMENTS,
     &REPLICA_SETS,
     &SELF_SUBJECT_REVIEWS,
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &LEASES,
+    &ENDPOINT_SLICES,
     &RUNTIME_CLASSES,
 ];
 

@@ -82,6 +82,7 @@ impl Api {
             };
         }
         let expires = expiry(resource, now);
+        let _held = self.give_address(resource, &mut object).await?;
         match self.store.create(&key, encode(&object)?, expires).await {
             Ok(rev) => {
                 object::set_resource_version(&mut object, rev);

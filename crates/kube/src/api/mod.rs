@@ -26,6 +26,7 @@
 //! ```
 
 mod bootstrap;
+mod cluster_ip;
 mod create;
 mod delete;
 pub(crate) mod fuzz;
@@ -37,6 +38,8 @@ mod scale;
 mod update;
 mod watch;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use store::{Store, WriteError};
 
@@ -45,6 +48,7 @@ use crate::status::Status;
 
 pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
+pub use cluster_ip::{ClusterIpError, ClusterIps};
 pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Propagation};
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
@@ -58,6 +62,8 @@ const CONFLICT_RETRIES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Api {
     store: Store,
+    cluster_ips: Option<Arc<dyn ClusterIps>>,
+    holds: cluster_ip::Holds,
 }
 
 /// Which part of an object a write is about.
@@ -103,7 +109,11 @@ pub struct Written {
 
 impl Api {
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            cluster_ips: None,
+            holds: cluster_ip::Holds::default(),
+        }
     }
 
     /// Creates an object. `namespace` is `None` for cluster resources.

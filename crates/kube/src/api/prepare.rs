@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{FieldValidation, Part};
+use crate::defaults;
 use crate::object::{self, meta_mut};
-use crate::resource::{Resource, StatusPart};
+use crate::resource::{Resource, SERVICES, StatusPart};
 use crate::schema;
 use crate::status::Status;
 use crate::time;
@@ -117,6 +118,9 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
         Part::Object => {
             if resource.status == StatusPart::Subresource {
                 take_over(old, new, "status");
+            }
+            if resource.is(&SERVICES) {
+                defaults::keep_addresses(old, new);
             }
         }
         Part::Status => {

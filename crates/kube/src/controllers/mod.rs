@@ -4,12 +4,15 @@
 //! - [`namespace_defaults`]: every namespace has a `default` service account and the cluster's
 //!   certificate authority.
 //! - [`workloads`]: Deployments and ReplicaSets.
+//! - [`endpoint_slices`]: which pods stand behind a Service.
 //! - [`garbage`]: what is owned goes when its owners go.
 //! - [`bootstrap`]: a RuntimeClass per isolation class.
 //!
 //! `informer`, `queue` and `events` are what they, the scheduler and the provider are made of.
 
 mod bootstrap;
+pub(crate) mod cache;
+mod endpoint_slices;
 pub(crate) mod events;
 mod garbage;
 pub(crate) mod informer;
@@ -17,6 +20,9 @@ mod namespace;
 mod namespace_defaults;
 pub(crate) mod queue;
 mod workloads;
+
+pub(crate) use endpoint_slices::SERVICE_LABEL;
+pub(crate) use workloads::owner;
 
 use tokio_util::sync::CancellationToken;
 use types::IsolationClass;
@@ -41,6 +47,7 @@ pub async fn run(api: Api, config: ControllersConfig, shutdown: CancellationToke
             namespace_defaults::run(&api, &config.ca_pem),
             garbage::run(&api),
             workloads::run(&api),
+            endpoint_slices::run(&api),
             expire_events(&api),
         );
     };

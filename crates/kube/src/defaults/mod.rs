@@ -2,11 +2,14 @@
 //! kind, because clients compare what they sent with what they get.
 
 mod pod;
+mod service;
 mod workload;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+
+pub(crate) use service::keep_addresses;
 
 use crate::object::{self, default, map_mut};
 use crate::resource::Resource;
@@ -27,6 +30,7 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
+        ("", "services") => object["status"] = json!({"loadBalancer": {}}),
         ("apps", "replicasets") => object["status"] = json!({"replicas": 0}),
         _ => {}
     }
@@ -50,6 +54,8 @@ fn on_both(resource: &Resource, object: &mut Value) {
         ("", "secrets") => secret(object),
         ("", "nodes") => node(object),
         ("", "events") => event(object),
+        ("", "services") => service::service(object),
+        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
         ("apps", "deployments") => workload::deployment(object),
         ("apps", "replicasets") => workload::replica_set(object),
         _ => {}

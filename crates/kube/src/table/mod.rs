@@ -2,6 +2,7 @@
 
 mod cells;
 mod pod;
+mod service;
 mod workload;
 
 use jiff::Timestamp;
@@ -70,6 +71,8 @@ fn columns(resource: &Resource) -> &'static [Column] {
             ("Data", "string", 0),
             ("Age", "string", 0),
         ],
+        ("", "services") => service::SERVICE,
+        ("discovery.k8s.io", "endpointslices") => service::ENDPOINT_SLICE,
         ("apps", "deployments") => workload::DEPLOYMENT,
         ("apps", "replicasets") => workload::REPLICA_SET,
         ("coordination.k8s.io", "leases") => &[
@@ -102,6 +105,8 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             let count = object["data"].as_object().map_or(0, serde_json::Map::len);
             vec![name(), object["type"].clone(), json!(count), age()]
         }
+        ("", "services") => service::service(object, now),
+        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object, now),
         ("apps", "deployments") => workload::deployment(object, now),
         ("apps", "replicasets") => workload::replica_set(object, now),
         ("coordination.k8s.io", "leases") => {

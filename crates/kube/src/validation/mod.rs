@@ -2,13 +2,15 @@
 
 mod names;
 mod pod;
+mod service;
+mod slice;
 mod workload;
 
 use serde_json::{Value, json};
 
 use crate::api::Part;
 use crate::object;
-use crate::resource::{NameRule, PODS, Resource};
+use crate::resource::{NameRule, PODS, Resource, SERVICES};
 use crate::status::Cause;
 
 /// Bytes that all values of a ConfigMap or Secret may have together.
@@ -29,6 +31,9 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     }
     causes.extend(metadata(object));
     causes.extend(kind_rules(resource, object));
+    if resource.is(&SERVICES) {
+        causes.extend(service::chosen_address(object));
+    }
     causes
 }
 
@@ -46,6 +51,7 @@ fn name_fault(rule: NameRule, name: &str) -> Option<&'static str> {
     match rule {
         NameRule::Label => names::label_fault(name),
         NameRule::Subdomain => names::subdomain_fault(name),
+        NameRule::Label1035 => names::label_1035_fault(name),
     }
 }
 
@@ -97,6 +103,8 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
             };
             data(object, &["data"], required)
         }
+        ("", "services") => service::service(object),
+        ("discovery.k8s.io", "endpointslices") => slice::endpoint_slice(object),
         ("apps", "deployments") => workload::deployment(object),
         ("apps", "replicasets") => workload::replica_set(object),
         ("node.k8s.io", "runtimeclasses") => handler(object),
@@ -188,6 +196,10 @@ fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
             if old != new {
                 causes.push(Cause::invalid("spec.selector", new, "field is immutable"));
             }
+        }
+        ("", "services") => causes.extend(service::address_change(old, new)),
+        ("discovery.k8s.io", "endpointslices") => {
+            causes.extend(unchanged(old, new, "addressType"));
         }
         ("node.k8s.io", "runtimeclasses") => causes.extend(unchanged(old, new, "handler")),
         _ => {}

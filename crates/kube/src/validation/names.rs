@@ -3,6 +3,9 @@
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters \
     or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', \
     regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
+    '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
+    'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
     characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
     'example.com', regex used for validation is \
@@ -26,6 +29,33 @@ pub(super) fn label_fault(name: &str) -> Option<&'static str> {
         name if name.len() > 63 => Some("must be no more than 63 bytes"),
         name if is_label(name) => None,
         _ => Some(LABEL),
+    }
+}
+
+/// Why this is not an RFC 1035 label.
+pub(super) fn label_1035_fault(name: &str) -> Option<&'static str> {
+    match name {
+        name if name.len() > 63 => Some("must be no more than 63 bytes"),
+        name if is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit()) => None,
+        _ => Some(LABEL_1035),
+    }
+}
+
+/// Why this is not the name of a port, as IANA has them (RFC 6335, section 5.1).
+pub(super) fn port_name_fault(name: &str) -> Option<&'static str> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.len() > 15 {
+        Some("must be no more than 15 characters long")
+    } else if !name.bytes().all(is_inner) {
+        Some("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+    } else if !name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        Some("must contain at least one letter (a-z)")
+    } else if name.contains("--") {
+        Some("must not contain consecutive hyphens")
+    } else if name.starts_with('-') || name.ends_with('-') {
+        Some("must not begin or end with a hyphen")
+    } else {
+        None
     }
 }
 
@@ -122,6 +152,13 @@ mod tests {
             assert!(subdomain_fault(name).is_some(), "{name}");
         }
         assert!(label_fault("a.b").is_some() && label_fault(&"a".repeat(64)).is_some());
+        for name in ["http", "a-1", "9p"] {
+            assert_eq!(port_name_fault(name), None, "{name}");
+        }
+        for name in ["", "80", "A", "a--b", "-a", "a-", &"a".repeat(16)] {
+            assert!(port_name_fault(name).is_some(), "{name}");
+        }
+        assert!(label_1035_fault("0a").is_some() && label_1035_fault("a0").is_none());
         assert_eq!(qualified_fault("example.com/App_1"), None);
         assert!(qualified_fault("/a").is_some() && qualified_fault("a/b/c").is_some());
         assert_eq!(config_key_fault("app.PROPERTIES_1"), None);

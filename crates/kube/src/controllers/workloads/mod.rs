@@ -8,18 +8,17 @@
 //!
 //! One task does both, so that each sees at once what the other wrote.
 
-mod cache;
 mod deployment;
-mod owner;
+pub(crate) mod owner;
 mod replica_set;
-mod victims;
+pub(super) mod victims;
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::warn;
 
-use self::cache::{Cache, key};
+use super::cache::{Cache, key};
 use super::events::Recorder;
 use super::informer::{self, Change};
 use super::queue::{Outcome, Queue};

@@ -6,14 +6,14 @@ use crate::label_selector;
 use crate::object;
 
 /// The reference to the controller of an object.
-pub(super) fn controller(object: &Value) -> Option<&Value> {
+pub(crate) fn controller(object: &Value) -> Option<&Value> {
     object::items(object, &["metadata", "ownerReferences"])
         .iter()
         .find(|reference| reference["controller"] == true)
 }
 
 /// The reference with which `owner` controls.
-pub(super) fn reference(owner: &Value) -> Value {
+pub(crate) fn reference(owner: &Value) -> Value {
     json!({
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": object::name(owner),
         "uid": object::uid(owner), "controller": true, "blockOwnerDeletion": true,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::cache::key;
 use super::owner::{self, Claim, claim};
 use super::{Workloads, is_active, victims};
 use crate::api::{DeleteOptions, Deleted};
+use crate::controllers::cache::key;
 use crate::controllers::events::News;
 use crate::controllers::queue::Outcome;
 use crate::label_selector;

@@ -66,7 +66,7 @@ fn ready(pod: &Value) -> Option<&Value> {
         .find(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-pub(super) fn is_ready(pod: &Value) -> bool {
+pub(in crate::controllers) fn is_ready(pod: &Value) -> bool {
     ready(pod).is_some()
 }
 

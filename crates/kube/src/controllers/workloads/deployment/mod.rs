@@ -15,10 +15,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cache::key;
 use super::owner::{self, Claim, claim};
 use super::{Workloads, is_active};
 use crate::api::{DeleteOptions, Deleted, Part, Patch};
+use crate::controllers::cache::key;
 use crate::controllers::events::News;
 use crate::controllers::queue::Outcome;
 use crate::object;

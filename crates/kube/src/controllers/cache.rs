@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
-use crate::controllers::informer::Change;
+use super::informer::Change;
 use crate::object;
 
 /// Objects by `namespace/name`.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     objects: BTreeMap<String, Value>,
     /// Keys of own writes that the watch has not told yet.
     own: HashSet<String>,
@@ -26,18 +26,22 @@ pub(super) struct Cache {
     gone: HashSet<String>,
 }
 
-pub(super) fn key(object: &Value) -> String {
+pub(crate) fn key(object: &Value) -> String {
     let namespace = object::namespace(object).unwrap_or_default();
     format!("{namespace}/{}", object::name(object))
 }
 
 impl Cache {
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.objects.get(key)
     }
 
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
+    }
+
     /// Everything in a namespace.
-    pub(super) fn within<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Value> + 'a {
+    pub(crate) fn within<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Value> + 'a {
         let prefix = format!("{namespace}/");
         let from = self.objects.range(prefix.clone()..);
         from.take_while(move |(key, _)| key.starts_with(&prefix))
@@ -45,14 +49,14 @@ impl Cache {
     }
 
     /// The state that an own write left.
-    pub(super) fn wrote(&mut self, object: Value) {
+    pub(crate) fn wrote(&mut self, object: Value) {
         let key = key(&object);
         self.own.insert(key.clone());
         self.objects.insert(key, object);
     }
 
     /// An own write removed it.
-    pub(super) fn removed(&mut self, object: &Value) {
+    pub(crate) fn removed(&mut self, object: &Value) {
         self.gone.insert(object::uid(object).to_owned());
         let key = key(object);
         if self.objects.get(&key).map(object::uid) == Some(object::uid(object)) {
@@ -63,7 +67,7 @@ impl Cache {
 
     /// Takes in what the watch tells and returns every state that went or came. `now` tells what
     /// the store holds at a key: after a list it is unknown whether own writes are in it.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         change: Change,
         now: impl Fn(&str) -> Option<Value>,
