@@ -1,13 +1,15 @@
 //! A server on a loopback port with pods that exist on paper only, and kubectl to drive it.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use kube::api::Api;
+use kube::api::{Api, ClusterIpError, ClusterIps};
 use kube::pki::{self, Pki};
 use kube::server::{ServerConfig, serve};
 use kube::status::Status;
@@ -77,6 +79,18 @@ impl PodStreams for PaperPods {
     }
 }
 
+/// Addresses of Services, one after the other.
+#[derive(Debug, Default)]
+struct Addresses(AtomicU16);
+
+impl ClusterIps for Addresses {
+    fn allocate<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, Result<Ipv6Addr, ClusterIpError>> {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        let address = Ipv6Addr::new(0xfdaa, 0, 7, 0, 1, 0, 0, number + 1);
+        Box::pin(async move { Ok(address) })
+    }
+}
+
 pub(crate) struct TestServer {
     pub(crate) api: Api,
     pub(crate) port: u16,
@@ -90,7 +104,8 @@ impl TestServer {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let config = store::Config::new(dir.path().join("kube.db"));
-        let api = Api::new(store::Store::open(&config).expect("opens"));
+        let api = Api::new(store::Store::open(&config).expect("opens"))
+            .with_cluster_ips(Arc::<Addresses>::default());
         api.bootstrap().await.expect("namespaces");
         let pki = Pki::open(dir.path()).expect("certificates");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")

@@ -35,6 +35,11 @@ async fn care(api: &Api, pod: &Value) {
         let image = pod["spec"]["containers"][0]["image"].clone();
         let mut running = pod.clone();
         running["status"]["phase"] = "Running".into();
+        // An address of its own, made of its uid.
+        let uid = object::uid(pod).replace('-', "");
+        let address = format!("fdaa:0:7:a7b:2:{}:{}:2", &uid[..4], &uid[4..8]);
+        running["status"]["podIP"] = address.as_str().into();
+        running["status"]["podIPs"] = json!([{"ip": address}]);
         running["status"]["conditions"] = json!([{"type": "Ready",
             "status": "True",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
