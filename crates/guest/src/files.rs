@@ -93,8 +93,14 @@ pub fn resolv_conf(network: &Network) -> String {
     }
     if !network.searches.is_empty() {
         let _ = writeln!(text, "search {}", network.searches.join(" "));
+    }
+    let mut options = network.options.clone();
+    if !network.searches.is_empty() && !options.iter().any(|one| one.starts_with("ndots:")) {
         // Short service names with dots in them (`db.default`) are to be searched for, too.
-        let _ = writeln!(text, "options ndots:5");
+        options.insert(0, "ndots:5".into());
+    }
+    if !options.is_empty() {
+        let _ = writeln!(text, "options {}", options.join(" "));
     }
     text
 }
@@ -142,6 +148,20 @@ mod tests {
             (all[3].content.as_slice(), all[3].mode),
             (b"hi".as_slice(), 0o600)
         );
+    }
+
+    #[test]
+    fn options_of_the_resolver_are_added_and_a_given_ndots_counts() {
+        let mut network = machine(vec![]).network;
+        network.nameservers = vec!["fdaa::3".into()];
+        network.searches = vec!["b".into()];
+        network.options = vec!["edns0".into()];
+        assert!(resolv_conf(&network).ends_with("\noptions ndots:5 edns0\n"));
+        network.options = vec!["ndots:2".into()];
+        assert!(resolv_conf(&network).ends_with("\noptions ndots:2\n"));
+        network.searches.clear();
+        network.options.clear();
+        assert_eq!(resolv_conf(&network), "nameserver fdaa::3\n");
     }
 
     #[test]

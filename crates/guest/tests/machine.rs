@@ -154,6 +154,7 @@ fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             mtu: 1420,
             nameservers: Vec::new(),
             searches: Vec::new(),
+            options: Vec::new(),
             hosts: Vec::new(),
         },
         containers,

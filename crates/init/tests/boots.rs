@@ -214,6 +214,7 @@ fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             mtu: 1420,
             nameservers: vec!["fdaa::3".into()],
             searches: Vec::new(),
+            options: Vec::new(),
             hosts: Vec::new(),
         },
         containers,

@@ -320,6 +320,9 @@ pub struct Network {
     /// For `/etc/resolv.conf`.
     pub nameservers: Vec<String>,
     pub searches: Vec<String>,
+    /// As resolv.conf(5) has them: `ndots:2`, `edns0`.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// Lines beyond the usual ones for `/etc/hosts`: address and names.
     #[serde(default)]
     pub hosts: Vec<String>,

@@ -267,10 +267,25 @@ pub struct Dns {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub searches: Vec<String>,
+    /// For `options` of resolv.conf(5).
+    #[serde(
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub options: Vec<DnsOption>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hostname: String,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// An option of the resolver: `ndots` and `2`, or `edns0` alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsOption {
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub value: String,
 }
 
 /// The writable layer over a machine's images.

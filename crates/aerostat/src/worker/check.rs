@@ -69,6 +69,15 @@ pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
             )?;
         }
     }
+    for option in &config.dns.options {
+        let is_word = |text: &str| !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        if option.name.is_empty() || !is_word(&option.name) || !is_word(&option.value) {
+            invalid(
+                "config.dns.options",
+                format!("`{}` is not an option of a resolver", option.name),
+            )?;
+        }
+    }
     check_rootfs(&config)?;
     check_restart("config.restart", config.restart.as_ref())?;
     check_stop("config.stop_config", config.stop_config.as_ref())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use types::guest::{ContainerSpec, FileSpec, MachineSpec, Network};
-use types::machine::{ContainerConfig, FieldRef};
+use types::machine::{ContainerConfig, DnsOption, FieldRef};
 use types::sixpn::{GATEWAY, MTU, RESOLVER};
 use types::{BootId, ImageRef};
 use vmm::{BootNetwork, BootSpec, ContainerImage};
@@ -101,7 +101,15 @@ fn network(machine: &Machine) -> Network {
         mtu: MTU,
         nameservers,
         searches: dns.searches.clone(),
+        options: dns.options.iter().map(resolver_option).collect(),
         hosts: vec![format!("{ipv6} fly-local-6pn")],
+    }
+}
+
+fn resolver_option(option: &DnsOption) -> String {
+    match option.value.as_str() {
+        "" => option.name.clone(),
+        value => format!("{}:{value}", option.name),
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             mtu: 1420,
             nameservers: Vec::new(),
             searches: Vec::new(),
+            options: Vec::new(),
             hosts: Vec::new(),
         },
         containers,

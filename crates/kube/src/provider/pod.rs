@@ -44,7 +44,6 @@ pub(crate) struct Spec {
     pub(crate) service_account_name: String,
     pub(crate) runtime_class_name: Option<String>,
     pub(crate) hostname: String,
-    pub(crate) subdomain: String,
     pub(crate) security_context: SecurityContext,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) readiness_gates: Vec<ReadinessGate>,

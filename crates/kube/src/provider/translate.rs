@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use types::machine::{
-    ContainerConfig, DependsOn, DependsOnCondition, Dns, Duration, EnvFrom, IsolationClass,
-    MachineConfig, Restart, RestartPolicy, StopConfig,
+    ContainerConfig, DependsOn, DependsOnCondition, Dns, DnsOption, Duration, EnvFrom,
+    IsolationClass, MachineConfig, Restart, RestartPolicy, StopConfig,
 };
 
 use super::budget::Budget;
@@ -257,13 +257,30 @@ fn dns(pod: &Pod) -> Result<Dns, Untranslatable> {
         match key.as_str() {
             "nameservers" => dns.nameservers.extend(texts),
             "searches" => dns.searches.extend(texts),
+            "options" => dns
+                .options
+                .extend(value.as_array().into_iter().flatten().map(option)),
             other => {
                 let field = format!("spec.dnsConfig.{other}");
-                return Err(unsupported(&field, "machines have no resolver options yet"));
+                return Err(unsupported(&field, "machines know nothing like it"));
             }
         }
     }
+    if cluster && !dns.nameservers.is_empty() {
+        // The pod's own come after the cluster's.
+        dns.nameservers
+            .insert(0, types::sixpn::RESOLVER.to_string());
+    }
     Ok(dns)
+}
+
+fn option(option: &Value) -> DnsOption {
+    let text = |key: &str| option.get(key).and_then(Value::as_str);
+    let text = |key: &str| text(key).unwrap_or_default().to_owned();
+    DnsOption {
+        name: text("name"),
+        value: text("value"),
+    }
 }
 
 fn container(

@@ -81,6 +81,7 @@ pub(super) fn spec(pod: &Pod) -> Result<(), Untranslatable> {
         "schedulerName",
         "schedulingGates",
         "serviceAccount",
+        "subdomain",
         "tolerations",
         "topologySpreadConstraints",
     ];
@@ -91,10 +92,6 @@ pub(super) fn spec(pod: &Pod) -> Result<(), Untranslatable> {
         return Err(unsupported("spec.os", "machines run Linux"));
     }
     others("spec", &other, &accepted)?;
-    if !spec.subdomain.is_empty() {
-        let why = "names below a headless Service are not built yet";
-        return Err(unsupported("spec.subdomain", why));
-    }
     security("spec.securityContext", &spec.security_context)?;
     for volume in &spec.volumes {
         if !volume.is_service_account_token() {

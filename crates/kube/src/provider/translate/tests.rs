@@ -293,7 +293,6 @@ fn what_machines_cannot_do_is_refused_by_name() {
             json!({"volumes": [{"name": "d", "hostPath": {"path": "/"}}]}),
             "spec.volumes[d].hostPath",
         ),
-        (json!({"subdomain": "x"}), "spec.subdomain"),
         (json!({"os": {"name": "windows"}}), "spec.os"),
         (json!({"neverHeardOf": 1}), "spec.neverHeardOf"),
         (
@@ -305,8 +304,8 @@ fn what_machines_cannot_do_is_refused_by_name() {
             "spec.initContainers[0].restartPolicy",
         ),
         (
-            json!({"dnsConfig": {"options": [{"name": "ndots"}]}}),
-            "spec.dnsConfig.options",
+            json!({"dnsConfig": {"neverHeardOf": ["x"]}}),
+            "spec.dnsConfig.neverHeardOf",
         ),
     ] {
         assert_eq!(refused_field(&pod(&changes)), field);
@@ -338,6 +337,33 @@ fn what_machines_cannot_do_is_refused_by_name() {
         let expected = format!("spec.containers[0].{field}");
         assert_eq!(refused_field(&with_container(&changes)), expected);
     }
+}
+
+#[test]
+fn what_a_pod_says_of_names_is_its_machines() {
+    let own = json!({"nameservers": ["fdaa::9"], "searches": ["x.example"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]});
+    let dns = |policy: &str| {
+        let changes = json!({"dnsPolicy": policy, "dnsConfig": own, "hostname": "web-0",
+            "subdomain": "web"});
+        serde_json::to_value(machine(&pod(&changes)).dns).unwrap()
+    };
+    let cluster = dns("ClusterFirst");
+    // The cluster's resolver stays the first.
+    assert_eq!(cluster["nameservers"], json!(["fdaa::3", "fdaa::9"]));
+    let searches = [
+        "shop.svc.cluster.local",
+        "svc.cluster.local",
+        "cluster.local",
+        "x.example",
+    ];
+    assert_eq!(cluster["searches"], json!(searches));
+    let options = json!([{"name": "ndots", "value": "2"}, {"name": "edns0"}]);
+    assert_eq!(cluster["options"], options);
+    assert_eq!(cluster["hostname"], "web-0");
+    let none = dns("None");
+    assert_eq!(none["nameservers"], json!(["fdaa::9"]));
+    assert_eq!(none["searches"], json!(["x.example"]));
 }
 
 #[test]
