@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Client;
@@ -89,6 +90,7 @@ pub(super) async fn start(
         org_slug: directory::PERSONAL.to_owned(),
         network: KUBERNETES_APP.to_owned(),
         node: node(config, capacity),
+        silent_after: Duration::from_secs(config.host_silent_s.into()),
     };
     drain.spawn(
         "provider",

@@ -1,6 +1,6 @@
 //! A Machines API for tests: machines are rows in memory that do what the test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use types::api::{CreateMachine, REVISION_HEADER, WatchEvent};
+use types::fleet::HostStatus;
 use types::machine::{
     ContainerState, ContainerStatus, ExitEvent, ImageIdentity, Machine, MachineState,
 };
@@ -35,6 +36,10 @@ struct Rows {
     app_exists: bool,
     /// Every new machine is refused with this.
     refusal: Option<Value>,
+    /// Machines whose host does not answer.
+    unanswered: BTreeSet<MachineId>,
+    /// Requests about those.
+    attempts: usize,
 }
 
 impl Fake {
@@ -100,6 +105,36 @@ impl Fake {
                 container.image_ref.digest = "sha256:aa".into();
             }
         });
+    }
+
+    /// Its host answers no more, or again. The catalog knows.
+    pub(super) fn set_host(&self, id: &MachineId, status: HostStatus) {
+        self.set_answers(id, status == HostStatus::Ok);
+        self.change(id, |machine| machine.host_status = status.as_str().into());
+    }
+
+    /// Its host answers no more, or again. The catalog does not know.
+    pub(super) fn set_answers(&self, id: &MachineId, answers: bool) {
+        let mut rows = self.rows.lock().unwrap();
+        if answers {
+            rows.unanswered.remove(id);
+        } else {
+            rows.unanswered.insert(id.clone());
+        }
+    }
+
+    /// How often a host was asked that did not answer.
+    pub(super) fn attempts(&self) -> usize {
+        self.rows.lock().unwrap().attempts
+    }
+
+    fn unanswered(&self, id: &MachineId) -> Option<Response> {
+        let mut rows = self.rows.lock().unwrap();
+        if !rows.unanswered.contains(id) {
+            return None;
+        }
+        rows.attempts += 1;
+        Some(refused(StatusCode::SERVICE_UNAVAILABLE, "host_unreachable"))
     }
 
     /// It ends, and its containers with this code.
@@ -216,19 +251,26 @@ async fn create(State(fake): Shared, Json(body): Json<CreateMachine>) -> Respons
     Json(machine).into_response()
 }
 
-async fn start(State(fake): Shared, Path(id): Path<MachineId>) -> Json<Value> {
-    fake.boot(&id);
-    Json(json!({"previous_state": "stopped", "migrated": false, "new_host": ""}))
+async fn start(State(fake): Shared, Path(id): Path<MachineId>) -> Response {
+    fake.unanswered(&id).unwrap_or_else(|| {
+        fake.boot(&id);
+        let answer = json!({"previous_state": "stopped", "migrated": false, "new_host": ""});
+        Json(answer).into_response()
+    })
 }
 
-async fn stop(State(fake): Shared, Path(id): Path<MachineId>) -> Json<Value> {
-    fake.end(&id, 143);
-    Json(json!({"ok": true}))
+async fn stop(State(fake): Shared, Path(id): Path<MachineId>) -> Response {
+    fake.unanswered(&id).unwrap_or_else(|| {
+        fake.end(&id, 143);
+        Json(json!({"ok": true})).into_response()
+    })
 }
 
-async fn destroy(State(fake): Shared, Path(id): Path<MachineId>) -> Json<Value> {
-    fake.change(&id, |machine| machine.state = MachineState::Destroyed);
-    Json(json!({"ok": true}))
+async fn destroy(State(fake): Shared, Path(id): Path<MachineId>) -> Response {
+    fake.unanswered(&id).unwrap_or_else(|| {
+        fake.change(&id, |machine| machine.state = MachineState::Destroyed);
+        Json(json!({"ok": true})).into_response()
+    })
 }
 
 /// Sends every machine that is newer than what was sent before, each time something changes.

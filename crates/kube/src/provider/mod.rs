@@ -24,6 +24,7 @@ mod mirror;
 mod node;
 mod pod;
 mod quantity;
+mod silence;
 mod status;
 mod streams;
 mod sync;
@@ -72,6 +73,8 @@ pub struct ProviderConfig {
     /// Name of the private network that the app is created with; empty for the organisation's own.
     pub network: String,
     pub node: NodeConfig,
+    /// Time after which pods of a host that has fallen silent are replaced.
+    pub silent_after: Duration,
 }
 
 /// Runs until `shutdown`: keeps the node alive and the pods that are bound to it running.

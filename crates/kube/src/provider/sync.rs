@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use client::{Client, Error};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use types::api::StopMachine;
 use types::machine::{Machine, MachineState};
 
 use super::life::{self, Step, Wanted};
 use super::mirror::Subject;
 use super::pod::Pod;
+use super::silence::{self, Silence};
 use super::status::{self, Observed, Problem};
 use super::translate::{POD_NAME, POD_NAMESPACE};
 use super::{MACHINE_APP_ANNOTATION, MACHINE_ID_ANNOTATION, ProviderConfig};
@@ -49,6 +50,7 @@ pub(crate) struct Memory {
     started_at: Option<Instant>,
     /// The grace of the stop that was sent.
     stop_grace: Option<Duration>,
+    pub(super) silence: Silence,
     /// A machine that an answer showed.
     pub(crate) seen: Option<Machine>,
 }
@@ -71,7 +73,14 @@ pub(crate) async fn sync(context: &Context, subject: &Subject, memory: &mut Memo
         (None, None) => Ok(Outcome::Done),
     };
     match result {
-        Ok(outcome) => outcome,
+        Ok(outcome) => {
+            memory.silence.answered();
+            outcome
+        }
+        Err(Failure::Machines(error)) if silence::is_unanswered(&error) => {
+            debug!(uid = subject.uid, "the machine's host did not answer");
+            memory.silence.unanswered()
+        }
         // Somebody else wrote the pod meanwhile, which is news that is on its way.
         Err(Failure::Api(status)) if status.is_conflict() => {
             Outcome::After(Duration::from_millis(50))
@@ -90,7 +99,8 @@ async fn orphan(
     subject: &Subject,
     machine: &Machine,
 ) -> Result<Outcome, Failure> {
-    if machine.state == MachineState::Destroying {
+    // When a silent host is back, that is news of its machines.
+    if machine.state == MachineState::Destroying || silence::is_silent(machine) {
         return Ok(Outcome::Done);
     }
     let text = |key: &str| machine.config.metadata.get(key).map_or("", String::as_str);
@@ -129,6 +139,11 @@ async fn present(
     remember_problem(machine, memory);
     let phase = write_status(context, &current, &pod, machine, memory).await?;
     let wanted = Wanted::new(pod.metadata.deletion_timestamp.is_some(), &phase);
+    if let Some(machine) = machine.filter(|machine| silence::is_silent(machine)) {
+        let subject = (machine, wanted);
+        return Ok(silence::endure(context, &current, &pod, subject, memory).await?);
+    }
+    memory.silence.over();
     match life::step(wanted, machine.map(|m| m.state)) {
         Step::Nothing => Ok(Outcome::Done),
         Step::Create => create::create(context, &current, &pod, memory).await,

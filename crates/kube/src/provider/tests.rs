@@ -4,6 +4,8 @@ use std::future::Future;
 
 use serde_json::{Value, json};
 
+use types::fleet::HostStatus;
+
 use super::fake::Fake;
 use super::*;
 use crate::api::{DeleteOptions, Selector};
@@ -37,6 +39,7 @@ fn config() -> ProviderConfig {
             kubelet_version: "v1.36.0".into(),
             runtime_version: "0.1.0".into(),
         },
+        silent_after: Duration::from_millis(300),
     }
 }
 
@@ -358,4 +361,111 @@ async fn many_pods_at_once_each_get_one_machine_and_all_of_them_go() {
     assert_eq!(deleted.await.unwrap().len(), PODS_COUNT);
     eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
     eventually(|| async { cluster.get("p0").await.is_none().then_some(()) }).await;
+}
+
+/// The owner of pods that somebody replaces.
+fn owned_by(kind: &str) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": "u", "controller": true}])
+}
+
+fn ready(pod: &Value) -> (&str, &str) {
+    let mut conditions = object::items(pod, &["status", "conditions"]).iter();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    ready.map_or(("", ""), |ready| {
+        let text = |key| object::text(ready, &[key]);
+        (text("status"), text("reason"))
+    })
+}
+
+impl Cluster {
+    /// A pod with this kind of controller, or none, that runs.
+    async fn running(&self, name: &str, kind: Option<&str>) -> (Value, types::machine::Machine) {
+        let mut pod = json!({"metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "localhost/hello:1"}]}});
+        if let Some(kind) = kind {
+            pod["metadata"]["ownerReferences"] = owned_by(kind);
+        }
+        let pod = self.api.create(&PODS, Some("default"), pod).await.unwrap();
+        let machine = self.machine_of(&pod).await;
+        self.fake.boot(&machine.id);
+        let running = self.pod(name, |pod| ready(pod).0 == "True").await;
+        (running, machine)
+    }
+
+    async fn delete(&self, name: &str, options: &DeleteOptions) {
+        let deleted = self.api.delete(&PODS, Some("default"), name, options);
+        deleted.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pod_of_a_silent_host_is_given_up_if_somebody_replaces_it() {
+    let cluster = Cluster::start().await;
+    let (_, machine) = cluster.running("web", Some("ReplicaSet")).await;
+    cluster.fake.set_host(&machine.id, HostStatus::Unreachable);
+    let silent = ("False", "HostUnreachable");
+    cluster.pod("web", |pod| ready(pod) == silent).await;
+    eventually(|| async { cluster.get("web").await.is_none().then_some(()) }).await;
+    let reasons = cluster.reasons().await;
+    for reason in ["HostUnreachable", "HostSilent"] {
+        assert!(reasons.contains(&reason.to_owned()), "{reasons:?}");
+    }
+    // It may still run, and nobody asks while the host is known to be silent.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(cluster.fake.machines().len(), 1);
+    assert_eq!(cluster.fake.attempts(), 0);
+    cluster.fake.set_host(&machine.id, HostStatus::Ok);
+    eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_back_in_time_loses_no_pod() {
+    let cluster = Cluster::start().await;
+    let (_, machine) = cluster.running("web", Some("ReplicaSet")).await;
+    cluster.fake.set_host(&machine.id, HostStatus::Unreachable);
+    cluster.pod("web", |pod| ready(pod).0 == "False").await;
+    cluster.fake.set_host(&machine.id, HostStatus::Ok);
+    cluster.pod("web", |pod| ready(pod).0 == "True").await;
+    tokio::time::sleep(config().silent_after * 2).await;
+    assert_eq!(cluster.fake.machines().len(), 1);
+    assert!(cluster.get("web").await.is_some());
+}
+
+#[tokio::test]
+async fn bare_pods_and_those_of_stateful_sets_wait_for_their_host() {
+    let cluster = Cluster::start().await;
+    let (_, bare) = cluster.running("bare", None).await;
+    let (_, set) = cluster.running("set-0", Some("StatefulSet")).await;
+    for machine in [&bare, &set] {
+        cluster.fake.set_host(&machine.id, HostStatus::Unreachable);
+    }
+    for name in ["bare", "set-0"] {
+        cluster.pod(name, |pod| ready(pod).0 == "False").await;
+    }
+    tokio::time::sleep(config().silent_after * 2).await;
+    // Deleted with grace it waits for its machine; by force it does not.
+    cluster.delete("bare", &DeleteOptions::default()).await;
+    cluster.delete("set-0", &DeleteOptions::now()).await;
+    assert!(cluster.get("set-0").await.is_none());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(cluster.get("bare").await.is_some());
+    assert_eq!(cluster.fake.machines().len(), 2);
+    for machine in [&bare, &set] {
+        cluster.fake.set_host(&machine.id, HostStatus::Ok);
+    }
+    eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
+    eventually(|| async { cluster.get("bare").await.is_none().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_answer_is_asked_again_without_haste() {
+    let cluster = Cluster::start().await;
+    let (_, machine) = cluster.running("web", None).await;
+    cluster.fake.set_answers(&machine.id, false);
+    cluster.delete("web", &DeleteOptions::now()).await;
+    eventually(|| async { (cluster.fake.attempts() > 0).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.fake.attempts(), 1);
+    cluster.fake.set_answers(&machine.id, true);
+    eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
 }

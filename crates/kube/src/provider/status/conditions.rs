@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use types::machine::MachineState;
 
+use super::super::silence;
 use super::{Observed, succeeded, text};
 use crate::time::seconds as time;
 
@@ -32,6 +33,16 @@ pub(super) fn all(observed: &Observed<'_>, phase: &str, inits: &[Value], mains: 
             kind: "Ready",
             ..ready.clone()
         },
+    };
+    let silent = observed.machine.filter(|m| silence::is_silent(m));
+    let gated = match silent {
+        Some(machine) => Condition {
+            kind: "Ready",
+            holds: false,
+            reason: silence::REASON,
+            message: silence::message(machine),
+        },
+        None => gated,
     };
     let ours = [
         Condition::plain("PodReadyToStartContainers", up),
