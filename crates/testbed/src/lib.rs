@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 mod fleet;
 mod host;
+mod probe;
 mod snapshot;
 mod underlay;
+mod wireguard;
 
 pub use fleet::Fleet;
 pub use host::Host;
+pub use probe::{resolve, who_answers, who_answers_within, within};
 pub use snapshot::Snapshot;
 pub use underlay::{Underlay, inside};
+pub use wireguard::{WireGuardClient, initiation, wireguard_keys};
 
 /// How long anything may take here before a test gives up: a virtual machine without hardware
 /// support boots in 1 to 4 s on an idle host, and this one may be busy.

@@ -55,10 +55,18 @@ impl Snapshot {
     /// What is there now and was not there then, but for what names another host: several test
     /// processes may share one kernel.
     pub fn since(&self, before: &Self, host: &Host) -> Vec<String> {
-        let (id, folder) = (host.id(), host.folder().display().to_string());
-        let foreign = |thing: &String| {
-            thing.contains("aero") && !thing.contains(&id) && !thing.contains(&folder)
+        self.since_hosts(before, std::slice::from_ref(host))
+    }
+
+    /// [`Self::since`], for several hosts.
+    pub fn since_hosts(&self, before: &Self, hosts: &[Host]) -> Vec<String> {
+        let ours = |thing: &str| {
+            hosts.iter().any(|host| {
+                let folder = host.folder().display().to_string();
+                thing.contains(&host.id()) || thing.contains(&folder)
+            })
         };
+        let foreign = |thing: &String| thing.contains("aero") && !ours(thing);
         let new = self.0.difference(&before.0);
         new.filter(|thing| !foreign(thing)).cloned().collect()
     }
