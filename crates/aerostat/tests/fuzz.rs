@@ -37,6 +37,10 @@ fn any_packet_is_answered_or_refused_and_no_name_of_ours_leaks() {
     let words = [
         "\x08internal\0",
         "\x07flycast\0",
+        "\x07cluster\x05local\0",
+        "\x03svc",
+        "\x05_http\x04_tcp",
+        "\x04db-0",
         "\x02vm",
         "\x03vms",
         "\u{c0}\x0c",

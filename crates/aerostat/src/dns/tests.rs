@@ -114,6 +114,8 @@ pub(crate) fn vip() -> Ipv6Addr {
 /// in each of two networks, and the resolver.
 struct World {
     host: HostId,
+    handle: Handle,
+    runtime: tokio::runtime::Handle,
     ours: PathBuf,
     other: PathBuf,
     _resolv_conf: tempfile::NamedTempFile,
@@ -154,9 +156,12 @@ impl World {
             resolv_conf: resolv_conf.path().to_owned(),
         };
         let dns = bind(config, Arc::new(names)).await.unwrap();
+        let handle = dns.handle();
         tokio::spawn(dns.run(stop));
         Self {
             host,
+            handle,
+            runtime: tokio::runtime::Handle::current(),
             ours,
             other,
             _resolv_conf: resolv_conf,
@@ -276,6 +281,73 @@ fn machines_ask_and_each_network_gets_its_own_answer() {
             panic!("{apps:?}")
         };
         assert_eq!(&*text.txt_data[0], b"web");
+    });
+}
+
+#[test]
+fn services_are_found_by_name_and_port() {
+    in_world("dns_services", FakeNames::default(), |world| {
+        let name = "web.default.svc.cluster.local.";
+        let answer = by_udp(&world.ours, &question(name, RecordType::AAAA));
+        assert_eq!(addresses(&answer), [vip()]);
+        let answer = by_udp(&world.other, &question(name, RecordType::AAAA));
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+
+        let port = "_http._tcp.db.default.svc.cluster.local.";
+        let answer = by_udp(&world.ours, &question(port, RecordType::SRV));
+        let located = |record: &Record| match &record.data {
+            RData::SRV(at) => (at.port, at.target.to_string()),
+            other => panic!("{other:?}"),
+        };
+        let expected = ["db-0", "fdaa-0-7-a7b-2-1-2-2"]
+            .map(|label| format!("{label}.db.default.svc.cluster.local."));
+        let [first, second] = expected;
+        let found: Vec<_> = answer.answers.iter().map(located).collect();
+        assert_eq!(found, [(5432, first), (6432, second)]);
+        assert_eq!(answer.additionals.len(), 2);
+    });
+}
+
+/// What a host that has both networks gets at `<net>::3` of ours when it asks from `source`.
+fn ask_as_peer(world: &World, source: Ipv6Addr) -> Option<Message> {
+    let netns = format!("/run/netns/aero-{}", world.host);
+    let ask = question("web.internal.", RecordType::AAAA);
+    inside(Path::new(&netns), || {
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.set_read_timeout(Some(CLIENT_TIMEOUT)).unwrap();
+        let resolver = network_resolver(ours());
+        // Nobody listens: the kernel says so, at once or when the answer is waited for.
+        socket.connect((resolver, PORT)).ok()?;
+        socket.send(&ask.to_vec().unwrap()).ok()?;
+        let mut buffer = [0; 1500];
+        let length = socket.recv(&mut buffer).ok()?;
+        let mut stream = TcpStream::connect((resolver, PORT)).unwrap();
+        let bytes = ask.to_vec().unwrap();
+        let head = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&head, &bytes[..]].concat()).unwrap();
+        Some(Message::from_vec(&buffer[..length]).unwrap())
+    })
+}
+
+#[test]
+fn a_networks_resolver_answers_that_network_only_and_as_long_as_it_is_wanted() {
+    in_world("dns_peers", FakeNames::default(), |world| {
+        let from = |network| types::sixpn::host_addr(network, world.host);
+        for _ in 0..2 {
+            let served = world.handle.serve_network(ours());
+            world.runtime.block_on(served).unwrap();
+            let answer = ask_as_peer(world, from(ours())).unwrap();
+            assert_eq!(addresses(&answer), [named(1).address, named(2).address]);
+            let answer = ask_as_peer(world, from(other())).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+            let again = world.handle.serve_network(ours());
+            world.runtime.block_on(again).unwrap();
+            for _ in 0..2 {
+                let forgotten = world.handle.forget_network(ours());
+                world.runtime.block_on(forgotten).unwrap();
+            }
+            assert!(ask_as_peer(world, from(ours())).is_none());
+        }
     });
 }
 

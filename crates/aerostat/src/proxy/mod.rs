@@ -21,6 +21,8 @@ mod front;
 mod pipes;
 mod relay;
 mod table;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

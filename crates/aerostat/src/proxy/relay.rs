@@ -143,3 +143,6 @@ async fn copy_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> io::Re
         consume_budget().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
