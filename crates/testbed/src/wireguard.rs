@@ -100,11 +100,8 @@ impl WireGuardClient {
     /// # Panics
     /// If `wg` cannot be asked.
     pub fn has_session(&self) -> bool {
-        let shown = succeed(inside(&self.netns, "wg").args([
-            "show",
-            &self.link,
-            "latest-handshakes",
-        ]));
+        let shown =
+            succeed(inside(&self.netns, "wg").args(["show", &self.link, "latest-handshakes"]));
         let last = shown.split_whitespace().last();
         last.is_some_and(|seconds| seconds != "0")
     }
@@ -126,13 +123,15 @@ impl Drop for WireGuardClient {
 pub fn initiation(netns: &str, file: &str) -> Vec<u8> {
     let socket = within(netns, || UdpSocket::bind("127.0.0.1:0").expect("a port"));
     let here = socket.local_addr().expect("an address");
-    let lines = file.lines().map(|line| match line.trim().split('=').next() {
-        Some(key) if key.trim() == "Endpoint" => {
-            format!("Endpoint = {here}\nPersistentKeepalive = 1")
-        }
-        Some(key) if key.trim() == "PersistentKeepalive" => String::new(),
-        Some(_) | None => line.to_owned(),
-    });
+    let lines = file
+        .lines()
+        .map(|line| match line.trim().split('=').next() {
+            Some(key) if key.trim() == "Endpoint" => {
+                format!("Endpoint = {here}\nPersistentKeepalive = 1")
+            }
+            Some(key) if key.trim() == "PersistentKeepalive" => String::new(),
+            Some(_) | None => line.to_owned(),
+        });
     let file: Vec<String> = lines.collect();
     let _client = WireGuardClient::connect(netns, &file.join("\n"));
     let timeout = Some(Duration::from_secs(20));
