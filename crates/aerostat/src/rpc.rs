@@ -11,6 +11,9 @@
 //! comes from *is* the caller, and nothing else is asked. What a role answers, refusals included,
 //! is its own type; only what hinders the asking is [`Unreachable`].
 
+#[cfg(test)]
+pub(crate) mod loopback;
+
 use std::convert::Infallible;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -24,6 +27,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +42,11 @@ pub const RPC_PORT: u16 = net::RPC_PORT;
 
 /// Time for a connection: some round trips of the longest way on earth.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A host that goes away in the middle of a request says nothing more. A connection on which
+/// nothing has come back for this long, not even to the kernel's own probes, is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+const PROBE_AFTER_S: u32 = 5;
+const PROBE_INTERVAL_S: u32 = 2;
 /// An answer that is not a stream.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -53,13 +62,22 @@ pub struct Unreachable {
 #[derive(Debug, Clone)]
 pub struct Rpc {
     host: HostId,
-    sockets: net::Sockets,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    /// Over the mesh, from the host's namespace.
+    Mesh(net::Sockets),
+    #[cfg(test)]
+    Loopback(loopback::Loopback),
 }
 
 impl Rpc {
     /// `host` is this one, `sockets` are of its namespace.
     pub fn new(host: HostId, sockets: net::Sockets) -> Self {
-        Self { host, sockets }
+        let way = Way::Mesh(sockets);
+        Self { host, way }
     }
 
     /// This host.
@@ -78,7 +96,11 @@ impl Rpc {
     /// As `bind(2)`.
     pub async fn listen(&self, port: u16) -> std::io::Result<TcpListener> {
         let at = SocketAddrV6::new(Self::address(self.host), port, 0, 0);
-        self.sockets.listen(at).await
+        match &self.way {
+            Way::Mesh(sockets) => sockets.listen(at).await,
+            #[cfg(test)]
+            Way::Loopback(hosts) => hosts.listen(self.host, port).await,
+        }
     }
 
     /// A connection to a port of `host`.
@@ -88,9 +110,13 @@ impl Rpc {
     pub async fn connect(&self, host: HostId, port: u16) -> Result<TcpStream, Unreachable> {
         let to = SocketAddrV6::new(Self::address(host), port, 0, 0);
         let source = Some(Self::address(self.host));
-        let connected = self.sockets.connect(source, to, CONNECT_TIMEOUT).await;
+        let connected = match &self.way {
+            Way::Mesh(sockets) => sockets.connect(source, to, CONNECT_TIMEOUT).await,
+            #[cfg(test)]
+            Way::Loopback(hosts) => hosts.connect(self.host, host, port).await,
+        };
         connected
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            .and_then(|stream| tune(&stream).map(|()| stream))
             .map_err(|source| Unreachable { host, source })
     }
 
@@ -173,6 +199,21 @@ impl Rpc {
     }
 }
 
+/// For a connection between hosts: small messages go at once, and silence is noticed.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub(crate) fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let silence_ms = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_AFTER_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &PROBE_INTERVAL_S)?;
+    // Also ends the probing (tcp(7)).
+    setsockopt(stream, sockopt::TcpUserTimeout, &silence_ms)?;
+    Ok(())
+}
+
 /// The host that asks: an extractor for handlers behind [`serve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller(pub HostId);
@@ -225,7 +266,11 @@ async fn name_caller(
 }
 
 /// The host whose address in the host plane this is.
-fn caller(from: SocketAddr) -> Option<Caller> {
+pub(crate) fn caller(from: SocketAddr) -> Option<Caller> {
+    #[cfg(test)]
+    if let Some(host) = loopback::caller(from) {
+        return Some(Caller(host));
+    }
     let SocketAddr::V6(from) = from else {
         return None;
     };

@@ -211,6 +211,26 @@ pub struct Region {
     pub gateway_available: bool,
     pub requires_paid_plan: bool,
     pub deprecated: bool,
+    /// Hosts that can be reached. Not Fly's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hosts: Option<u32>,
+    /// What those have together, free or not. Not Fly's, whose `capacity` is a number.
+    #[serde(
+        rename = "host_capacity",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub capacity: Option<RegionCapacity>,
+}
+
+/// What the hosts of a region have for machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegionCapacity {
+    /// Hardware threads.
+    pub cpus: u32,
+    pub memory_mb: u64,
+    pub disk_mb: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

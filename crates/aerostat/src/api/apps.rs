@@ -1,19 +1,24 @@
 //! Apps and regions.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
-use types::AppName;
-use types::api::{App, AppList, CreateApp, Ok as Done, Organization, Region, RegionList};
+use types::api::{
+    App, AppList, CreateApp, Ok as Done, Organization, Region, RegionCapacity, RegionList,
+};
+use types::fleet::HostStatus;
+use types::{AppName, HostId, MachineId};
 
 use super::error::ApiError;
 use super::extract::{Body, Query};
 use super::{Api, State as Shared};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
-use crate::worker::Permit;
+use crate::worker::{Destroyed, Permit, Remote};
 
 /// `GET /v1/apps`
 pub(super) async fn list(State(api): State<Api>, query: Query) -> Json<AppList> {
@@ -74,6 +79,8 @@ pub(super) async fn delete(
 }
 
 async fn delete_all(api: &Shared, app: &directory::App, force: bool) -> Result<(), ApiError> {
+    // On this host. A machine that another host creates at the same moment may stay behind; that
+    // its app is gone is seen in lists, and it can be destroyed by its id once the app is made anew.
     let _no_new_machines = api.app_deletion.write().await;
     let machines = api
         .deps
@@ -87,29 +94,68 @@ async fn delete_all(api: &Shared, app: &directory::App, force: bool) -> Result<(
             machines: machines.len(),
         });
     }
-    let worker = api.deps.worker.permitted(Permit::Override);
     for entry in machines {
-        worker.destroy(&entry.machine.id, true).await?;
+        destroy(api, entry.host, &entry.machine.id).await?;
     }
     api.deps.directory.delete_app(&app.name).await?;
     tracing::info!(app = %app.name, "app deleted");
     Ok(())
 }
 
-/// `GET /v1/platform/regions`: the one that this host is in.
+async fn destroy(api: &Shared, host: HostId, id: &MachineId) -> Result<(), ApiError> {
+    let deps = &api.deps;
+    if host == deps.rpc.host() {
+        let worker = deps.worker.permitted(Permit::Override);
+        worker.destroy(id, true).await?;
+        return Ok(());
+    }
+    match Remote::new(host, deps.rpc.clone()).destroy(id).await? {
+        Destroyed::Recorded => Ok(()),
+        Destroyed::Refused { reason } => Err(ApiError::NotDestroyed {
+            id: id.clone(),
+            host,
+            reason,
+        }),
+    }
+}
+
+/// `GET /v1/platform/regions`: those that hosts of this fleet are in.
 pub(super) async fn regions(State(api): State<Api>) -> Json<RegionList> {
-    let region = Region {
-        code: api.region.clone(),
-        name: api.region.clone(),
+    let deps = &api.deps;
+    let own = (api.region.clone(), Some(deps.worker.capacity()));
+    let others = deps.hosts.others(deps.rpc.host()).into_iter();
+    let others = others.map(|host| {
+        // What cannot be reached has room for nobody; its region is still one.
+        let is_there = host.status != HostStatus::Unreachable;
+        (
+            host.region,
+            is_there.then_some(host.capacity.unwrap_or_default()),
+        )
+    });
+    let mut regions: BTreeMap<String, (u32, RegionCapacity)> = BTreeMap::new();
+    for (code, capacity) in others.chain([own]) {
+        let (hosts, sum) = regions.entry(code).or_default();
+        if let Some(capacity) = capacity {
+            *hosts += 1;
+            sum.cpus += capacity.cpus;
+            sum.memory_mb += capacity.memory_mb;
+            sum.disk_mb += capacity.disk_mb;
+        }
+    }
+    let regions = regions.into_iter().map(|(code, (hosts, capacity))| Region {
+        name: code.clone(),
+        code,
         latitude: 0.0,
         longitude: 0.0,
         gateway_available: false,
         requires_paid_plan: false,
         deprecated: false,
-    };
+        hosts: Some(hosts),
+        capacity: Some(capacity),
+    });
     Json(RegionList {
         nearest: api.region.clone(),
-        regions: vec![region],
+        regions: regions.collect(),
     })
 }
 

@@ -14,10 +14,12 @@ use image::{ImageError, ImportError, PullError, StoreError};
 use serde::Serialize;
 use types::api::{ErrorBody, ErrorDetails};
 use types::machine::MachineState;
+use types::{HostId, MachineId};
 use vmm::VmmError;
 
 use crate::directory;
-use crate::worker::{Invalid, NoBid, Refused};
+use crate::rpc::Unreachable;
+use crate::worker::{Invalid, NoBid, Refused, Scope};
 
 /// What Fly's clients look for when an app cannot have its name.
 const NAME_TAKEN: &str = "Name has already been taken";
@@ -85,6 +87,15 @@ pub(super) enum ApiError {
     Import(Box<ImportError>),
     #[error(transparent)]
     ImageStore(#[from] StoreError),
+    /// The owner of the machine. What was asked may have happened all the same.
+    #[error(transparent)]
+    HostUnreachable(#[from] Unreachable),
+    #[error("host {host} did not destroy machine {id}: {reason}")]
+    NotDestroyed {
+        id: MachineId,
+        host: HostId,
+        reason: String,
+    },
     #[error("the API is shutting down")]
     ShuttingDown,
 }
@@ -202,6 +213,19 @@ impl ApiError {
             Self::Pull(error) => pull(error),
             Self::Import(error) => import(error),
             Self::ImageStore(StoreError::Io { .. } | StoreError::Record { .. }) => internal(),
+            Self::HostUnreachable(_) => {
+                // Not 502 or 503: Fly's clients repeat what is answered so, and this may have
+                // happened.
+                let mut verdict = verdict(StatusCode::GATEWAY_TIMEOUT, "host_unreachable");
+                verdict.details.scope = Scope::Host.as_str().into();
+                verdict.retryable().hint(
+                    "its machines run on meanwhile; try again when it is back (`aerostat mesh \
+                     status`)",
+                )
+            }
+            Self::NotDestroyed { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "host_refused").retryable()
+            }
             Self::ShuttingDown => shutting_down(),
         }
     }
@@ -214,7 +238,9 @@ impl ApiError {
             details,
         } = self.verdict();
         let error = with_causes(self);
-        if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED {
+        if matches!(self, Self::HostUnreachable(_)) {
+            tracing::warn!(status, error, "request failed");
+        } else if code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED {
             tracing::error!(status, error, "request failed");
         }
         (
@@ -347,8 +373,10 @@ fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
         | NoBid::InsufficientCpus { .. }
         | NoBid::InsufficientDisk { .. }
         | NoBid::ClassNotOffered { .. }
-        | NoBid::RegionUnknown { .. } => code,
-        NoBid::Late => StatusCode::SERVICE_UNAVAILABLE,
+        | NoBid::ConfigRefused { .. }
+        | NoBid::RegionUnknown { .. }
+        | NoBid::NoHost { .. } => code,
+        NoBid::Late | NoBid::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     let details = ErrorDetails {
         scope: refusal.scope().as_str().into(),
@@ -466,8 +494,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_away_is_told_with_what_goes_on() {
-        let source = crate::rpc::Unreachable {
-            host: types::HostId::new(2),
+        let source = Unreachable {
+            host: HostId::new(2),
             source: std::io::ErrorKind::TimedOut.into(),
         };
         let source = std::sync::Arc::new(source);
@@ -523,7 +551,7 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_once() {
-        let id: types::MachineId = "0123456789abcd".parse().unwrap();
+        let id: MachineId = "0123456789abcd".parse().unwrap();
         let source = VmmError::Channel {
             machine: id.clone(),
             source: std::io::ErrorKind::ConnectionReset.into(),

@@ -19,6 +19,9 @@ const SOCKET_MODE: u32 = 0o660;
 pub struct Listeners {
     pub(super) unix: UnixListener,
     pub(super) tcp: Option<TcpListener>,
+    /// On this host's address in the host plane ([`crate::rpc::Rpc::listen`]): whoever calls there
+    /// is a host and needs no token.
+    pub hosts: Option<TcpListener>,
     pub(super) path: SocketFile,
 }
 
@@ -66,6 +69,7 @@ pub async fn bind(config: &Config) -> Result<Listeners, ListenError> {
     Ok(Listeners {
         unix,
         tcp,
+        hosts: None,
         path: SocketFile(config.socket.clone()),
     })
 }

@@ -6,25 +6,22 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderName;
 use axum::response::IntoResponse;
-use serde_json::Value;
-use types::api::UpdateMachine;
-use types::api::{CreateMachine, Ok as Done, REVISION_HEADER, StartAnswer, StopMachine};
+use types::api::{Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine};
 use types::machine::{Event, Machine, MachineState};
 use types::{MachineId, VersionId};
 
+use super::create::refuse_unbuilt;
 use super::error::ApiError;
 use super::extract::{Body, Query, Target};
-use super::lease::{self, Asked};
-use super::{Api, State as Shared, names};
+use super::lease::Asked;
+use super::{Api, State as Shared};
 use crate::catalog::Filter;
-use crate::worker::{self, BidRequest, CreateRequest, Refused, StopRequest, UpdateRequest};
-use crate::{directory, placement};
+use crate::directory;
+use crate::worker::{self, StopRequest, UpdateRequest};
 
 /// Fly's default and bound for a list of events.
 const EVENTS_DEFAULT: usize = 20;
 const EVENTS_MAX: usize = 50;
-/// How often a made-up id or name is made up anew when it is taken.
-const ATTEMPTS_MAX: usize = 3;
 /// A restart waits this long for the stop. Longer than the longest grace that a configuration may
 /// ask for (300 s).
 const RESTART_STOP_TIMEOUT: Duration = Duration::from_secs(330);
@@ -81,91 +78,11 @@ pub(super) fn states(texts: &[&str]) -> Result<Vec<MachineState>, ApiError> {
     texts.iter().map(find).collect()
 }
 
-/// `POST …/machines`: check, place, create.
-pub(super) async fn create(
-    State(api): State<Api>,
-    app: directory::App,
-    Body(body): Body<CreateMachine>,
-) -> Result<Json<Machine>, ApiError> {
-    refuse_unbuilt(&body.other)?;
-    if !body.name.is_empty() && !names::is_name(&body.name) {
-        return Err(ApiError::bad(format!(
-            "`{}` cannot be the name of a machine: use up to 63 letters, digits, dashes, dots and \
-             underscores",
-            body.name.chars().take(80).collect::<String>()
-        )));
-    }
-    let config = worker::check(body.config)?;
-    let _no_deletion = api.app_deletion.read().await;
-    // Again, now that no deletion can come in between.
-    let app = api.deps.directory.app(&app.name).await?;
-    let lease = match body.lease_ttl {
-        None | Some(0) => None,
-        Some(ttl_s) => Some(lease::request(&app, ttl_s, String::new())?),
-    };
-    let request = BidRequest {
-        app: app.name.clone(),
-        network: app.network_id,
-        region: body.region,
-        config: config.clone(),
-    };
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let place = placement::place(std::slice::from_ref(&api.deps.worker), &request).await;
-        let place = place.map_err(ApiError::NoPlace)?;
-        let made_up = body.name.is_empty();
-        let created = place
-            .worker
-            .create(CreateRequest {
-                reservation: place.reservation,
-                id: MachineId::from_bits(rand::random()),
-                app: app.name.clone(),
-                network: app.network_id,
-                name: if made_up {
-                    names::name(rand::random())
-                } else {
-                    body.name.clone()
-                },
-                config: config.clone(),
-                launch: !body.skip_launch,
-                lease: lease.clone(),
-            })
-            .await;
-        match created {
-            Err(Refused::IdTaken { .. }) if attempt < ATTEMPTS_MAX => {}
-            Err(Refused::NameTaken { .. }) if made_up && attempt < ATTEMPTS_MAX => {}
-            answer => return Ok(Json(answer?)),
-        }
-    }
-}
-
-/// Members beside the configuration that would change what the machine is. What only tunes Fly's
-/// own platform is ignored, and so is what says nothing.
-fn refuse_unbuilt(other: &std::collections::BTreeMap<String, Value>) -> Result<(), ApiError> {
-    for (member, feature) in [
-        // Of an update; a new machine may begin with one.
-        ("lease_ttl", "leases that an update begins"),
-        ("min_secrets_version", "secrets"),
-        ("lsvd", "volumes"),
-    ] {
-        let value = other.get(member).unwrap_or(&Value::Null);
-        let says_nothing = value.is_null() || *value == false || *value == 0;
-        if !says_nothing {
-            return Err(ApiError::NotBuilt { feature });
-        }
-    }
-    Ok(())
-}
-
 /// `GET …/machines/{id}`
 pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Json<Machine>, ApiError> {
-    let machine = api
-        .deps
-        .worker
-        .get(&target.id)
-        .ok_or(ApiError::MachineNotFound)?;
-    Ok(Json(machine))
+    // That of another host comes here when the host cannot be asked.
+    let entry = api.deps.catalog.get(&target.id).unwrap_or(target.entry);
+    Ok(Json(entry.machine.clone()))
 }
 
 /// `POST …/machines/{id}`
@@ -336,19 +253,6 @@ pub(super) async fn metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_says_nothing_may_stand_beside_a_configuration() {
-        let other = |text: &str| {
-            let body: CreateMachine = serde_json::from_str(text).unwrap();
-            refuse_unbuilt(&body.other)
-        };
-        let fly = r#"{"config":{},"skip_secrets":false,"lsvd":false,
-            "min_secrets_version":null,"skip_service_registration":true}"#;
-        assert!(other(fly).is_ok());
-        let lsvd = other(r#"{"config":{},"lsvd":true}"#).unwrap_err();
-        assert_eq!(lsvd.to_string(), "volumes are not built yet");
-    }
 
     #[test]
     fn a_restart_takes_go_s_text_or_seconds() {

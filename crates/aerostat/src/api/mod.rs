@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  Unix socket (root and its group) ──────────────┐
-//!  TCP on loopback ── guard: token, Host, Origin ─┴─ router ── apps, machines ── directory
+//!  host plane (other hosts) ──────────────────────┤
+//!  TCP on loopback ── guard: token, Host, Origin ─┴─ router ── forward ── other hosts' API
+//!                                                       ├─ apps, machines ── directory
 //!                                                       │                     ├─ placement
 //!                                                       │                     └─ worker::Handle
 //!                                                       ├─ watch, wait ─────── catalog
@@ -23,9 +25,11 @@
 //! decides.
 
 mod apps;
+mod create;
 mod error;
 mod exec;
 mod extract;
+mod forward;
 mod graphql;
 mod guard;
 mod hosts;
@@ -53,6 +57,8 @@ use types::HostId;
 
 use crate::catalog::Catalog;
 use crate::mesh::Reporter;
+use crate::placement::Hosts;
+use crate::rpc::Rpc;
 use crate::{directory, worker};
 
 pub use hosts::{IssueError, TokenIssuer};
@@ -82,6 +88,10 @@ pub struct Deps {
     pub images: image::ImageStore,
     /// `None` where there is no mesh.
     pub mesh: Option<Reporter>,
+    /// The way to other hosts.
+    pub rpc: Rpc,
+    /// The other hosts.
+    pub hosts: Hosts,
     /// Registries (`host:port`) that are spoken to without TLS.
     pub plain_http_registries: Vec<String>,
     /// Who invites hosts into the fleet; only the directory's host can.
@@ -97,6 +107,10 @@ struct State {
     /// Held for reading while a machine is created and for writing while an app is deleted, so
     /// that no machine is born into an app that is going.
     app_deletion: tokio::sync::RwLock<()>,
+    /// Names that are being given to new machines.
+    names: create::Locks,
+    /// Replicas that are being placed.
+    replicas: create::Locks,
     /// Cancelled when the process ends: watches and streams go on for ever otherwise.
     drain: CancellationToken,
 }

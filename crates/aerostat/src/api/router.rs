@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
+use super::forward::forward;
 use super::guard::name_request;
 use super::{
-    Api, apps, exec, graphql, hosts, images, lease, machines, mesh, not_built, services, stream,
-    wait, watch, wireguard,
+    Api, apps, create, exec, graphql, hosts, images, lease, machines, mesh, not_built, services,
+    stream, wait, watch, wireguard,
 };
 
 /// Everything that answers when its change is recorded. Longer than the longest wait (60 s).
@@ -32,6 +33,7 @@ pub(super) fn router(api: Api) -> Router {
             IMPORT_LIMIT,
         ))
         .merge(not_built::routes())
+        .layer(from_fn_with_state(Api::clone(&api), forward))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(name_request))
@@ -47,7 +49,7 @@ fn usual() -> Router<Api> {
         .route("/v1/apps/{app}/watch", get(watch::watch))
         .route(
             "/v1/apps/{app}/machines",
-            get(machines::list).post(machines::create),
+            get(machines::list).post(create::create),
         )
         .route(
             "/v1/apps/{app}/machines/{id}",

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::{Listener, ListenerExt};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::Guard;
 use super::{Config, Deps, Listeners, State, router};
 use crate::drain::Drain;
+use crate::rpc::{self, Caller};
 
 /// Connections at a time on each socket, so that nobody who may only knock on the port can keep
 /// root out. One that lasts (watch, exec, logs) is one for each pod that somebody looks at; beyond
@@ -31,6 +35,8 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
         host: config.host,
         deps,
         app_deletion: tokio::sync::RwLock::default(),
+        names: super::create::Locks::default(),
+        replicas: super::create::Locks::default(),
         drain: drain.token(),
     });
     let router = router::router(state);
@@ -44,8 +50,23 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
         let Listeners {
             unix,
             tcp,
+            hosts,
             path: _path,
         } = listeners;
+        let from_hosts = async {
+            if let Some(hosts) = hosts {
+                let hosts = hosts.tap_io(|stream| {
+                    if let Err(error) = rpc::tune(stream) {
+                        tracing::debug!(%error, "cannot tune a connection of another host");
+                    }
+                });
+                door.let_in(hosts, router.clone(), |from| match rpc::caller(*from) {
+                    Some(caller) => Admission::Host(caller),
+                    None => Admission::Nobody,
+                })
+                .await;
+            }
+        };
         let over_tcp = async {
             if let Some(tcp) = tcp {
                 // Keys typed into an exec must not wait for the answer to the ones before.
@@ -54,11 +75,20 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
                         tracing::debug!(%error, "cannot set TCP_NODELAY");
                     }
                 });
-                door.let_in(tcp, guarded).await;
+                door.let_in(tcp, guarded, |_| Admission::Local).await;
             }
         };
-        tokio::join!(door.let_in(unix, router), over_tcp);
+        let over_unix = door.let_in(unix, router.clone(), |_| Admission::Local);
+        tokio::join!(over_unix, over_tcp, from_hosts);
     });
+}
+
+/// Who is at the other end of a connection.
+enum Admission {
+    Local,
+    Host(Caller),
+    /// Is not let in.
+    Nobody,
 }
 
 /// Lets connections in.
@@ -68,20 +98,30 @@ struct Door {
 }
 
 impl Door {
-    async fn let_in<L: Listener>(&self, mut listener: L, router: Router) {
+    async fn let_in<L: Listener>(
+        &self,
+        mut listener: L,
+        router: Router,
+        admit: impl Fn(&L::Addr) -> Admission,
+    ) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = async {
                 let place = Arc::clone(&connections).acquire_owned().await;
                 // Comes back only with a connection: what fails is logged and repeated.
-                let (stream, _) = listener.accept().await;
-                (place, stream)
+                let (stream, from) = listener.accept().await;
+                (place, stream, from)
             };
-            let (place, stream) = tokio::select! {
+            let (place, stream, from) = tokio::select! {
                 accepted = accepted => accepted,
                 () = self.token.cancelled() => return,
             };
-            let connection = connection(stream, router.clone(), self.token.clone());
+            let caller = match admit(&from) {
+                Admission::Local => None,
+                Admission::Host(caller) => Some(caller),
+                Admission::Nobody => continue,
+            };
+            let connection = connection(stream, router.clone(), caller, self.token.clone());
             self.drain.spawn("api connection", async move {
                 connection.await;
                 drop(place);
@@ -91,11 +131,17 @@ impl Door {
 }
 
 /// Serves one connection to its end; a draining server finishes the request at hand.
-async fn connection<S>(stream: S, router: Router, token: CancellationToken)
+async fn connection<S>(stream: S, router: Router, caller: Option<Caller>, token: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -3,6 +3,7 @@
 mod access;
 mod apps;
 mod fixture;
+mod forward;
 mod graphql;
 mod images;
 mod leases;

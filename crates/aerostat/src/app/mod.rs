@@ -22,6 +22,8 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::host::{HostImages, HostNetwork};
+use crate::placement::Hosts;
+use crate::rpc::Rpc;
 use crate::worker::{Capacity, Classes, Worker};
 use crate::{api, directory, dns, worker};
 
@@ -69,6 +71,8 @@ pub(crate) async fn start(
         catalog: host.catalog,
         images: host.images,
         mesh: None,
+        rpc: host.rpc,
+        hosts: Hosts::none(),
         plain_http_registries: config.plain_http_registries.clone(),
         tokens: None,
     };
@@ -101,6 +105,7 @@ struct HostRoles {
     worker: worker::Handle,
     catalog: Catalog,
     images: ImageStore,
+    rpc: Rpc,
     capacity: Capacity,
     classes: BTreeSet<IsolationClass>,
 }
@@ -156,12 +161,14 @@ async fn start_host(config: &Config, paths: &Paths, drain: &Drain) -> anyhow::Re
         token.cancelled().await;
         worker.shutdown().await;
     });
+    let rpc = Rpc::new(config.host(), net.sockets()?);
     start_dns(net, &catalog, drain).await?;
     Ok(HostRoles {
         directory,
         worker: handle,
         catalog,
         images,
+        rpc,
         capacity,
         classes,
     })

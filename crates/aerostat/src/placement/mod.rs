@@ -1,36 +1,85 @@
 //! Placement: asks every worker at once what it could do, and reserves on the best.
 //!
-//! It never hunts: one question, one deadline, one answer, which is a reservation or a [`NoBid`].
-//! Who wants to try again somewhere else (Kubernetes does) decides that for itself.
+//! ```text
+//!  bidders: this host and the others of the region ──bid──► all at once, one deadline
+//!      rank (pure): fewest replicas, least load, warm images
+//!  the best ──reserve──► it declines? the next, within a second deadline ──► Place or NoBid
+//! ```
+//!
+//! It never hunts: a host that cannot be reached or is late does not take part, and the answer is
+//! a reservation or a [`NoBid`], within the two deadlines. Who wants to try again somewhere else
+//! (Kubernetes does) decides that for itself.
 
+mod hosts;
 mod rank;
+mod summary;
 
 use std::time::Duration;
 
-use crate::worker::{BidRequest, Handle, NoBid, Reservation};
+use tokio::time::{Instant, timeout, timeout_at};
+use types::HostId;
 
+use crate::worker::{Bid, BidRequest, Handle, NoBid, Remote, Reservation};
+
+pub use hosts::{Host, Hosts, bidders};
 pub use rank::{Offer, rank};
 
-/// Time in which a worker has to bid; one that is late does not take part.
+/// Time in which a worker has to bid; one that is late does not take part. Two round trips (a
+/// connection, and the question) within one continent.
 pub const BID_DEADLINE: Duration = Duration::from_millis(250);
+/// Time for all the reservations that are tried.
+pub const RESERVE_DEADLINE: Duration = Duration::from_secs(1);
+/// One that falls silent after its bid leaves time for the others.
+const RESERVE_EACH: Duration = Duration::from_millis(400);
+
+/// A worker that takes part.
+#[derive(Debug, Clone)]
+pub enum Bidder {
+    Here(Handle),
+    There(Remote),
+}
+
+impl Bidder {
+    pub fn host(&self) -> HostId {
+        match self {
+            Self::Here(handle) => handle.host(),
+            Self::There(remote) => remote.host(),
+        }
+    }
+
+    async fn bid(&self, request: &BidRequest) -> Result<Bid, NoBid> {
+        match self {
+            Self::Here(handle) => handle.bid(request).await,
+            Self::There(remote) => remote.bid(request).await,
+        }
+    }
+
+    async fn reserve(&self, request: &BidRequest) -> Result<Reservation, NoBid> {
+        match self {
+            Self::Here(handle) => handle.reserve(request).await,
+            Self::There(remote) => remote.reserve(request).await,
+        }
+    }
+}
 
 /// A machine's place: the worker that promised it, and the promise.
 #[derive(Debug, Clone)]
 pub struct Place {
-    pub worker: Handle,
+    pub worker: Bidder,
     pub reservation: Reservation,
 }
 
-/// Finds a place for a machine: asks all `workers`, and reserves on the best that will have it.
+/// Finds a place for a machine: asks all `bidders`, and reserves on the best that will have it.
 ///
 /// # Errors
-/// The refusal that is most worth knowing: of several, one that may pass with time.
-pub async fn place(workers: &[Handle], request: &BidRequest) -> Result<Place, NoBid> {
-    let asked = workers
+/// Of one bidder, its own refusal. Of several, [`NoBid::NoHost`] with what each kind lacked, or
+/// [`NoBid::Late`] if none has answered.
+pub async fn place(bidders: &[Bidder], request: &BidRequest) -> Result<Place, NoBid> {
+    let asked = bidders
         .iter()
         .enumerate()
-        .map(|(worker, handle)| async move {
-            let bid = tokio::time::timeout(BID_DEADLINE, handle.bid(request)).await;
+        .map(|(worker, bidder)| async move {
+            let bid = timeout(BID_DEADLINE, bidder.bid(request)).await;
             let bid = bid.unwrap_or(Err(NoBid::Late));
             bid.map(|bid| Offer { worker, bid })
         });
@@ -43,54 +92,24 @@ pub async fn place(workers: &[Handle], request: &BidRequest) -> Result<Place, No
         }
     }
     rank(&mut offers);
+    let deadline = Instant::now() + RESERVE_DEADLINE;
     for offer in offers {
-        let worker = &workers[offer.worker];
-        match worker.reserve(request).await {
-            Ok(reservation) => {
+        let worker = &bidders[offer.worker];
+        let until = deadline.min(Instant::now() + RESERVE_EACH);
+        match timeout_at(until, worker.reserve(request)).await {
+            Ok(Ok(reservation)) => {
                 return Ok(Place {
                     worker: worker.clone(),
                     reservation,
                 });
             }
-            Err(refusal) => refusals.push(refusal),
+            Ok(Err(refusal)) => refusals.push(refusal),
+            // What it may have promised all the same is over in seconds.
+            Err(_) => refusals.push(NoBid::Late),
         }
     }
-    refusals.sort_by_key(|refusal| !refusal.retryable());
-    Err(refusals.into_iter().next().unwrap_or(NoBid::Late))
+    Err(summary::summary(bidders.len(), refusals))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::worker::tests::World;
-
-    fn request(config: &str) -> BidRequest {
-        let config = crate::worker::check(serde_json::from_str(config).unwrap()).unwrap();
-        BidRequest {
-            app: "web".parse().unwrap(),
-            network: types::NetworkId::try_from(7).unwrap(),
-            region: String::new(),
-            config,
-        }
-    }
-
-    #[tokio::test]
-    async fn room_is_promised_by_one_worker_or_refused_by_all() {
-        let world = World::new();
-        let worker = world.start().await;
-        let workers = [worker.handle(), worker.handle()];
-        let large = request(r#"{"image": "x", "guest": {"memory_mb": 3000}}"#);
-        assert!(place(&workers, &large).await.is_ok());
-        // The promise takes the room, though no machine was made of it yet.
-        let refused = place(&workers, &large).await.unwrap_err();
-        assert!(matches!(refused, NoBid::InsufficientMemory { .. }));
-        let elsewhere = BidRequest {
-            region: "mars".into(),
-            ..large
-        };
-        let refused = place(&workers, &elsewhere).await.unwrap_err();
-        assert!(matches!(refused, NoBid::RegionUnknown { .. }));
-        assert_eq!(place(&[], &elsewhere).await.unwrap_err(), NoBid::Late);
-        worker.shutdown().await;
-    }
-}
+mod tests;

@@ -1,9 +1,11 @@
 //! What this host has, what is promised, and what a machine would cost. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use types::{AppName, IsolationClass, MachineId, NetworkId};
 use ulid::Ulid;
 
@@ -24,6 +26,10 @@ const SHARED_PER_CPU: u64 = 16;
 /// given out.
 const DISK_OVERCOMMIT: u64 = 10;
 
+/// Member of a machine's metadata that says which of an app's machines are replicas of each other.
+/// Fly's name; without it all of an app's machines are.
+const PROCESS_GROUP: &str = "fly_process_group";
+
 /// A machine that somebody wants to place.
 #[derive(Debug, Clone)]
 pub struct BidRequest {
@@ -34,9 +40,23 @@ pub struct BidRequest {
     pub config: CheckedConfig,
 }
 
+impl BidRequest {
+    /// Machines with the same key are replicas of each other, and are spread over hosts.
+    pub fn replicas_key(&self) -> (AppName, String) {
+        (self.app.clone(), process_group(&self.config).to_owned())
+    }
+}
+
+fn process_group(config: &CheckedConfig) -> &str {
+    let metadata = &config.as_given().metadata;
+    metadata.get(PROCESS_GROUP).map_or("", String::as_str)
+}
+
 /// What a worker could do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bid {
+    /// Machines here that are replicas of the one that is asked for, and run or are promised.
+    pub replicas: u32,
     /// Share of the host's memory that is given out, in percent.
     pub load_percent: u32,
     /// Whether no image has to be pulled.
@@ -44,14 +64,30 @@ pub struct Bid {
     pub free_memory_mb: u64,
 }
 
-/// A promise of room, for some seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A promise of room, for some seconds. Text on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Reservation {
     pub id: Ulid,
 }
 
+impl From<Reservation> for String {
+    fn from(reservation: Reservation) -> Self {
+        reservation.id.to_string()
+    }
+}
+
+impl TryFrom<String> for Reservation {
+    type Error = ulid::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let id = text.parse()?;
+        Ok(Self { id })
+    }
+}
+
 /// What a host has for machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Hardware threads.
     pub cpus: u32,
@@ -89,10 +125,18 @@ pub(crate) struct Claim {
     cpu_sixteenths: u64,
     memory_mb: u64,
     disk_mb: u64,
+    replicas: Replicas,
 }
 
+/// A digest of [`BidRequest::replicas_key`]: only compared with others of this process, and a
+/// collision would only spread two apps as if they were one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Replicas(u64);
+
 impl Claim {
-    pub(crate) fn of(config: &CheckedConfig, rootfs_mb_default: u64) -> Self {
+    pub(crate) fn of(app: &AppName, config: &CheckedConfig, rootfs_mb_default: u64) -> Self {
+        let mut replicas = DefaultHasher::new();
+        (app.as_str(), process_group(config)).hash(&mut replicas);
         let guest = config.guest();
         let shared = guest.cpu_kind == "shared";
         let layers = u64::try_from(config.container_names().len()).unwrap_or(u64::MAX);
@@ -101,6 +145,7 @@ impl Claim {
             cpu_sixteenths: u64::from(guest.cpus) * if shared { 1 } else { SHARED_PER_CPU },
             memory_mb: guest.memory_mb.into(),
             disk_mb: rootfs_mb(config, rootfs_mb_default).saturating_mul(layers),
+            replicas: Replicas(replicas.finish()),
         }
     }
 }
@@ -130,20 +175,53 @@ impl Accounts {
         }
     }
 
-    fn used(&self, except: Option<&MachineId>) -> Claim {
-        let held = self
-            .held
-            .iter()
-            .filter(|(id, _)| Some(*id) != except)
-            .map(|(_, claim)| claim);
+    fn claims(&self, except: Option<&MachineId>) -> impl Iterator<Item = &Claim> {
+        let held = self.held.iter();
+        let held = held.filter(move |(id, _)| Some(*id) != except);
         let promised = self.promised.values().map(|(claim, _)| claim);
-        held.chain(promised)
+        held.map(|(_, claim)| claim).chain(promised)
+    }
+
+    /// Machines that run here or are promised, and are replicas of the one that makes this claim.
+    pub(crate) fn replicas(&self, claim: &Claim) -> u32 {
+        let replicas = self
+            .claims(None)
+            .filter(|other| other.replicas == claim.replicas);
+        u32::try_from(replicas.count()).unwrap_or(u32::MAX)
+    }
+
+    fn used(&self, except: Option<&MachineId>) -> Claim {
+        self.claims(except)
             .fold(Claim::default(), |sum, claim| Claim {
                 cpus: sum.cpus.saturating_add(claim.cpus),
                 cpu_sixteenths: sum.cpu_sixteenths.saturating_add(claim.cpu_sixteenths),
                 memory_mb: sum.memory_mb.saturating_add(claim.memory_mb),
                 disk_mb: sum.disk_mb.saturating_add(claim.disk_mb),
+                replicas: Replicas::default(),
             })
+    }
+
+    /// What there is and what is free, as the host says it to others.
+    pub(crate) fn word(&mut self, now: Timestamp) -> crate::catalog::Capacity {
+        self.promised.retain(|_, (_, until)| *until > now);
+        let used = self.used(None);
+        let Capacity {
+            cpus,
+            memory_mb,
+            disk_mb,
+        } = self.capacity;
+        let sixteenths = u64::from(cpus) * SHARED_PER_CPU;
+        let free_sixteenths = sixteenths.saturating_sub(used.cpu_sixteenths);
+        let disk = disk_mb.saturating_mul(DISK_OVERCOMMIT);
+        crate::catalog::Capacity {
+            cpus,
+            memory_mb,
+            disk_mb,
+            free_cpu_millis: free_sixteenths * 1000 / SHARED_PER_CPU,
+            free_memory_mb: memory_mb.saturating_sub(used.memory_mb),
+            free_disk_mb: disk.saturating_sub(used.disk_mb).min(disk_mb),
+            machines: u32::try_from(self.held.len()).unwrap_or(u32::MAX),
+        }
     }
 
     /// Load in percent and free memory in MB, if there is room for `claim` beside everything
@@ -235,7 +313,8 @@ mod tests {
             guest: Some(guest),
             ..MachineConfig::default()
         };
-        Claim::of(&super::super::check(config).unwrap(), 1024)
+        let app = "web".parse().unwrap();
+        Claim::of(&app, &super::super::check(config).unwrap(), 1024)
     }
 
     fn accounts() -> Accounts {
@@ -262,6 +341,15 @@ mod tests {
         assert_eq!(accounts.promise(at(9), large), Err(refused));
         assert!(accounts.promise(at(10), large).is_ok());
         assert!(!accounts.redeem(at(10), promise));
+    }
+
+    #[test]
+    fn a_word_tells_what_is_free() {
+        let mut accounts = accounts();
+        accounts.set(&MachineId::from_bits(1), Some(claim("shared", 8, 600)));
+        let word = accounts.word(at(0));
+        assert_eq!((word.free_cpu_millis, word.free_memory_mb), (1500, 400));
+        assert_eq!((word.free_disk_mb, word.machines), (10_000, 1));
     }
 
     #[test]
@@ -294,6 +382,22 @@ mod tests {
             accounts.room(at(0), claim("shared", 1, 200), None),
             Ok((0, 1000))
         );
+    }
+
+    #[test]
+    fn replicas_are_counted_from_the_promise_on() {
+        let mut accounts = accounts();
+        let web = claim("shared", 1, 64);
+        let other = Claim {
+            replicas: Replicas(7),
+            ..web
+        };
+        let promise = accounts.promise(at(0), web).unwrap();
+        accounts.set(&MachineId::from_bits(1), Some(web));
+        accounts.set(&MachineId::from_bits(2), Some(other));
+        assert_eq!((accounts.replicas(&web), accounts.replicas(&other)), (2, 1));
+        accounts.redeem(at(1), promise);
+        assert_eq!(accounts.replicas(&web), 1);
     }
 
     #[test]

@@ -198,7 +198,11 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             | Event::Forgotten
             | Event::Tick => return Ok(()),
         };
-        let claim = Claim::of(config, self.host.core.config.rootfs_mib_default);
+        let claim = Claim::of(
+            &self.machine.app,
+            config,
+            self.host.core.config.rootfs_mib_default,
+        );
         let mut accounts = self.host.core.accounts();
         accounts.room(Timestamp::now(), claim, Some(&self.machine.id))?;
         accounts.set(&self.machine.id, Some(claim));
@@ -209,7 +213,13 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
     fn account(&self, machine: &Machine) {
         let reachable = machine.reachable().map_or(0, |boot| boot.0);
         self.reachable.store(reachable, Ordering::Release);
-        let claim = || Claim::of(&machine.config, self.host.core.config.rootfs_mib_default);
+        let claim = || {
+            Claim::of(
+                &machine.app,
+                &machine.config,
+                self.host.core.config.rootfs_mib_default,
+            )
+        };
         let claim = machine.holds_room().then(claim);
         self.host.core.accounts().set(&machine.id, claim);
     }

@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use types::api::{LogLine, LogQuery};
 use types::guest::ExecRequest;
 use types::machine::{Event as Happened, Machine, MachineState};
-use types::{AppName, BootId, MachineId, NetworkId, VersionId};
+use types::{AppName, BootId, HostId, MachineId, NetworkId, VersionId};
 
-use super::capacity::{Bid, BidRequest, Claim, Reservation};
+use super::capacity::{Bid, BidRequest, Capacity, Claim, Reservation};
 use super::check::{CheckedConfig, check_signal};
 use super::driver::{Answer, Request};
 use super::host::{Core, Reach};
@@ -85,20 +85,44 @@ impl Handle {
         }
     }
 
+    /// The host that this worker's machines are on.
+    pub fn host(&self) -> HostId {
+        self.core.config.host
+    }
+
+    /// The region that the host is in.
+    pub fn region(&self) -> &str {
+        &self.core.config.region
+    }
+
+    /// What the host has for machines, free or not.
+    pub fn capacity(&self) -> Capacity {
+        self.core.config.capacity
+    }
+
+    /// What of it is free, for the host's word.
+    pub fn word(&self) -> crate::catalog::Capacity {
+        self.core.accounts().word(Timestamp::now())
+    }
+
     /// What this worker could do for such a machine now.
     ///
     /// # Errors
     /// Why it would not have it.
     pub async fn bid(&self, request: &BidRequest) -> Result<Bid, NoBid> {
         let claim = self.claim(request)?;
-        let room = self.core.accounts().room(Timestamp::now(), claim, None);
-        let (load_percent, free_memory_mb) = room?;
+        let (load_percent, free_memory_mb, replicas) = {
+            let mut accounts = self.core.accounts();
+            let (load_percent, free_memory_mb) = accounts.room(Timestamp::now(), claim, None)?;
+            (load_percent, free_memory_mb, accounts.replicas(&claim))
+        };
         let images = request.config.containers().into_iter();
         let images = images
             .filter_map(|container| container.image.parse().ok())
             .collect();
         let images_present = self.reach.images_present(images).await;
         Ok(Bid {
+            replicas,
             load_percent,
             images_present,
             free_memory_mb,
@@ -125,6 +149,7 @@ impl Handle {
             .classes
             .resolve(request.config.isolation())?;
         Ok(Claim::of(
+            &request.app,
             &request.config,
             self.core.config.rootfs_mib_default,
         ))
@@ -151,7 +176,7 @@ impl Handle {
         }
         let claim = request
             .launch
-            .then(|| Claim::of(&request.config, config.rootfs_mib_default));
+            .then(|| Claim::of(&request.app, &request.config, config.rootfs_mib_default));
         {
             let mut accounts = self.core.accounts();
             if !accounts.redeem(Timestamp::now(), request.reservation) {
@@ -350,14 +375,22 @@ impl Handle {
 
     /// The machine, as its worker knows it; also for a while after it was destroyed.
     pub fn get(&self, id: &MachineId) -> Option<Machine> {
-        // On one host the catalog is fed in the step that records a change.
-        self.core.catalog.get(id).map(|entry| entry.machine.clone())
+        self.own(id).map(|entry| entry.machine.clone())
     }
 
-    /// Every machine of `app` that is not destroyed, and the catalog's revision of this list.
+    /// The catalog is fed in the step that records a change of a machine here. It knows machines of
+    /// other hosts too, and those are none of this worker's.
+    fn own(&self, id: &MachineId) -> Option<Arc<Entry>> {
+        let entry = self.core.catalog.get(id)?;
+        (entry.host == self.core.config.host).then_some(entry)
+    }
+
+    /// Every machine of `app` here that is not destroyed, and the catalog's revision of this list.
     pub fn list(&self, app: &AppName) -> (Vec<Machine>, u64) {
         let snapshot = self.core.catalog.list(&Filter::App(app.clone()));
-        let machines = snapshot.entries.iter().map(|entry| entry.machine.clone());
+        let own = snapshot.entries.iter();
+        let own = own.filter(|entry| entry.host == self.core.config.host);
+        let machines = own.map(|entry| entry.machine.clone());
         (machines.collect(), snapshot.revision)
     }
 
@@ -416,9 +449,7 @@ impl Handle {
     }
 
     fn entry(&self, id: &MachineId) -> Result<Arc<Entry>, Refused> {
-        self.core
-            .catalog
-            .get(id)
+        self.own(id)
             .ok_or_else(|| Refused::NotFound { id: id.clone() })
     }
 

@@ -22,6 +22,7 @@ mod machine;
 mod ports;
 mod recovery;
 mod refused;
+mod remote;
 mod spec;
 
 pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
@@ -34,7 +35,8 @@ pub use ledger::LedgerError;
 pub use machine::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit};
 pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
 pub use recovery::{StartError, Worker};
-pub use refused::{NoBid, Refused, Scope};
+pub use refused::{Lack, NoBid, Refused, Scope};
+pub use remote::{Destroyed, Remote, router};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,8 +1,9 @@
 //! What a worker declines, and why.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use types::machine::MachineState;
-use types::{IsolationClass, MachineId, VersionId};
+use types::{HostId, IsolationClass, MachineId, VersionId};
 
 use super::check::Invalid;
 
@@ -22,8 +23,9 @@ impl Scope {
     }
 }
 
-/// A machine that a worker will not have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// A machine that a worker will not have; or none of those that were asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum NoBid {
     #[error(
         "could not reserve resource for machine: insufficient memory available to fulfill \
@@ -45,10 +47,43 @@ pub enum NoBid {
         class: IsolationClass,
         reason: String,
     },
-    #[error("there is no region `{region}`; this is `{known}`")]
+    /// The worker's own version of Aerostat does not let the configuration through.
+    #[error("the host does not take this configuration: {reason}")]
+    ConfigRefused { reason: String },
+    /// `known` are the regions that there are, separated by commas.
+    #[error("there is no region `{region}`; there is {known}")]
     RegionUnknown { region: String, known: String },
     #[error("no worker answered in time")]
     Late,
+    #[error("host {host} cannot be reached")]
+    Unreachable { host: HostId },
+    /// Several hosts were asked. At least one lack, the one that is most worth knowing first.
+    #[error("{}", no_host(*.asked, .lacks))]
+    NoHost { asked: usize, lacks: Vec<Lack> },
+}
+
+/// What hosts lacked, all in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// Of the host that lacked least.
+    pub refusal: NoBid,
+    pub hosts: usize,
+}
+
+/// How the refusals for want of room begin: Fly's clients look for it.
+const NO_ROOM: &str = "could not reserve resource for machine: ";
+
+fn no_host(asked: usize, lacks: &[Lack]) -> String {
+    let each = |lack: &Lack| {
+        let text = match &lack.refusal {
+            NoBid::Late => "no answer in time".to_owned(),
+            refusal => refusal.to_string(),
+        };
+        let text = text.strip_prefix(NO_ROOM).unwrap_or(&text);
+        format!("{text} on {} of {asked} hosts", lack.hosts)
+    };
+    let each: Vec<String> = lacks.iter().map(each).collect();
+    format!("{NO_ROOM}{}", each.join("; "))
 }
 
 impl NoBid {
@@ -60,7 +95,10 @@ impl NoBid {
             | Self::InsufficientDisk { .. } => "insufficient_capacity",
             Self::ClassNotOffered { .. } => "isolation_not_offered",
             Self::RegionUnknown { .. } => "region_unknown",
+            Self::ConfigRefused { .. } => "invalid_argument",
             Self::Late => "no_answer",
+            Self::Unreachable { .. } => "host_unreachable",
+            Self::NoHost { lacks, .. } => first(lacks, "no_answer", Self::code),
         }
     }
 
@@ -69,8 +107,10 @@ impl NoBid {
             Self::InsufficientMemory { .. }
             | Self::InsufficientCpus { .. }
             | Self::InsufficientDisk { .. }
-            | Self::ClassNotOffered { .. } => Scope::Host,
-            Self::RegionUnknown { .. } | Self::Late => Scope::Region,
+            | Self::ClassNotOffered { .. }
+            | Self::ConfigRefused { .. }
+            | Self::Unreachable { .. } => Scope::Host,
+            Self::RegionUnknown { .. } | Self::Late | Self::NoHost { .. } => Scope::Region,
         }
     }
 
@@ -80,8 +120,12 @@ impl NoBid {
             Self::InsufficientMemory { .. }
             | Self::InsufficientCpus { .. }
             | Self::InsufficientDisk { .. }
-            | Self::Late => true,
-            Self::ClassNotOffered { .. } | Self::RegionUnknown { .. } => false,
+            | Self::Late
+            | Self::Unreachable { .. } => true,
+            Self::ClassNotOffered { .. }
+            | Self::ConfigRefused { .. }
+            | Self::RegionUnknown { .. } => false,
+            Self::NoHost { lacks, .. } => lacks.iter().any(|lack| lack.refusal.retryable()),
         }
     }
 
@@ -100,10 +144,18 @@ impl NoBid {
             Self::ClassNotOffered { .. } => {
                 "leave out the isolation class, or run `aerostat doctor` on the host".into()
             }
-            Self::RegionUnknown { known, .. } => format!("use region `{known}`, or none"),
+            Self::ConfigRefused { .. } => "leave out what it names, or update the host".into(),
+            Self::RegionUnknown { known, .. } => format!("use region {known}, or none"),
             Self::Late => "try again".into(),
+            Self::Unreachable { .. } => "try again; `aerostat mesh status` shows the hosts".into(),
+            Self::NoHost { lacks, .. } => first(lacks, "try again".into(), Self::hint),
         }
     }
+}
+
+/// What is to be said of the lack that is most worth knowing.
+fn first<T>(lacks: &[Lack], none: T, say: impl Fn(&NoBid) -> T) -> T {
+    lacks.first().map_or(none, |lack| say(&lack.refusal))
 }
 
 /// A request that is understood and declined, or that could not be carried out.

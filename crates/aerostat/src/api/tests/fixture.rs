@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::{Client, WaitQuery};
@@ -10,15 +12,19 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use types::api::{CreateApp, CreateMachine, LEASE_NONCE_HEADER};
+use types::fleet::HostStatus;
 use types::machine::{ImageIdentity, Machine, MachineConfig, MachineState};
 use types::{AppName, HostId, ImageRef, IsolationClass, SixPn};
 use vmm::fake::FakeVmm;
 use vmm::{BootNetwork, MacAddress};
 
 use crate::api::{self, Config, Deps};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Filter};
 use crate::directory;
 use crate::drain::Drain;
+use crate::placement::{Host, Hosts};
+use crate::rpc::loopback::Loopback;
+use crate::rpc::{self, API_PORT, RPC_PORT};
 use crate::worker::{
     self, Allocation, Capacity, Classes, ImageSettings, Images, Network, PortError, ReadyImage,
     Worker,
@@ -29,6 +35,9 @@ pub(super) const TOKEN: &str = "a-token-of-this-test";
 pub(super) struct Server {
     pub(super) client: Client,
     pub(super) tcp: SocketAddr,
+    pub(super) host_plane: SocketAddr,
+    pub(super) host: HostId,
+    pub(super) catalog: Catalog,
     pub(super) vmm: FakeVmm,
     pub(super) drain: Drain,
     pub(super) files: TempDir,
@@ -87,14 +96,109 @@ impl Images for EveryImage {
     }
 }
 
+/// A host alone.
 pub(super) async fn server() -> Server {
-    let files = tempfile::tempdir().unwrap();
-    let (drain, catalog, vmm) = (Drain::new(), Catalog::new(), FakeVmm::new());
+    Fleet::default().host(2, "local").await
+}
+
+/// Hosts beside each other on loopback, with one directory.
+#[derive(Default)]
+pub(super) struct Fleet {
+    pub(super) loopback: Loopback,
+    directory: Mutex<Option<directory::Handle>>,
+    members: Arc<Mutex<Vec<Host>>>,
+}
+
+impl Fleet {
+    /// Starts a host.
+    pub(super) async fn host(&self, number: u16, region: &str) -> Server {
+        let files = tempfile::tempdir().unwrap();
+        let (drain, catalog, vmm) = (Drain::new(), Catalog::new(), FakeVmm::new());
+        let host = HostId::new(number);
+        let worker = worker_config(host, region, files.path().join("ledger.db"));
+        let capacity = worker.capacity;
+        let started = Worker::start(worker, vmm.clone(), NoNetwork, EveryImage, catalog.clone())
+            .await
+            .unwrap();
+        let config = Config {
+            socket: files.path().join("api.sock"),
+            tcp: Some("127.0.0.1:0".parse().unwrap()),
+            token: TOKEN.into(),
+            region: region.into(),
+            host,
+        };
+        let rpc = self.loopback.rpc(host);
+        let members = Arc::clone(&self.members);
+        let deps = Deps {
+            directory: self.directory(files.path()).await,
+            worker: started.handle(),
+            catalog: catalog.clone(),
+            images: image::ImageStore::open(&files.path().join("images")).unwrap(),
+            rpc: rpc.clone(),
+            hosts: Hosts::new(move || members.lock().unwrap().clone()),
+            mesh: None,
+            plain_http_registries: Vec::new(),
+            tokens: None,
+        };
+        let mut listeners = api::bind(&config).await.unwrap();
+        let tcp = listeners.tcp_address().unwrap();
+        let from_hosts = rpc.listen(API_PORT).await.unwrap();
+        let host_plane = from_hosts.local_addr().unwrap();
+        listeners.hosts = Some(from_hosts);
+        api::run(listeners, &config, deps, &drain);
+        let questions = rpc.listen(RPC_PORT).await.unwrap();
+        let router = worker::router(started.handle());
+        tokio::spawn(rpc::serve(questions, router, drain.token()));
+        self.members.lock().unwrap().push(Host {
+            id: host,
+            region: region.into(),
+            status: HostStatus::Ok,
+            capacity: Some(capacity),
+        });
+        Server {
+            client: Client::unix(&config.socket),
+            tcp,
+            host_plane,
+            host,
+            catalog,
+            vmm,
+            drain,
+            files,
+            _worker: started,
+        }
+    }
+
+    async fn directory(&self, files: &Path) -> directory::Handle {
+        let known = self.directory.lock().unwrap().clone();
+        if let Some(known) = known {
+            return known;
+        }
+        let store = store::Store::open(&store::Config::new(files.join("directory.db"))).unwrap();
+        let directory = directory::Handle::open(store).await.unwrap();
+        *self.directory.lock().unwrap() = Some(directory.clone());
+        directory
+    }
+
+    /// From now on, `to` hears what `from` says of its machines.
+    pub(super) fn tell(&self, from: &Server, to: &Server) {
+        let (host, to) = (from.host, to.catalog.clone());
+        let mut changes = from.catalog.subscribe(Filter::All, None).unwrap();
+        tokio::spawn(async move {
+            while let Ok(entry) = changes.next().await {
+                if entry.host == host {
+                    to.publish((*entry).clone());
+                }
+            }
+        });
+    }
+}
+
+fn worker_config(host: HostId, region: &str, ledger: PathBuf) -> worker::Config {
     let missing = (IsolationClass::Microvm, "no /dev/kvm".to_owned());
-    let worker = worker::Config {
-        host: HostId::new(2),
-        region: "local".into(),
-        ledger: files.path().join("ledger.db"),
+    worker::Config {
+        host,
+        region: region.into(),
+        ledger,
         capacity: Capacity {
             cpus: 4,
             memory_mb: 2048,
@@ -107,37 +211,6 @@ pub(super) async fn server() -> Server {
         boot_timeout: Duration::from_secs(10),
         rootfs_mib_default: 100,
         uids: (200_000, 200_100),
-    };
-    let started = Worker::start(worker, vmm.clone(), NoNetwork, EveryImage, catalog.clone())
-        .await
-        .unwrap();
-    let store = store::Store::open(&store::Config::new(files.path().join("directory.db"))).unwrap();
-    let config = Config {
-        socket: files.path().join("api.sock"),
-        tcp: Some("127.0.0.1:0".parse().unwrap()),
-        token: TOKEN.into(),
-        region: "local".into(),
-        host: HostId::new(2),
-    };
-    let deps = Deps {
-        directory: directory::Handle::open(store).await.unwrap(),
-        worker: started.handle(),
-        catalog,
-        images: image::ImageStore::open(&files.path().join("images")).unwrap(),
-        mesh: None,
-        plain_http_registries: Vec::new(),
-        tokens: None,
-    };
-    let listeners = api::bind(&config).await.unwrap();
-    let tcp = listeners.tcp_address().unwrap();
-    api::run(listeners, &config, deps, &drain);
-    Server {
-        client: Client::unix(&config.socket),
-        tcp,
-        vmm,
-        drain,
-        files,
-        _worker: started,
     }
 }
 
@@ -170,7 +243,13 @@ impl Server {
         self.send(method, path, "", body).await
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, Value) {
         let stream = UnixStream::connect(self.files.path().join("api.sock"))
             .await
             .unwrap();
