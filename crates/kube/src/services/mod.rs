@@ -20,9 +20,10 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use client::Error;
+use client::{Client, Error};
 use futures::future::BoxFuture;
 use serde_json::Value;
+use types::AppName;
 use types::service::{Service, ServiceSpec};
 
 use crate::api::{ClusterIpError, ClusterIps};
@@ -43,6 +44,46 @@ pub trait Services: fmt::Debug + Send + Sync {
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Error>>;
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Service>, Error>>;
+}
+
+/// The services of an app, asked over the Machines API.
+#[derive(Debug, Clone)]
+pub struct AppServices {
+    client: Client,
+    app: AppName,
+}
+
+impl AppServices {
+    /// `app` is the one that the provider's machines belong to; it makes the app.
+    pub fn new(client: Client, app: AppName) -> Self {
+        Self { client, app }
+    }
+}
+
+impl Services for AppServices {
+    fn put<'a>(
+        &'a self,
+        name: &'a str,
+        spec: &'a ServiceSpec,
+    ) -> BoxFuture<'a, Result<Service, Error>> {
+        Box::pin(self.client.put_service(&self.app, name, spec))
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            match self.client.delete_service(&self.app, name).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                done => done,
+            }
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Service>, Error>> {
+        Box::pin(async move {
+            let listed = self.client.list_services(&self.app).await?;
+            Ok(listed.services)
+        })
+    }
 }
 
 /// Gives Services the VIPs of services.
