@@ -56,10 +56,13 @@ pub(super) async fn start(
 
     let store_config = store::Config::new(paths.kubernetes().join("store.db"));
     let store = blocking(move || store::Store::open(&store_config)).await?;
-    let api = kube::api::Api::new(store);
-    api.bootstrap().await?;
     let client = Client::unix(paths.socket());
     let app: AppName = KUBERNETES_APP.parse()?;
+    let services = kube::services::AppServices::new(client.clone(), app.clone());
+    let services: Arc<dyn kube::services::Services> = Arc::new(services);
+    let vips = kube::services::Vips(Arc::clone(&services));
+    let api = kube::api::Api::new(store).with_cluster_ips(Arc::new(vips));
+    api.bootstrap().await?;
 
     let streams = kube::provider::Streams::new(client.clone(), app.clone());
     let server_config = kube::server::ServerConfig {
@@ -79,6 +82,10 @@ pub(super) async fn start(
     drain.spawn(
         "kubernetes controllers",
         kube::controllers::run(api.clone(), controllers, drain.token()),
+    );
+    drain.spawn(
+        "kubernetes services",
+        kube::services::run(api.clone(), services, drain.token()),
     );
     drain.spawn(
         "scheduler",

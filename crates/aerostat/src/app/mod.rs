@@ -4,9 +4,13 @@
 //! anything is changed. The file `endpoints.json` appears last and says that everything answers.
 
 mod files;
+mod fleet;
+mod invitations;
 mod kubernetes;
 mod offer;
+mod peers;
 mod running;
+mod underlay;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,25 +18,33 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use image::ImageStore;
-use net::{Egress, HostNet, HostNetConfig};
+use tokio::net::TcpListener;
 use tracing::{error, info};
-use types::IsolationClass;
+use types::{HostId, IsolationClass};
 
-use crate::catalog::Catalog;
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
+use crate::fleet::{Identity, join};
 use crate::host::{HostImages, HostNetwork};
-use crate::placement::Hosts;
-use crate::rpc::Rpc;
 use crate::worker::{Capacity, Classes, Worker};
-use crate::{api, directory, dns, worker};
+use crate::{api, dns, proxy, worker};
 
+use fleet::Fleet;
 pub(crate) use offer::local_vmm;
 pub(crate) use running::{Endpoints, Lock, Running};
 
 /// Users that VMMs run as, one for each machine. Far above what distributions give to people and
 /// container tools.
 const VMM_UIDS: (u32, u32) = (3_000_000, 3_065_535);
+
+/// The id of the host that these paths are of: that of its identity, or what it will be.
+///
+/// # Errors
+/// If there is an identity that cannot be read.
+pub(crate) fn host_id(config: &Config, paths: &Paths) -> anyhow::Result<HostId> {
+    let identity = Identity::load(&paths.fleet())?;
+    Ok(identity.map_or_else(|| config.host(), |identity| identity.host))
+}
 
 /// Starts every role. Returns when all of them answer.
 ///
@@ -47,38 +59,40 @@ pub(crate) async fn start(
     info!(?config, ?paths, "starting");
     files::private_folder(&paths.data_dir)?;
     files::private_folder(&paths.kubernetes())?;
-    let api_config = api::Config {
-        socket: paths.socket(),
-        tcp: Some(config.api_listen),
-        token: files::token(&paths.token())?,
-        region: config.region.clone(),
-        host: config.host(),
-    };
-    // Ports first: they are what is most likely refused, and nothing is changed by asking.
-    let listeners = api::bind(&api_config).await?;
-    let api = listeners
-        .tcp_address()
-        .context("the Machines API has no TCP address")?;
-    let kubernetes_listener = match config.kubernetes.unwrap_or(true) {
-        true => Some(kubernetes::bind(config.kubernetes_listen).await?),
-        false => None,
-    };
+    let identity = fleet::identity(config, paths)?;
+    let mut ports = Ports::take(config, paths, &identity).await?;
+    let address = ports.api.tcp_address();
+    let api = address.context("the Machines API has no TCP address")?;
 
-    let host = start_host(config, paths, drain).await?;
-    let deps = api::Deps {
-        directory: host.directory,
-        worker: host.worker,
-        catalog: host.catalog,
-        images: host.images,
-        mesh: None,
-        rpc: host.rpc,
-        hosts: Hosts::none(),
-        plain_http_registries: config.plain_http_registries.clone(),
-        tokens: None,
+    let fleet = Fleet::start(config, paths, identity, drain).await?;
+    let host = start_host(config, paths, &fleet, drain).await?;
+    fleet.serve(&host.worker, drain).await?;
+    let record = fleet.announce(config, None, drain).await?;
+    let tokens = match ports.join {
+        Some(listener) => {
+            let door = listener.local_addr()?;
+            let issuer = invitations::Issuer::new(&fleet, door, record.endpoint.ip());
+            fleet.open_door(listener, record, drain)?;
+            Some(Arc::new(issuer) as Arc<dyn api::TokenIssuer>)
+        }
+        None => None,
     };
-    api::run(listeners, &api_config, deps, drain);
+    let hosts = fleet.rpc.listen(crate::rpc::API_PORT).await;
+    ports.api.hosts = Some(hosts.context("cannot listen for other hosts on the mesh")?);
+    let deps = api::Deps {
+        directory: fleet.directory.clone(),
+        worker: host.worker,
+        catalog: fleet.catalog.clone(),
+        images: host.images,
+        mesh: Some(fleet.reporter()),
+        rpc: fleet.rpc.clone(),
+        hosts: fleet.hosts(),
+        plain_http_registries: config.plain_http_registries.clone(),
+        tokens,
+    };
+    api::run(ports.api, &ports.api_config, deps, drain);
     let offers = (host.capacity, host.classes);
-    let kubernetes = match kubernetes_listener {
+    let kubernetes = match ports.kubernetes {
         Some(listener) => Some(kubernetes::start(config, paths, listener, offers, drain).await?),
         None => None,
     };
@@ -99,44 +113,68 @@ pub(crate) async fn start(
     Ok(running)
 }
 
-/// The roles that machines need.
+/// Ports that are what is most likely refused; nothing is changed by asking for them.
+struct Ports {
+    api_config: api::Config,
+    api: api::Listeners,
+    kubernetes: Option<TcpListener>,
+    join: Option<TcpListener>,
+}
+
+impl Ports {
+    async fn take(config: &Config, paths: &Paths, identity: &Identity) -> anyhow::Result<Self> {
+        let api_config = api::Config {
+            socket: paths.socket(),
+            tcp: Some(config.api_listen),
+            token: files::token(&paths.token())?,
+            region: config.region.clone(),
+            host: identity.host,
+        };
+        let api = api::bind(&api_config).await?;
+        let is_authority = identity.is_authority();
+        let kubernetes = match config.kubernetes.unwrap_or(is_authority) {
+            true => Some(kubernetes::bind(config.kubernetes_listen).await?),
+            false => None,
+        };
+        let join = match is_authority {
+            true => Some(join::bind(config.join_listen).await?),
+            false => None,
+        };
+        Ok(Self {
+            api_config,
+            api,
+            kubernetes,
+            join,
+        })
+    }
+}
+
+/// What machines need of their host.
 struct HostRoles {
-    directory: directory::Handle,
     worker: worker::Handle,
-    catalog: Catalog,
     images: ImageStore,
-    rpc: Rpc,
     capacity: Capacity,
     classes: BTreeSet<IsolationClass>,
 }
 
-async fn start_host(config: &Config, paths: &Paths, drain: &Drain) -> anyhow::Result<HostRoles> {
-    let (for_vmm, at) = (config.clone(), paths.clone());
-    let vmm = tokio::task::spawn_blocking(move || local_vmm(&for_vmm, &at)).await?;
+async fn start_host(
+    config: &Config,
+    paths: &Paths,
+    fleet: &Fleet,
+    drain: &Drain,
+) -> anyhow::Result<HostRoles> {
+    let (for_vmm, at, host) = (config.clone(), paths.clone(), fleet.host());
+    let vmm = tokio::task::spawn_blocking(move || local_vmm(&for_vmm, &at, host)).await?;
     let classes = offer::offered(config, &vmm.config().offers);
     anyhow::ensure!(
         !classes.is_empty(),
         "this host can run no machines; `aerostat doctor` says why"
     );
-    let net_config = HostNetConfig {
-        host: config.host(),
-        egress: if config.egress {
-            Egress::Nat
-        } else {
-            Egress::None
-        },
-    };
-    let net = blocking(move || HostNet::ensure(&net_config)).await?;
     let folder = paths.images();
     let images = blocking(move || ImageStore::open(&folder)).await?;
-    let store_config = store::Config::new(paths.data_dir.join("directory.db"));
-    let store = blocking(move || store::Store::open(&store_config)).await?;
-    let directory = directory::Handle::open(store).await?;
-
-    let catalog = Catalog::new();
     let capacity = offer::capacity(&paths.data_dir)?;
     let worker_config = worker::Config {
-        host: config.host(),
+        host: fleet.host(),
         region: config.region.clone(),
         ledger: paths.data_dir.join("ledger.db"),
         capacity,
@@ -153,7 +191,8 @@ async fn start_host(config: &Config, paths: &Paths, drain: &Drain) -> anyhow::Re
         store: images.clone(),
         plain_http_registries: config.plain_http_registries.clone(),
     };
-    let network = HostNetwork(net.clone());
+    let network = HostNetwork(fleet.net.clone());
+    let catalog = fleet.catalog.clone();
     let worker = Worker::start(worker_config, vmm, network, host_images, catalog.clone()).await?;
     let handle = worker.handle();
     let token = drain.token();
@@ -161,25 +200,29 @@ async fn start_host(config: &Config, paths: &Paths, drain: &Drain) -> anyhow::Re
         token.cancelled().await;
         worker.shutdown().await;
     });
-    let rpc = Rpc::new(config.host(), net.sockets()?);
-    start_dns(net, &catalog, drain).await?;
+    start_dns(fleet, drain).await?;
+    let proxy = proxy::Config {
+        host: fleet.host(),
+        net: fleet.net.clone(),
+        sockets: fleet.sockets.clone(),
+    };
+    drain.spawn("proxy", proxy::run(proxy, catalog, drain.clone()));
     Ok(HostRoles {
-        directory,
         worker: handle,
-        catalog,
         images,
-        rpc,
         capacity,
         classes,
     })
 }
 
-async fn start_dns(net: HostNet, catalog: &Catalog, drain: &Drain) -> anyhow::Result<()> {
+async fn start_dns(fleet: &Fleet, drain: &Drain) -> anyhow::Result<dns::Handle> {
     let config = dns::Config {
-        net,
+        net: fleet.net.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
     };
-    let resolver = dns::bind(config, Arc::new(dns::CatalogNames::new(catalog.clone()))).await?;
+    let names = Arc::new(dns::CatalogNames::new(fleet.catalog.clone()));
+    let resolver = dns::bind(config, names).await?;
+    let handle = resolver.handle();
     let token = drain.token();
     drain.spawn("dns", async move {
         if let Err(error) = resolver.run(token.clone()).await {
@@ -187,7 +230,7 @@ async fn start_dns(net: HostNet, catalog: &Catalog, drain: &Drain) -> anyhow::Re
             token.cancel();
         }
     });
-    Ok(())
+    Ok(handle)
 }
 
 /// Runs `f` where it may block.

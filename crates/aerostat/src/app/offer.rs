@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use types::IsolationClass;
+use types::{HostId, IsolationClass};
 
 use crate::config::{Config, Paths};
 use crate::worker::Capacity;
@@ -26,13 +26,13 @@ pub(super) fn capacity(data_dir: &Path) -> anyhow::Result<Capacity> {
 }
 
 /// The machines' bodies on this host.
-pub(crate) fn local_vmm(config: &Config, paths: &Paths) -> vmm::Local {
+pub(crate) fn local_vmm(config: &Config, paths: &Paths, host: HostId) -> vmm::Local {
     let offers = vmm::probe(&paths.probe());
     vmm::Local::new(vmm::LocalConfig {
         data_dir: paths.data_dir.clone(),
         run_dir: paths.run_dir.clone(),
         guest_dir: paths.guest(),
-        host: config.host(),
+        host,
         shim: std::env::current_exe().unwrap_or_else(|_| "aerostat".into()),
         allow: offered(config, &offers),
         offers,

@@ -41,9 +41,9 @@ impl Down {
         end_daemon(context).await?;
         // Held until the end, so that nothing starts while this takes things away.
         let lock = Lock::acquire(&context.paths)?;
-        self.end_machines(&app::local_vmm(&config, &context.paths))
+        let host = app::host_id(&config, &context.paths)?;
+        self.end_machines(&app::local_vmm(&config, &context.paths, host))
             .await?;
-        let host = config.host();
         tokio::task::spawn_blocking(move || HostNet::remove(host)).await??;
         let left = tokio::task::spawn_blocking(move || HostNet::inventory(host)).await??;
         if !left.is_empty() {
