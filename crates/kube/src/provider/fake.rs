@@ -38,6 +38,8 @@ struct Rows {
     refusal: Option<Value>,
     /// Machines whose host does not answer.
     unanswered: BTreeSet<MachineId>,
+    /// What the region says that its hosts have.
+    region: Value,
     /// Requests about those.
     attempts: usize,
 }
@@ -51,6 +53,7 @@ impl Fake {
         });
         let machine = "/v1/apps/kubernetes/machines/{id}";
         let router = Router::new()
+            .route("/v1/platform/regions", get(regions))
             .route("/v1/apps", post(create_app))
             .route("/v1/apps/kubernetes", get(app))
             .route("/v1/apps/kubernetes/machines", get(list).post(create))
@@ -123,6 +126,10 @@ impl Fake {
         }
     }
 
+    pub(super) fn set_region(&self, region: Value) {
+        self.rows.lock().unwrap().region = region;
+    }
+
     /// How often a host was asked that did not answer.
     pub(super) fn attempts(&self) -> usize {
         self.rows.lock().unwrap().attempts
@@ -165,6 +172,16 @@ fn the_app() -> Json<Value> {
 
 fn refused(status: StatusCode, code: &str) -> Response {
     (status, Json(json!({"error": code, "status": code}))).into_response()
+}
+
+async fn regions(State(fake): Shared) -> Json<Value> {
+    let mut region = json!({"code": "local", "name": "Local", "latitude": 0.0, "longitude": 0.0,
+        "gateway_available": true, "requires_paid_plan": false, "deprecated": false});
+    let known = fake.rows.lock().unwrap().region.clone();
+    for (key, value) in known.as_object().into_iter().flatten() {
+        region[key] = value.clone();
+    }
+    Json(json!({"nearest": "local", "regions": [region]}))
 }
 
 async fn create_app(State(fake): Shared) -> Json<Value> {

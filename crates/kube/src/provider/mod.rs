@@ -83,7 +83,10 @@ pub async fn run(api: Api, client: Client, config: ProviderConfig, shutdown: Can
     let config = Arc::new(config);
     let work = async {
         ensure_app(&client, &config).await;
-        tokio::join!(node::keep(&api, &config), drive(&api, &client, &config));
+        tokio::join!(
+            node::keep(&api, &client, &config),
+            drive(&api, &client, &config)
+        );
     };
     tokio::select! {
         () = work => {}

@@ -1,14 +1,16 @@
 //! The node of a region: what a scheduler sees of the machines that can be had there.
 //!
-//! It is no host. Its size is what the configuration says, and whether a pod really fits is
-//! answered by placement when the machine is asked for. In this cluster it carries no taint, so
+//! It is no host. Its size is what the hosts of the region have together, as the Machines API says,
+//! and whether a pod really fits is answered by placement when the machine is asked for. In this cluster it carries no taint, so
 //! that ordinary charts schedule.
 
 use std::time::Duration;
 
+use client::Client;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{debug, info, warn};
+use types::api::Region;
 
 use super::ProviderConfig;
 use crate::api::{Api, Part, Patch};
@@ -31,9 +33,11 @@ pub struct NodeConfig {
     pub name: String,
     /// Address that pods see as their host's. May be empty.
     pub address: String,
+    /// Size of the region as long as the Machines API does not tell it, in this and the next two.
     pub cpus: u32,
     pub memory_mib: u64,
     pub storage_mib: u64,
+    /// Pods on each host.
     pub pods_max: u32,
     /// As Go names it: `amd64`, `arm64`.
     pub architecture: String,
@@ -45,20 +49,75 @@ pub struct NodeConfig {
     pub runtime_version: String,
 }
 
+/// What the node announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    cpus: u32,
+    memory_mib: u64,
+    storage_mib: u64,
+    pods: u32,
+}
+
+impl Size {
+    fn configured(node: &NodeConfig) -> Self {
+        Self {
+            cpus: node.cpus,
+            memory_mib: node.memory_mib,
+            storage_mib: node.storage_mib,
+            pods: node.pods_max,
+        }
+    }
+
+    /// What a region says that its hosts have together; as configured where it says nothing.
+    fn of_region(node: &NodeConfig, region: &Region) -> Self {
+        let Some(capacity) = region.capacity else {
+            return Self::configured(node);
+        };
+        Self {
+            cpus: capacity.cpus,
+            memory_mib: capacity.memory_mb,
+            storage_mib: capacity.disk_mb,
+            pods: node
+                .pods_max
+                .saturating_mul(region.hosts.unwrap_or(1).max(1)),
+        }
+    }
+}
+
+/// The size of the region now; `None` if the Machines API does not say.
+async fn measure(client: &Client, config: &ProviderConfig) -> Option<Size> {
+    match client.regions().await {
+        Ok(listed) => {
+            let mut regions = listed.regions.iter();
+            let region = regions.find(|region| region.code == config.region)?;
+            Some(Size::of_region(&config.node, region))
+        }
+        Err(error) => {
+            debug!(region = config.region, %error, "size of the region not found out");
+            None
+        }
+    }
+}
+
 /// Creates the node and keeps it alive.
-pub(super) async fn keep(api: &Api, config: &ProviderConfig) {
+pub(super) async fn keep(api: &Api, client: &Client, config: &ProviderConfig) {
+    let mut size = Size::configured(&config.node);
     let mut interval = tokio::time::interval(LEASE_RENEW);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewals = 0u32;
     loop {
         interval.tick().await;
-        let report = renewals.is_multiple_of(STATUS_EVERY);
+        let measured = measure(client, config).await.unwrap_or(size);
+        let report = renewals.is_multiple_of(STATUS_EVERY) || measured != size;
         let result = async {
-            let node = ensure(api, config, report).await?;
+            let node = ensure(api, config, measured, report).await?;
             renew(api, config, &node).await
         };
         match result.await {
-            Ok(()) => renewals = renewals.wrapping_add(1),
+            Ok(()) => {
+                renewals = renewals.wrapping_add(1);
+                size = measured;
+            }
             // The next tick is soon enough: a lease lasts four of them.
             Err(error) => warn!(node = config.node.name, %error, "node not kept alive"),
         }
@@ -66,7 +125,12 @@ pub(super) async fn keep(api: &Api, config: &ProviderConfig) {
 }
 
 /// The node, created if it is missing; its status is written if it is new or `report` says so.
-async fn ensure(api: &Api, config: &ProviderConfig, report: bool) -> Result<Value, Status> {
+async fn ensure(
+    api: &Api,
+    config: &ProviderConfig,
+    size: Size,
+    report: bool,
+) -> Result<Value, Status> {
     let name = &config.node.name;
     let node = match api.get(&NODES, None, name).await {
         Ok(node) if !report => return Ok(node),
@@ -93,7 +157,7 @@ async fn ensure(api: &Api, config: &ProviderConfig, report: bool) -> Result<Valu
         Err(status) => return Err(status),
     };
     let mut reported = node.clone();
-    reported["status"] = status(config, &node["status"], Timestamp::now());
+    reported["status"] = status(config, size, &node["status"], Timestamp::now());
     object::meta_mut(&mut reported).remove("resourceVersion");
     api.update_status(&NODES, None, reported).await
 }
@@ -117,13 +181,13 @@ fn labels_are(node: &Value, config: &ProviderConfig) -> bool {
     wanted.all(|(key, value)| object::label(node, key) == value.as_str())
 }
 
-fn status(config: &ProviderConfig, old: &Value, now: Timestamp) -> Value {
+fn status(config: &ProviderConfig, size: Size, old: &Value, now: Timestamp) -> Value {
     let node = &config.node;
     let size = json!({
-        "cpu": node.cpus.to_string(),
-        "memory": format!("{}Mi", node.memory_mib),
-        "ephemeral-storage": format!("{}Mi", node.storage_mib),
-        "pods": node.pods_max.to_string(),
+        "cpu": size.cpus.to_string(),
+        "memory": format!("{}Mi", size.memory_mib),
+        "ephemeral-storage": format!("{}Mi", size.storage_mib),
+        "pods": size.pods.to_string(),
     });
     let mut addresses = vec![json!({"type": "Hostname", "address": node.name})];
     if !node.address.is_empty() {

@@ -45,6 +45,10 @@ fn config() -> ProviderConfig {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::over(Fake::start()).await
+    }
+
+    async fn over(fake: Arc<Fake>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = store::Store::open(&store::Config::new(folder.path().join("k.db"))).unwrap();
         let api = Api::new(store);
@@ -53,7 +57,7 @@ impl Cluster {
         tokio::spawn(crate::scheduler::run(api.clone(), stop.clone()));
         let mut cluster = Self {
             api,
-            fake: Fake::start(),
+            fake,
             stop: stop.clone(),
             _folder: folder,
         };
@@ -468,4 +472,27 @@ async fn a_host_that_does_not_answer_is_asked_again_without_haste() {
     assert_eq!(cluster.fake.attempts(), 1);
     cluster.fake.set_answers(&machine.id, true);
     eventually(|| async { cluster.fake.machines().is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn the_node_is_as_large_as_the_hosts_of_its_region_together() {
+    for (region, expected) in [
+        (json!({}), ["4", "4096Mi", "100"]),
+        (
+            json!({"hosts": 3,
+                "host_capacity": {"cpus": 24, "memory_mb": 1000, "disk_mb": 2000}}),
+            ["24", "1000Mi", "300"],
+        ),
+    ] {
+        let fake = Fake::start();
+        fake.set_region(region);
+        let cluster = Cluster::over(fake).await;
+        eventually(|| async {
+            let node = cluster.api.get(&NODES, None, "local").await.ok()?;
+            let capacity = &node["status"]["capacity"];
+            let found = ["cpu", "memory", "pods"].map(|part| capacity[part].clone());
+            (found == expected && node["status"]["allocatable"] == *capacity).then_some(())
+        })
+        .await;
+    }
 }
