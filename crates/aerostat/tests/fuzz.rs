@@ -64,3 +64,26 @@ fn any_host_record_is_refused_or_is_what_was_certified() {
     ];
     check("host_record", &words, aerostat::fleet::fuzz_record);
 }
+
+#[test]
+fn any_message_about_machines_is_read_or_refused() {
+    let words = [
+        "\x01\x01\0\x03",
+        "\x02\x01\0\x03",
+        "\0\0\0\x01",
+        "\u{7f}\u{7f}\u{7f}\u{7f}",
+        "\"machine\":",
+        "\"network\":",
+        "\"said\":",
+        "fdaa:0:7:a7b:2:1:1:2",
+    ];
+    let run = aerostat::catalog::fuzz_catalog;
+    check("catalog_frame", &words, run);
+}
+
+#[test]
+fn any_membership_datagram_is_answered_or_refused() {
+    let words = ["\x01\0\x03", "\0\x02", "\x01\x01", "\0\0\0\0", "\x06"];
+    let run = aerostat::catalog::members::fuzz_members;
+    check("membership_datagram", &words, run);
+}

@@ -168,20 +168,35 @@ impl Rows {
         merged
     }
 
-    /// All rows of `host` up to `upto` have been read; they are about the machines `named`.
+    /// All rows of `host` have been read: the `last` one, and as far as whoever sent them knows
+    /// (`goal`). They are about the machines `named`.
+    ///
+    /// Behind the last row there may have been ends of machines that are forgotten. How far that
+    /// goes is believed as far as the host itself has said.
     pub(super) fn finish_whole(
         &mut self,
         host: HostId,
-        upto: Position,
+        last: Position,
+        goal: u64,
         named: &BTreeSet<MachineId>,
     ) {
         let Some(origin) = self.origins.get_mut(&host) else {
             return;
         };
-        if origin.position.epoch != upto.epoch || self.own == Some(host) {
+        let Position { epoch, version } = last;
+        if origin.position.epoch != epoch || self.own == Some(host) {
             return;
         }
+        let said = match origin.heard {
+            heard if heard.epoch == epoch => heard.version,
+            _ => 0,
+        };
+        let version = goal.min(version.max(said));
+        let upto = Position { epoch, version };
         origin.position = origin.position.max(upto);
+        // It has not seen the ends of machines that it infers: whoever reads from here and is
+        // further behind has to read everything too.
+        origin.floor = origin.floor.max(version);
         origin.older = false;
         self.mark_origin(host);
         self.end_unnamed(host, upto, named);
@@ -276,3 +291,6 @@ impl Rows {
         self.mark_origin(own);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,11 +127,12 @@ async fn pull(replication: &Replication, host: HostId, origin: HostId) -> io::Re
         if let Some((named, goal)) = &mut whole {
             named.extend(ids);
             if complete && !more {
-                let upto = Position {
+                let last = Position {
                     epoch: after.epoch,
-                    version: last.min(*goal),
+                    version: last,
                 };
-                catalog.change(|rows| rows.finish_whole(origin, upto, named));
+                let goal = *goal;
+                catalog.change(|rows| rows.finish_whole(origin, last, goal, named));
             }
         }
         if !more || !complete || last <= after.version {
