@@ -54,22 +54,7 @@ async fn a_deployment_is_exposed_scaled_rolled_and_its_endpoints_stay_right() {
             listed
         };
         let before = endpoints(3).await;
-        let table = ok("get svc web -o wide").await;
-        let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        let header: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
-        let columns = [
-            "NAME",
-            "TYPE",
-            "CLUSTER-IP",
-            "EXTERNAL-IP",
-            "PORT(S)",
-            "AGE",
-            "SELECTOR",
-        ];
-        assert_eq!(header, columns);
-        assert_eq!(row[..2], ["web", "ClusterIP"]);
-        assert!(row[2].starts_with("fdaa:0:7:0:1::"), "{table}");
-        assert_eq!((row[3], row[4], row[6]), ("<none>", "80/TCP", "app=web"));
+        check_table(&ok("get svc web -o wide").await);
         let slices = ok("get endpointslices").await;
         assert!(slices.starts_with("NAME"), "{slices}");
         assert!(
@@ -85,22 +70,46 @@ async fn a_deployment_is_exposed_scaled_rolled_and_its_endpoints_stay_right() {
         );
         ok("scale deploy web --replicas=1").await;
         endpoints(1).await;
-        let described = ok("describe svc web").await;
-        for text in [
-            "Type:",
-            "ClusterIP",
-            "IP Family Policy:",
-            "SingleStack",
-            "TargetPort:",
-            "8080/TCP",
-        ] {
-            assert!(described.contains(text), "{text} in {described}");
-        }
+        check_description(&ok("describe svc web").await);
         let all = ok("get all").await;
         assert!(all.contains("service/web"), "{all}");
         assert_eq!(ok("delete svc web").await, "service \"web\" deleted\n");
         ok("wait endpointslice -l kubernetes.io/service-name=web --for=delete --timeout=60s").await;
         server.stop().await;
+    }
+}
+
+fn check_table(table: &str) {
+    let words = |line: usize| -> Vec<&str> {
+        let line = table.lines().nth(line).expect("a line");
+        line.split_whitespace().collect()
+    };
+    let columns = [
+        "NAME",
+        "TYPE",
+        "CLUSTER-IP",
+        "EXTERNAL-IP",
+        "PORT(S)",
+        "AGE",
+        "SELECTOR",
+    ];
+    assert_eq!(words(0), columns);
+    let row = words(1);
+    assert_eq!(row[..2], ["web", "ClusterIP"]);
+    assert!(row[2].starts_with("fdaa:0:7:0:1::"), "{table}");
+    assert_eq!((row[3], row[4], row[6]), ("<none>", "80/TCP", "app=web"));
+}
+
+fn check_description(described: &str) {
+    for text in [
+        "Type:",
+        "ClusterIP",
+        "IP Family Policy:",
+        "SingleStack",
+        "TargetPort:",
+        "8080/TCP",
+    ] {
+        assert!(described.contains(text), "{text} in {described}");
     }
 }
 
