@@ -25,6 +25,7 @@ mod serve;
 mod services;
 mod terminal;
 mod up;
+mod wireguard;
 
 /// Turns Linux servers into a cloud: OCI images boot as machines on a private IPv6 network, and
 /// kubectl drives them with no nodes to manage.
@@ -73,6 +74,9 @@ enum Command {
     /// Apps: named groups of machines
     #[command(subcommand, visible_alias = "apps")]
     App(apps::Apps),
+    /// WireGuard peers: clients outside that may come in
+    #[command(subcommand, visible_alias = "wg")]
+    Wireguard(wireguard::WireGuard),
     /// The encrypted mesh between the hosts of the fleet
     #[command(subcommand)]
     Mesh(mesh::Mesh),
@@ -161,6 +165,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Machine(machines) => machines.run(context).await,
             Command::Image(images) => images.run(context).await,
             Command::App(apps) => apps.run(context).await,
+            Command::Wireguard(wireguard) => wireguard.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
             Command::Service(services) => services.run(context).await,
             Command::Completion { .. } => Ok(()),
