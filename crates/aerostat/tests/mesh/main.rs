@@ -135,7 +135,7 @@ fn a_host_that_lies_about_its_machines_is_not_heard() {
         for (source, to, reason) in [
             (machine(7, other.id, 0x10001), target, "foreign_source"),
             (machine(8, liar.id, 0x10001), target, "other_network"),
-            (own, machine(7, other.id, 0x10001), "foreign_destination"),
+            (own, machine(7, other.id, 0x10002), "foreign_destination"),
             (machine(7, a.id, 0x10005), target, "foreign_source"),
             (
                 host_addr(HOST_PLANE, other.id),
