@@ -8,5 +8,6 @@ mod graphql;
 mod images;
 mod leases;
 mod machines;
+mod mesh;
 mod streams;
 mod watch;

@@ -79,14 +79,17 @@ pub enum Error {
         "this host has no TUN device, which the mesh needs: try `modprobe tun`; inside a \
          container, give it the device /dev/net/tun"
     )]
-    NoTun { source: TunError },
+    NoTun { source: Box<TunError> },
     #[error(
         "another process holds the mesh's device {} in {netns}; `aerostat down` ends it",
         net::MESH_LINK
     )]
-    TunHeld { netns: String, source: TunError },
+    TunHeld {
+        netns: String,
+        source: Box<TunError>,
+    },
     #[error("cannot set up the mesh's device {}", net::MESH_LINK)]
-    Tun { source: TunError },
+    Tun { source: Box<TunError> },
     #[error("cannot start the mesh's engine")]
     Engine { source: WireGuardError },
     #[error("cannot enter the host's namespace")]
@@ -237,6 +240,7 @@ fn open_tun(net: &HostNet, offloads: Offloads) -> Result<Tun, Error> {
             TunError::Device(error) => cause(error),
             TunError::Net(_) => None,
         };
+        let source = Box::new(source);
         match kind {
             // No such file, or a file whose module is not there.
             Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use types::api::{CreateApp, CreateMachine, LEASE_NONCE_HEADER};
 use types::fleet::HostStatus;
+use types::fleet::MeshStatus;
 use types::machine::{ImageIdentity, Machine, MachineConfig, MachineState};
 use types::{AppName, HostId, ImageRef, IsolationClass, SixPn};
 use vmm::fake::FakeVmm;
@@ -22,6 +23,7 @@ use crate::api::{self, Config, Deps};
 use crate::catalog::{Catalog, Filter};
 use crate::directory;
 use crate::drain::Drain;
+use crate::mesh::Reporter;
 use crate::placement::{Host, Hosts};
 use crate::rpc::loopback::Loopback;
 use crate::rpc::{self, API_PORT, RPC_PORT};
@@ -136,7 +138,13 @@ impl Fleet {
             images: image::ImageStore::open(&files.path().join("images")).unwrap(),
             rpc: rpc.clone(),
             hosts: Hosts::new(move || members.lock().unwrap().clone()),
-            mesh: None,
+            mesh: Some(Reporter::new(|| MeshStatus {
+                host: HostId::new(2),
+                public_key: String::new(),
+                port: 51821,
+                peers: Vec::new(),
+                drops: BTreeMap::from([("foreign_source".to_owned(), 3)]),
+            })),
             plain_http_registries: Vec::new(),
             tokens: None,
         };
