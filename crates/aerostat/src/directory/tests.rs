@@ -1,5 +1,8 @@
 //! The directory on a real store.
 
+mod copies;
+mod rows;
+
 use super::*;
 
 fn store(directory: &tempfile::TempDir) -> Store {
