@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Config, Health, Store, WatchError, WriteError};
+use store::{Config, Health, Set, Store, WatchError, WriteError};
 
 type State = BTreeMap<String, (u64, Bytes)>;
 
@@ -225,6 +225,54 @@ async fn a_watch_that_reads_too_slowly_is_told_to_list_again() {
     }
     let error = watch.next().await.expect_err("too slow");
     assert_eq!(error, WatchError::Compacted { rev: 1, floor: 3 });
+}
+
+#[tokio::test]
+async fn a_transaction_is_seen_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = Config::new(dir.path().join("store.db"));
+    let store = Store::open(&config).expect("opens");
+    let all = |value: &'static str| -> Vec<Set> {
+        let key = |number| format!("/t/{number:02}");
+        (0..40).map(|n| Set::put(key(n), value.into())).collect()
+    };
+    let rev = store.transact(all("a")).await.expect("writes");
+    assert_eq!(rev, 41, "each write has its revision");
+    let reader = store.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        loop {
+            let range = reader.range("/t/", None, 100, None).expect("now");
+            let first = range.entries[0].1.value.clone();
+            assert!(range.entries.iter().all(|(_, entry)| entry.value == first));
+            if first == "last" {
+                return;
+            }
+        }
+    });
+    for value in ["b", "c", "d", "e", "f", "last"] {
+        store.transact(all(value)).await.expect("writes");
+    }
+    read.await.expect("never half");
+    let created = store.get("/t/00").expect("is there").create_rev;
+    assert_eq!(created, 2, "it was replaced, not made anew");
+    let writes = vec![
+        Set::remove("/t/00"),
+        Set::remove("/none"),
+        Set::remove("/t/01"),
+    ];
+    let rev = store.transact(writes).await.expect("writes");
+    assert_eq!(rev, 7 * 40 + 3, "what is not there is not removed");
+    assert_eq!(store.transact(Vec::new()).await.expect("nothing"), rev);
+    store.close().await;
+    let store = Store::open(&config).expect("opens");
+    assert_eq!(
+        store
+            .range("/t/", None, 100, None)
+            .expect("now")
+            .entries
+            .len(),
+        38
+    );
 }
 
 #[tokio::test]

@@ -102,7 +102,13 @@ pub(super) enum ApiError {
 
 impl From<directory::Error> for ApiError {
     fn from(error: directory::Error) -> Self {
-        Self::Directory(error)
+        match error {
+            directory::Error::Refused(directory::Refused::AppNotFound { name }) => {
+                let name = name.to_string();
+                Self::AppNotFound { name }
+            }
+            other => Self::Directory(other),
+        }
     }
 }
 
@@ -124,14 +130,10 @@ impl From<ImportError> for ApiError {
     }
 }
 
-/// Fly's clients look for two of these texts.
+/// Fly's clients look for this text.
 fn directory_text(error: &directory::Error) -> String {
     match error {
         directory::Error::Refused(directory::Refused::AppNameTaken { .. }) => NAME_TAKEN.into(),
-        directory::Error::Refused(directory::Refused::AppNotFound { name }) => {
-            let name = name.to_string();
-            ApiError::AppNotFound { name }.to_string()
-        }
         other => other.to_string(),
     }
 }

@@ -141,7 +141,7 @@ pub(super) async fn create(
 }
 
 /// Sends a request to `owner`, and returns its answer when the local catalog is as new.
-async fn send(
+pub(super) async fn send(
     api: &Shared,
     owner: HostId,
     mut parts: Parts,

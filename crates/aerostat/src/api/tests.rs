@@ -3,6 +3,7 @@
 mod access;
 mod apps;
 mod fixture;
+mod fleet;
 mod forward;
 mod graphql;
 mod images;

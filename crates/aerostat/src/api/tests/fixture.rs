@@ -42,6 +42,7 @@ pub(super) struct Server {
     pub(super) catalog: Catalog,
     pub(super) vmm: FakeVmm,
     pub(super) drain: Drain,
+    pub(super) directory: directory::Handle,
     pub(super) files: TempDir,
     _worker: Worker,
 }
@@ -131,8 +132,9 @@ impl Fleet {
         };
         let rpc = self.loopback.rpc(host);
         let members = Arc::clone(&self.members);
+        let directory = self.directory(files.path()).await;
         let deps = Deps {
-            directory: self.directory(files.path()).await,
+            directory: directory.clone(),
             worker: started.handle(),
             catalog: catalog.clone(),
             images: image::ImageStore::open(&files.path().join("images")).unwrap(),
@@ -171,6 +173,7 @@ impl Fleet {
             catalog,
             vmm,
             drain,
+            directory,
             files,
             _worker: started,
         }

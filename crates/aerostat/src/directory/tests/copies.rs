@@ -74,7 +74,8 @@ impl Loopback {
     ) -> Result<A, Unreachable> {
         let body = self.post(path, question).await?;
         let body = http_body_util::StreamBody::new(body.map(|p| p.map(hyper::body::Frame::data)));
-        let bytes = http_body_util::BodyExt::collect(body).await
+        let bytes = http_body_util::BodyExt::collect(body)
+            .await
             .map_err(|e| unreachable(std::io::Error::other(e)))?;
         Ok(serde_json::from_slice(&bytes.to_bytes()).unwrap())
     }
