@@ -5,6 +5,7 @@
 
 mod files;
 mod fleet;
+mod gateway;
 mod invitations;
 mod kubernetes;
 mod offer;
@@ -67,7 +68,8 @@ pub(crate) async fn start(
     let fleet = Fleet::start(config, paths, identity, drain).await?;
     let host = start_host(config, paths, &fleet, drain).await?;
     fleet.serve(&host.worker, drain).await?;
-    let record = fleet.announce(config, None, drain).await?;
+    let gateway = gateway::start(config, paths, &fleet, host.resolver, drain).await?;
+    let record = fleet.announce(config, Some(gateway), drain).await?;
     let tokens = match ports.join {
         Some(listener) => {
             let door = listener.local_addr()?;
@@ -152,6 +154,7 @@ impl Ports {
 /// What machines need of their host.
 struct HostRoles {
     worker: worker::Handle,
+    resolver: dns::Handle,
     images: ImageStore,
     capacity: Capacity,
     classes: BTreeSet<IsolationClass>,
@@ -200,7 +203,7 @@ async fn start_host(
         token.cancelled().await;
         worker.shutdown().await;
     });
-    start_dns(fleet, drain).await?;
+    let resolver = start_dns(fleet, drain).await?;
     let proxy = proxy::Config {
         host: fleet.host(),
         net: fleet.net.clone(),
@@ -209,6 +212,7 @@ async fn start_host(
     drain.spawn("proxy", proxy::run(proxy, catalog, drain.clone()));
     Ok(HostRoles {
         worker: handle,
+        resolver,
         images,
         capacity,
         classes,
