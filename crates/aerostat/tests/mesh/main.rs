@@ -14,8 +14,8 @@ use types::SixPn;
 use types::sixpn::{HOST_PLANE, host_addr};
 
 use world::{
-    PORT, World, assert_out_of_reach, eventually, in_world, inside, network, pings, reach, run,
-    serve,
+    Host, PORT, World, assert_out_of_reach, eventually, in_world, inside, network, pings, reach,
+    run, serve,
 };
 
 #[test]
@@ -94,6 +94,28 @@ impl Policy for Liar {
     }
 }
 
+/// The engine of a host that tells `to` what it likes.
+fn lying(liar: &Host, to: &Host) -> Engine {
+    let engine = EngineConfig {
+        private_key: liar.key.clone(),
+        tun: liar.net.mesh_tun(Offloads::default()).unwrap(),
+        underlay: liar.under(|| {
+            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+            Underlay::bind(address, Offloads::default()).unwrap()
+        }),
+    };
+    let engine = Engine::start(engine, Liar(to.id.into())).unwrap();
+    engine
+        .ensure_peer(&PeerConfig {
+            id: to.id.into(),
+            public_key: to.key.public(),
+            endpoint: Some(to.record().endpoint),
+            keepalive_s: Some(1),
+        })
+        .unwrap();
+    engine
+}
+
 #[test]
 fn a_host_that_lies_about_its_machines_is_not_heard() {
     in_world("mesh_liar", 3, |world| {
@@ -101,23 +123,7 @@ fn a_host_that_lies_about_its_machines_is_not_heard() {
         let [a, liar, other] = [&world.hosts[0], &world.hosts[1], &world.hosts[2]];
         let (target, target_at) = a.machine(7, 0x10001);
         a.machine(8, 0x10002);
-        let engine = EngineConfig {
-            private_key: liar.key.clone(),
-            tun: liar.net.mesh_tun(Offloads::default()).unwrap(),
-            underlay: liar.under(|| {
-                let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
-                Underlay::bind(address, Offloads::default()).unwrap()
-            }),
-        };
-        let engine = Engine::start(engine, Liar(a.id.into())).unwrap();
-        engine
-            .ensure_peer(&PeerConfig {
-                id: a.id.into(),
-                public_key: a.key.public(),
-                endpoint: Some(a.record().endpoint),
-                keepalive_s: Some(1),
-            })
-            .unwrap();
+        let _engine = lying(liar, a);
         let ear = inside(&target_at, || UdpSocket::bind("[::]:7000").unwrap());
         ear.set_read_timeout(Some(Duration::from_millis(500)))
             .unwrap();
