@@ -103,10 +103,10 @@ impl Question {
     }
 }
 
-/// Whether the label is one that services' names are made of. A dot inside a label would make two
-/// names look the same.
+/// Whether the label is of the characters that names of services have. What would have to be
+/// escaped in a name's text could make two names look the same.
 fn is_plain(label: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.';
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !label.is_empty() && label.bytes().all(is_plain)
 }
 
@@ -185,6 +185,8 @@ mod tests {
         assert_eq!(read("internal"), Question::Apex(Zone::Internal));
         let dotted = [&b"a.b"[..], b"flycast"].into_iter();
         assert_eq!(Question::read(dotted), Question::Unknown(Zone::Flycast));
+        let escaped = [&b"a\\b*"[..], b"flycast"].into_iter();
+        assert_eq!(Question::read(escaped), Question::Unknown(Zone::Flycast));
         let foreign = [&[0xff][..], b"cluster", b"local"].into_iter();
         assert_eq!(
             Question::read(foreign),
