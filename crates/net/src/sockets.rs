@@ -76,7 +76,9 @@ impl Sockets {
         let made = self.make(move || {
             let fd = stream_socket()?;
             if let Some(source) = source {
-                setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+                // The port is chosen with the destination known, or all destinations together
+                // could have no more connections than there are ports.
+                setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
                 bind_to(&fd, SocketAddrV6::new(source, 0, 0, 0))?;
             }
             Ok(fd)
