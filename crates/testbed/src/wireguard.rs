@@ -31,6 +31,13 @@ impl WireGuardClient {
     /// # Panics
     /// If a program is missing or the file makes no sense.
     pub fn connect(netns: &str, file: &str) -> Self {
+        let client = Self::start(netns, file);
+        client.route(file);
+        client
+    }
+
+    /// Shakes hands as the file says; nothing goes through it yet.
+    fn start(netns: &str, file: &str) -> Self {
         let link = format!(
             "wgt{}{}",
             std::process::id() % 1_000_000,
@@ -76,19 +83,23 @@ impl WireGuardClient {
             .expect("wg reads");
         drop(stdin);
         assert!(wg.wait().expect("wg ends").success(), "wg setconf: {file}");
-        let ip = |words: &str| {
-            let words = format!("-n {} {words}", self.netns);
-            succeed(Command::new("ip").args(words.split_whitespace()));
-        };
+        let mtu = values(file, "MTU").next().unwrap_or("1420");
+        self.ip(&format!("link set {} mtu {mtu} up", self.link));
+    }
+
+    fn route(&self, file: &str) {
         let link = &self.link;
         for address in values(file, "Address") {
-            ip(&format!("address add {address} dev {link} nodad"));
+            self.ip(&format!("address add {address} dev {link} nodad"));
         }
-        let mtu = values(file, "MTU").next().unwrap_or("1420");
-        ip(&format!("link set {link} mtu {mtu} up"));
         for network in values(file, "AllowedIPs") {
-            ip(&format!("route replace {network} dev {link}"));
+            self.ip(&format!("route replace {network} dev {link}"));
         }
+    }
+
+    fn ip(&self, words: &str) {
+        let words = format!("-n {} {words}", self.netns);
+        succeed(Command::new("ip").args(words.split_whitespace()));
     }
 
     fn socket(&self) -> PathBuf {
@@ -133,7 +144,7 @@ pub fn initiation(netns: &str, file: &str) -> Vec<u8> {
             Some(_) | None => line.to_owned(),
         });
     let file: Vec<String> = lines.collect();
-    let _client = WireGuardClient::connect(netns, &file.join("\n"));
+    let _client = WireGuardClient::start(netns, &file.join("\n"));
     let timeout = Some(Duration::from_secs(20));
     socket.set_read_timeout(timeout).expect("a timeout");
     let mut packet = [0; 2048];
