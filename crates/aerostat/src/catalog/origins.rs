@@ -150,7 +150,14 @@ impl Rows {
             return merged;
         }
         self.begin_epoch(host, after.epoch);
+        // What is complete cannot be added to. Such a statement comes late or is played back, and
+        // its machine may have ended so long ago that nothing is known of it here any more.
+        let known = self.origins.entry(host).or_default().position;
+        let complete = if whole { 0 } else { known.version };
         for (entry, signed) in statements {
+            if entry.machine.revision <= complete {
+                continue;
+            }
             match self.take(entry, after.epoch, signed) {
                 Taken::New | Taken::Known => {}
                 Taken::Foreign => merged.foreign += 1,

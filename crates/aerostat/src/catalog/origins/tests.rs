@@ -280,3 +280,20 @@ fn the_same_machines_in_a_new_epoch_never_look_destroyed() {
             .all(|row| row.entry.machine.state == Started)
     );
 }
+
+#[test]
+fn a_statement_that_is_played_back_does_not_bring_a_machine_back() {
+    let mut world = World::new();
+    world.change(1, false);
+    world.read(0, None, 9);
+    let (after, early) = world.wire[0].clone();
+    world.change(1, true);
+    world.change(2, false);
+    world.step(&Step::Forget);
+    for by in [0, 1] {
+        world.step(&Step::Head { by });
+        world.read(by, None, 9);
+        world.copies[by].merge(arrived(after, &early, false));
+        assert_eq!(alive(&world.copies[by]), alive(&world.origin), "copy {by}");
+    }
+}
