@@ -47,6 +47,8 @@ pub(super) struct Arrived {
     pub(super) origin: HostId,
     /// Everything between here and the last statement is in it.
     pub(super) after: Position,
+    /// Ends of machines up to here are missing in it.
+    pub(super) floor: u64,
     pub(super) statements: Vec<(Entry, Bytes)>,
     /// Version of the last statement that was verified; `None`: there is none.
     pub(super) last: Option<u64>,
@@ -132,6 +134,7 @@ impl Rows {
         let Arrived {
             origin: host,
             after,
+            floor,
             statements,
             last,
             complete: _,
@@ -165,7 +168,7 @@ impl Rows {
         }
         let origin = self.origins.entry(host).or_default();
         if !whole {
-            merged.gap = after > origin.position;
+            merged.gap = after > origin.position || after.version < floor;
             if !merged.gap {
                 origin.position.version = origin.position.version.max(last);
             }

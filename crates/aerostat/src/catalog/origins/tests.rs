@@ -45,13 +45,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A page: behind what, the sender's floor, statements.
+type Sent = (Position, u64, Vec<Bytes>);
+
 struct World {
     origin: Rows,
     version: u64,
     ended: BTreeSet<u64>,
     copies: Vec<Rows>,
     /// Pages that have been seen on the wire.
-    wire: Vec<(Position, Vec<Bytes>)>,
+    wire: Vec<Sent>,
 }
 
 fn host() -> HostId {
@@ -69,7 +72,7 @@ fn bytes(item: &Item, epoch: u64) -> Bytes {
     }
 }
 
-fn arrived(after: Position, statements: &[Bytes], whole: bool) -> Arrived {
+fn arrived((after, floor, statements): &Sent, whole: bool) -> Arrived {
     let statements: Vec<_> = statements
         .iter()
         .map(|bytes| {
@@ -79,7 +82,8 @@ fn arrived(after: Position, statements: &[Bytes], whole: bool) -> Arrived {
         .collect();
     Arrived {
         origin: host(),
-        after,
+        after: *after,
+        floor: *floor,
         last: statements.last().map(|(entry, _)| entry.machine.revision),
         statements,
         complete: true,
@@ -110,8 +114,8 @@ impl World {
             }
             Step::Late { by, which } => {
                 if !self.wire.is_empty() {
-                    let (after, statements) = &self.wire[which % self.wire.len()];
-                    self.copies[*by].merge(arrived(*after, statements, false));
+                    let sent = &self.wire[which % self.wire.len()];
+                    self.copies[*by].merge(arrived(sent, false));
                 }
             }
             Step::Head { by } => {
@@ -173,8 +177,9 @@ impl World {
                 whole = Some((BTreeSet::new(), page.head));
             }
             let statements: Vec<_> = page.items.iter().map(|i| bytes(i, page.epoch)).collect();
-            self.wire.push((begin, statements.clone()));
-            let arrived = arrived(begin, &statements, whole.is_some());
+            let sent = (begin, page.floor, statements);
+            let arrived = arrived(&sent, whole.is_some());
+            self.wire.push(sent);
             let last = arrived.last.unwrap_or(begin.version);
             let ids = arrived.statements.iter().map(|(e, _)| e.machine.id.clone());
             let ids: Vec<_> = ids.collect();
@@ -247,6 +252,7 @@ fn a_machine_stays_with_the_host_that_said_so_first() {
         Arrived {
             origin: entry.host,
             after: Position::default(),
+            floor: 0,
             last: Some(version),
             statements: vec![(entry, bytes)],
             complete: true,
@@ -286,14 +292,14 @@ fn a_statement_that_is_played_back_does_not_bring_a_machine_back() {
     let mut world = World::new();
     world.change(1, false);
     world.read(0, None, 9);
-    let (after, early) = world.wire[0].clone();
+    let early = world.wire[0].clone();
     world.change(1, true);
     world.change(2, false);
     world.step(&Step::Forget);
     for by in [0, 1] {
         world.step(&Step::Head { by });
         world.read(by, None, 9);
-        world.copies[by].merge(arrived(after, &early, false));
+        world.copies[by].merge(arrived(&early, false));
         assert_eq!(alive(&world.copies[by]), alive(&world.origin), "copy {by}");
     }
 }

@@ -62,7 +62,9 @@ fn next_page(replication: &Replication, theirs: Option<Position>) -> Page {
     let shared = &replication.shared;
     let page = theirs.and_then(|theirs| {
         let page = replication.page(shared.host, theirs, false)?;
-        let goes_on = theirs.epoch == page.epoch && theirs.version == page.after;
+        let goes_on = theirs.epoch == page.epoch
+            && theirs.version == page.after
+            && theirs.version >= page.floor;
         goes_on.then_some(page)
     });
     page.unwrap_or_else(|| {

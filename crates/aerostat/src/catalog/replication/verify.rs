@@ -137,6 +137,7 @@ impl Verifier {
                 epoch: page.epoch,
                 version: page.after,
             },
+            floor: page.floor,
             statements: Vec::with_capacity(page.statements.len().min(1024)),
             last: None,
             complete: false,
