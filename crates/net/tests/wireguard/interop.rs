@@ -1,19 +1,23 @@
 //! Debian's wireguard-go at the other end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use net::wireguard::{Backend, Offloads, PrivateKey};
+use net::wireguard::{Backend, Offloads, PrivateKey, PublicKey};
+use types::SixPn;
 
 use crate::world::{World, endpoint, in_world, machine, peer, run};
 
-struct WireguardGo {
+pub(crate) struct WireGuardGo {
     child: Child,
+    link: String,
     /// Which it leaves behind when it is killed.
     socket: String,
 }
 
-impl Drop for WireguardGo {
+impl Drop for WireGuardGo {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -26,7 +30,29 @@ fn link(begins: usize) -> String {
     format!("wgi{}{begins}", std::process::id())
 }
 
-fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> WireguardGo {
+fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> WireGuardGo {
+    start_with(world, side, link, &keys[side], keys[1 - side].public())
+}
+
+/// A client of an engine on the other side.
+pub(crate) fn start_client(
+    world: &World,
+    side: usize,
+    key: &PrivateKey,
+    gateway: PublicKey,
+) -> WireGuardGo {
+    static CLIENTS: AtomicU16 = AtomicU16::new(2);
+    let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+    start_with(world, side, &link(number.into()), key, gateway)
+}
+
+fn start_with(
+    world: &World,
+    side: usize,
+    link: &str,
+    key: &PrivateKey,
+    other: PublicKey,
+) -> WireGuardGo {
     let name = world.name(side);
     let child = Command::new("ip")
         .args(["netns", "exec", name, "wireguard-go", "-f", link])
@@ -36,25 +62,27 @@ fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> Wire
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let socket = format!("/var/run/wireguard/{link}.sock");
-    let child = WireguardGo { child, socket };
+    let child = WireGuardGo {
+        child,
+        link: link.to_owned(),
+        socket: format!("/var/run/wireguard/{link}.sock"),
+    };
     for _ in 0..200 {
         if std::path::Path::new(&child.socket).exists() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    let config = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = 51820\n[Peer]\nPublicKey = {other}\nEndpoint = {}\nAllowedIPs = fdaa::/16\n",
+        key.to_base64(),
+        endpoint(1 - side),
+    );
     let mut wg = Command::new("ip")
         .args(["netns", "exec", name, "wg", "setconf", link, "/dev/stdin"])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    let config = format!(
-        "[Interface]\nPrivateKey = {}\nListenPort = 51820\n[Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = fdaa::/16\n",
-        keys[side].to_base64(),
-        keys[1 - side].public(),
-        endpoint(1 - side),
-    );
     wg.stdin
         .take()
         .unwrap()
@@ -62,12 +90,25 @@ fn start(world: &World, side: usize, link: &str, keys: &[PrivateKey; 2]) -> Wire
         .unwrap();
     assert!(wg.wait().unwrap().success(), "wg setconf");
     run(&format!("ip -n {name} link set {link} mtu 1420 up"));
-    run(&format!(
-        "ip -n {name} address add {}/128 dev {link} nodad",
-        machine(side)
-    ));
+    child.address(world, side, machine(side));
     run(&format!("ip -n {name} route replace fdaa::/16 dev {link}"));
     child
+}
+
+impl WireGuardGo {
+    pub(crate) fn address(&self, world: &World, side: usize, address: SixPn) {
+        let (name, link) = (world.name(side), &self.link);
+        run(&format!(
+            "ip -n {name} address add {address}/128 dev {link} nodad"
+        ));
+    }
+
+    pub(crate) fn set_endpoint(&self, world: &World, side: usize, peer: PublicKey, at: SocketAddr) {
+        let (name, link) = (world.name(side), &self.link);
+        run(&format!(
+            "ip netns exec {name} wg set {link} peer {peer} endpoint {at}"
+        ));
+    }
 }
 
 /// The side in `begins` sends the first packet.

@@ -1,5 +1,6 @@
 //! Engines in real namespaces: what passes, what does not, and what survives.
 
+mod door;
 mod engines;
 mod interop;
 mod world;
