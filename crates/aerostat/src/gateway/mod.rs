@@ -20,6 +20,8 @@ mod addresses;
 mod initiations;
 mod keeper;
 mod strangers;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;
@@ -86,7 +88,7 @@ pub enum Error {
         "cannot set up the gateway's device {}; without /dev/net/tun, try `modprobe tun`",
         net::GATEWAY_LINK
     )]
-    Tun { source: TunError },
+    Tun { source: Box<TunError> },
     #[error("cannot start the gateway's engine")]
     Engine { source: WireGuardError },
 }
@@ -157,7 +159,9 @@ impl Gateway {
         let addresses = Arc::new(Addresses::new(config.host));
         let engine_config = EngineConfig {
             private_key: config.key.clone(),
-            tun: tun.map_err(|source| Error::Tun { source })?,
+            tun: tun.map_err(|source| Error::Tun {
+                source: Box::new(source),
+            })?,
             underlay,
         };
         let policy = addresses::GatewayPolicy(Arc::clone(&addresses));

@@ -1,5 +1,6 @@
 //! Messages that are not data: who sent them, and what becomes of strangers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,15 +117,18 @@ impl Core {
         self.door.as_ref().map_or(0, Door::waiting)
     }
 
-    /// The last initiation of every peer, now or once.
+    /// The last initiation of every peer, now or once; who is here comes last.
     pub(in super::super) fn last_initiations(&self) -> Vec<(PublicKey, Timestamp)> {
-        let mut all: Vec<_> = self.memory().iter().collect();
         let peers: Vec<_> = self.read().by_id.values().cloned().collect();
-        all.extend(
-            peers
-                .iter()
-                .filter_map(|peer| Some((peer.key, peer.lock().initiated?))),
-        );
+        let peers = peers.iter();
+        let here: BTreeMap<_, _> = peers
+            .filter_map(|peer| Some((peer.key, peer.lock().initiated?)))
+            .collect();
+        let memory = self.memory();
+        let gone = memory.iter().filter(|(key, _)| !here.contains_key(key));
+        let mut all: Vec<_> = gone.collect();
+        drop(memory);
+        all.extend(here);
         all
     }
 

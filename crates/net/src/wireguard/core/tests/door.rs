@@ -167,6 +167,20 @@ fn client_at(number: u32) -> SocketAddr {
 }
 
 #[test]
+fn each_key_has_one_last_initiation_whether_its_peer_is_here_or_not() {
+    let (gateway, _knocks) = with_door(3);
+    let client = client(&gateway);
+    gateway.receive(client.at, client.send(&data()));
+    assert!(admit(&gateway, &client).0);
+    let once = gateway.core.last_initiations();
+    assert_eq!(once.len(), 1);
+    assert!(gateway.core.remove_peer(client.id));
+    assert_eq!(gateway.core.last_initiations(), once);
+    gateway.core.ensure_peer(&client.config(None)).unwrap();
+    assert_eq!(gateway.core.last_initiations(), once);
+}
+
+#[test]
 fn a_key_that_has_one_secret_with_everybody_is_no_peers() {
     let (gateway, _knocks) = with_door(3);
     let mut config = gateway.config(None);
