@@ -75,7 +75,7 @@ impl World {
         let there = |program: &&str| Path::new("/usr/bin").join(program).exists();
         let programs = ["wireguard-go", "wg", "ping"];
         let root = nix::unistd::geteuid().is_root() && Path::new("/dev/net/tun").exists();
-        if !root || !programs.iter().all(|program| there(program)) {
+        if !root || !programs.iter().all(there) {
             eprintln!("SKIPPED: {test}: needs root, /dev/net/tun, wireguard-go, wg and ping");
             return None;
         }
