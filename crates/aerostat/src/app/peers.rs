@@ -58,7 +58,7 @@ impl Peers {
             let old = old.unwrap_or_else(PoisonError::into_inner);
             for record in known {
                 let verified = match old.get(&record.id) {
-                    Some((same, key)) if same == record => Some(key.clone()),
+                    Some((same, key)) if same == record => Some(*key),
                     Some(_) | None => self.verify(record),
                 };
                 if let Some(key) = verified {
@@ -98,7 +98,7 @@ impl Peers {
         Arc::new(move |host| {
             let keys = peers.shared.keys.read();
             let keys = keys.unwrap_or_else(PoisonError::into_inner);
-            let key = keys.get(&host).map(|(_, key)| key.clone())?;
+            let key = keys.get(&host).map(|(_, key)| *key)?;
             let verify: Verify = Arc::new(move |message, signature| key.verify(message, signature));
             Some(verify)
         })

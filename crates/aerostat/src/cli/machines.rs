@@ -352,6 +352,14 @@ async fn list(context: &Context, client: &Client, app: Option<AppName>) -> anyho
     print(context, &machines)
 }
 
+/// The state; of a machine whose host is not heard of, the last that it was known in.
+fn state_shown(machine: &Machine) -> String {
+    match machine.host_status.as_str() {
+        "ok" | "" => machine.state.to_string(),
+        status => format!("{} (host {status})", machine.state),
+    }
+}
+
 fn print(context: &Context, machines: &[Machine]) -> anyhow::Result<()> {
     let now = Timestamp::now().as_millisecond();
     let table = || {
@@ -365,7 +373,7 @@ fn print(context: &Context, machines: &[Machine]) -> anyhow::Result<()> {
             table.row([
                 machine.id.to_string(),
                 machine.name.clone(),
-                machine.state.to_string(),
+                state_shown(machine),
                 machine.isolation.to_string(),
                 image.clone(),
                 machine.private_ip.clone(),

@@ -136,8 +136,10 @@ pub async fn run(config: Config, catalog: Catalog, drain: Drain) {
 /// Raises what this process may open; as far as it may, if that is less.
 fn raise_descriptors() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = soft.max(DESCRIPTORS.min(hard));
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map(|()| wanted)
+        let wanted = soft.max(DESCRIPTORS);
+        let set = |soft, hard| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map(|()| soft);
+        // Root may raise the hard limit as well.
+        set(wanted, hard.max(wanted)).or_else(|_| set(soft.max(wanted.min(hard)), hard))
     });
     match raised {
         Ok(max) if max >= DESCRIPTORS => {}

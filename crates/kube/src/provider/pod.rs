@@ -23,6 +23,23 @@ pub(crate) struct Metadata {
     pub(crate) deletion_timestamp: Option<jiff::Timestamp>,
     pub(crate) deletion_grace_period_seconds: Option<u64>,
     pub(crate) finalizers: Vec<String>,
+    pub(crate) owner_references: Vec<OwnerReference>,
+}
+
+/// What a pod belongs to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct OwnerReference {
+    pub(crate) uid: String,
+    pub(crate) controller: bool,
+}
+
+impl Metadata {
+    /// Uid of the object that makes and replaces this one.
+    pub(crate) fn controller(&self) -> Option<&str> {
+        let owner = self.owner_references.iter().find(|owner| owner.controller);
+        owner.map(|owner| owner.uid.as_str())
+    }
 }
 
 /// The parts of a pod that become a machine.

@@ -32,6 +32,8 @@ use super::pod::{Container, Pod, PodRestart, SecurityContext};
 pub(crate) const POD_NAME: &str = "kubernetes.io/pod-name";
 pub(crate) const POD_NAMESPACE: &str = "kubernetes.io/pod-namespace";
 pub(crate) const POD_UID: &str = "kubernetes.io/pod-uid";
+/// Metadata of the Machines API: machines of one group are replicas of each other.
+const PROCESS_GROUP: &str = "fly_process_group";
 
 /// What a pod refers to, fetched before it is translated.
 #[derive(Debug, Default)]
@@ -150,11 +152,7 @@ pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, U
     Ok(MachineConfig {
         guest: Some(size::guest(pod)?),
         isolation: isolation(sources)?,
-        metadata: BTreeMap::from([
-            (POD_NAME.to_owned(), pod.metadata.name.clone()),
-            (POD_NAMESPACE.to_owned(), pod.metadata.namespace.clone()),
-            (POD_UID.to_owned(), pod.metadata.uid.clone()),
-        ]),
+        metadata: metadata(pod),
         // Containers are restarted inside the machine; the provider decides about the machine.
         restart: Some(Restart {
             policy: RestartPolicy::No,
@@ -165,6 +163,18 @@ pub(crate) fn translate(pod: &Pod, sources: &Sources) -> Result<MachineConfig, U
         containers,
         ..MachineConfig::default()
     })
+}
+
+/// Who the machine is. Those of one controller are replicas, which placement spreads over hosts.
+fn metadata(pod: &Pod) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
+        (POD_NAME.to_owned(), pod.metadata.name.clone()),
+        (POD_NAMESPACE.to_owned(), pod.metadata.namespace.clone()),
+        (POD_UID.to_owned(), pod.metadata.uid.clone()),
+    ]);
+    let group = pod.metadata.controller().unwrap_or(&pod.metadata.uid);
+    metadata.insert(PROCESS_GROUP.to_owned(), group.to_owned());
+    metadata
 }
 
 fn stop(pod: &Pod) -> Result<StopConfig, Untranslatable> {

@@ -72,7 +72,7 @@ fn a_pod_of_kubectl_run_becomes_a_machine_of_one_container() {
     let expected = json!({
         "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256},
         "metadata": {"kubernetes.io/pod-name": "web", "kubernetes.io/pod-namespace": "shop",
-            "kubernetes.io/pod-uid": "u-1"},
+            "kubernetes.io/pod-uid": "u-1", "fly_process_group": "u-1"},
         "restart": {"policy": "no"},
         "stop_config": {"signal": "SIGTERM", "timeout": "30000ms"},
         "dns": {"hostname": "web",
