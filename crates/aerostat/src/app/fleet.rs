@@ -214,7 +214,9 @@ impl Fleet {
             sign: Arc::new(move |message| signing.sign(message)),
             key_of: self.peers.key_of(),
             capacity: Arc::new(move || says.word()),
-            hosts: self.peers.changed(),
+            // All of them, since the machines of a host that is gone from here are gone. Who is
+            // not certified (a clock may be wrong) is not heard, which is another thing.
+            hosts: self.directory.hosts_changed(),
             transport: Arc::new(self.rpc.clone()),
         };
         let replication = Replication::new(config, self.catalog.clone());
