@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use image::{CredentialsFile, PullOptions};
 use serde::{Deserialize, Serialize};
 use types::{HostId, IsolationClass};
 
@@ -129,6 +130,9 @@ pub struct Config {
     pub isolation_refused: Vec<IsolationClass>,
     /// Registries that are spoken to without TLS, as `host:port`.
     pub plain_http_registries: Vec<String>,
+    /// File of registry credentials in Docker's format. Unset: `$DOCKER_CONFIG/config.json` or
+    /// `~/.docker/config.json` of the user that the daemon runs as, which may be absent.
+    pub registry_credentials: Option<PathBuf>,
     /// Time a machine has from its start until its guest is ready, in seconds.
     pub boot_timeout_s: u32,
     /// Size of a machine's writable layer where it does not say, in MiB.
@@ -155,6 +159,7 @@ impl Default for Config {
             isolation_default: None,
             isolation_refused: Vec::new(),
             plain_http_registries: Vec::new(),
+            registry_credentials: None,
             boot_timeout_s: 60,
             rootfs_mib: 1024,
             egress: true,
@@ -224,10 +229,24 @@ impl Config {
         if self.region.parse::<types::AppName>().is_err() {
             return wrong("region", "must be lower-case letters, digits and dashes");
         }
+        let relative = |path: &PathBuf| path.is_relative();
+        if self.registry_credentials.as_ref().is_some_and(relative) {
+            return wrong("registry_credentials", "must be an absolute path");
+        }
         if self.boot_timeout_s == 0 {
             return wrong("boot_timeout_s", "must be 1 or more");
         }
         Ok(())
+    }
+
+    /// How images are pulled.
+    pub fn pull_options(&self) -> PullOptions {
+        let named = self.registry_credentials.clone().map(CredentialsFile::at);
+        PullOptions {
+            plain_http_registries: self.plain_http_registries.clone(),
+            credentials_file: named.or_else(CredentialsFile::of_user),
+            ..PullOptions::default()
+        }
     }
 
     /// The id of this host as long as no fleet has given it another.
@@ -260,6 +279,10 @@ mod tests {
         ));
         assert!(matches!(
             load("host_number = 1"),
+            Err(ConfigError::Value { .. })
+        ));
+        assert!(matches!(
+            load("registry_credentials = \"config.json\""),
             Err(ConfigError::Value { .. })
         ));
         assert!(matches!(

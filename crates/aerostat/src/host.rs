@@ -29,7 +29,7 @@ where
 #[derive(Debug, Clone)]
 pub(crate) struct HostImages {
     pub(crate) store: ImageStore,
-    pub(crate) plain_http_registries: Vec<String>,
+    pub(crate) pull: PullOptions,
 }
 
 impl HostImages {
@@ -44,12 +44,8 @@ impl Images for HostImages {
         if let Some(found) = self.find(image).await? {
             return Ok(ready(found));
         }
-        let options = PullOptions {
-            plain_http_registries: self.plain_http_registries.clone(),
-            ..PullOptions::default()
-        };
         self.store
-            .pull(image, &options)
+            .pull(image, &self.pull)
             .await
             .map(ready)
             .map_err(PortError::new)

@@ -17,6 +17,7 @@
 
 mod busybox;
 mod convert;
+mod credentials;
 mod digest;
 mod erofs;
 pub mod error;
@@ -33,8 +34,9 @@ mod tree;
 
 pub use busybox::BusyboxError;
 pub use convert::fuzz_layer;
+pub use credentials::{CredentialsError, CredentialsFile};
 pub use error::{ImageError, Limits, Reason, Refused, StoreError};
 pub use layout::ImportError;
 pub use manifest::{ImageConfig, fuzz_document};
-pub use registry::{Credentials, Progress, PullError, PullOptions};
+pub use registry::{Credentials, Progress, PullError, PullOptions, Shown};
 pub use store::{Image, ImageStore};

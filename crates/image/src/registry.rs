@@ -9,6 +9,7 @@ mod client;
 use std::fmt;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tracing::warn;
 use types::ImageRef;
 
 use crate::convert::{self, layer_name};
+use crate::credentials::{CredentialsError, CredentialsFile};
 use crate::digest::Digest;
 use crate::error::{ImageError, Limits, StoreError};
 use crate::layout::check_diff_ids;
@@ -35,7 +37,10 @@ const LAYERS_AT_A_TIME: usize = 3;
 pub struct PullOptions {
     /// Registries, as `host:port`, that are spoken to without TLS because somebody said so.
     pub plain_http_registries: Vec<String>,
+    /// Shown to the registry before what the file has.
     pub credentials: Option<Credentials>,
+    /// Where the registry's credentials are looked up.
+    pub credentials_file: Option<CredentialsFile>,
     pub limits: Limits,
     /// Called often and from several threads; must not block.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
@@ -46,6 +51,7 @@ impl fmt::Debug for PullOptions {
         f.debug_struct("PullOptions")
             .field("plain_http_registries", &self.plain_http_registries)
             .field("credentials", &self.credentials)
+            .field("credentials_file", &self.credentials_file)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -79,6 +85,60 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Who a registry was told that we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Nobody; none are in the file, if there is one.
+    Nothing {
+        file: Option<PathBuf>,
+    },
+    User {
+        name: String,
+        file: Option<PathBuf>,
+    },
+    Token {
+        file: Option<PathBuf>,
+    },
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = |file: &Option<PathBuf>| match file {
+            Some(file) => format!(" from {}", file.display()),
+            None => String::new(),
+        };
+        match self {
+            Self::Nothing { file: None } => f.write_str("a request without credentials"),
+            Self::Nothing { file: Some(file) } => {
+                let file = file.display();
+                write!(
+                    f,
+                    "a request without credentials, as {file} has none for it"
+                )
+            }
+            Self::User { name, file } => {
+                write!(f, "the credentials of user `{name}`{}", from(file))
+            }
+            Self::Token { file } => write!(f, "a token{}", from(file)),
+        }
+    }
+}
+
+impl Shown {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Nothing { .. } => {
+                "log in (`docker login`), or name a file of credentials with \
+                 `registry_credentials`; if the image is public, check its name"
+            }
+            Self::User { .. } | Self::Token { .. } => {
+                "log in again (`docker login`), check the image's name, and whether this user may \
+                 pull it"
+            }
+        }
+    }
+}
+
 /// How far a pull has come. Layers are counted from 0, the lowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -105,12 +165,18 @@ pub enum PullError {
         registry: String,
         status: u16,
     },
-    #[error("not allowed to pull {reference}: registry {registry} {answer}")]
+    #[error(
+        "not allowed to pull {reference}: registry {registry} {answer} to {shown}; {}",
+        shown.advice()
+    )]
     Unauthorized {
         reference: Box<ImageRef>,
         registry: String,
         answer: String,
+        shown: Shown,
     },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("cannot reach registry {registry} for image {reference}")]
     Unreachable {
         reference: Box<ImageRef>,

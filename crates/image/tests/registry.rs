@@ -5,140 +5,24 @@
 #[path = "common/layout.rs"]
 mod layout;
 #[allow(dead_code, reason = "each test file uses its own part")]
+#[path = "common/registry.rs"]
+mod server;
+#[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "common/tarball.rs"]
 mod tarball;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use image::{Credentials, ImageError, ImageStore, Limits, Progress, PullError, PullOptions};
+use image::{ImageError, ImageStore, Limits, Progress, PullError, PullOptions};
 use serde_json::json;
+use server::Registry;
 use tarball::Tarball;
 use types::ImageRef;
-
-/// A running registry and a layout to push from.
-struct Registry {
-    process: Child,
-    address: String,
-    root: tempfile::TempDir,
-}
-
-impl Registry {
-    fn start(test: &str, extra: &str) -> Option<Self> {
-        let root = tempfile::tempdir().unwrap();
-        let data = root.path().join("data");
-        let config = root.path().join("config.yml");
-        // `user` with the password `secret`, as the registry demands it: bcrypt.
-        let users = "user:$2b$05$iHubAnFn7Kvnk3g00hMpFuDiZK.SHo7ATgMofkTQ2CIiZc1KgVDUq\n";
-        fs::write(root.path().join("users"), users).unwrap();
-        let extra = extra.replace("USERS", &root.path().join("users").display().to_string());
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n{extra}",
-            data.display()
-        );
-        fs::write(&config, text).unwrap();
-        let started = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut process = match started {
-            Ok(process) => process,
-            Err(error) => {
-                eprintln!("SKIPPED: {test}: docker-registry: {error}");
-                return None;
-            }
-        };
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| {
-                let line = line.unwrap();
-                let (_, rest) = line.split_once("listening on ")?;
-                Some(rest[..rest.find('"').unwrap()].to_owned())
-            })
-            .expect("the registry says where it listens");
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Self {
-            process,
-            address,
-            root,
-        })
-    }
-
-    fn push(&self, layout: &Path, name: &str) -> bool {
-        let output = Command::new("skopeo")
-            .args([
-                "copy",
-                "--all",
-                "--dest-tls-verify=false",
-                "--dest-creds",
-                "user:secret",
-            ])
-            .arg(format!("oci:{}", layout.display()))
-            .arg(format!("docker://{}/{name}", self.address))
-            .output();
-        match output {
-            Ok(output) => {
-                assert!(
-                    output.status.success(),
-                    "{}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
-                true
-            }
-            Err(error) => {
-                eprintln!("SKIPPED: pushing to the registry: skopeo: {error}");
-                false
-            }
-        }
-    }
-
-    fn layout(&self) -> PathBuf {
-        self.root.path().join("layout")
-    }
-
-    fn reference(&self, name: &str) -> ImageRef {
-        format!("{}/{name}", self.address).parse().unwrap()
-    }
-
-    fn options(&self) -> PullOptions {
-        PullOptions {
-            plain_http_registries: vec![self.address.clone()],
-            ..PullOptions::default()
-        }
-    }
-
-    fn store(&self) -> ImageStore {
-        ImageStore::open(&self.root.path().join("store")).unwrap()
-    }
-
-    /// Nothing is left of what was not stored, once the threads that were unpacking other
-    /// layers have noticed.
-    fn assert_nothing_stored(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        for directory in ["references", "rootfs", "work"] {
-            let path = self.root.path().join("store").join(directory);
-            while fs::read_dir(&path).unwrap().count() > 0 {
-                assert!(Instant::now() < deadline, "{directory} is not empty");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn layers() -> Vec<Vec<u8>> {
     let layer = |n: usize| {
@@ -275,33 +159,6 @@ async fn a_missing_image_says_what_was_looked_for_and_where() {
     assert!(matches!(error, PullError::NotImported { .. }), "{error}");
     assert!(error.to_string().contains("must be imported"), "{error}");
     registry.assert_nothing_stored();
-}
-
-#[tokio::test]
-async fn a_registry_that_wants_a_password_gets_one_or_says_no() {
-    let auth = "auth:\n  htpasswd:\n    realm: test\n    path: USERS\n";
-    let Some(registry) = Registry::start("a_registry_that_wants_a_password", auth) else {
-        return;
-    };
-    layout::layout(&registry.layout(), &layers());
-    if !registry.push(&registry.layout(), "private:1") {
-        return;
-    }
-    let (store, reference) = (registry.store(), registry.reference("private:1"));
-    let with = |password: Option<&str>| PullOptions {
-        credentials: password.map(|password| Credentials::Password {
-            username: "user".to_owned(),
-            password: password.to_owned(),
-        }),
-        ..registry.options()
-    };
-    for options in [with(None), with(Some("wrong"))] {
-        let error = store.pull(&reference, &options).await.unwrap_err();
-        assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
-    }
-    registry.assert_nothing_stored();
-    store.pull(&reference, &with(Some("secret"))).await.unwrap();
-    assert!(!format!("{:?}", with(Some("secret"))).contains("secret"));
 }
 
 #[tokio::test]

@@ -450,6 +450,9 @@ fn pull(error: &PullError) -> Verdict {
         PullError::Unauthorized { .. } => {
             verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_unauthorized")
         }
+        PullError::Credentials(_) => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_credentials")
+        }
         PullError::Unreachable { .. } => {
             verdict(StatusCode::BAD_GATEWAY, "registry_unreachable").retryable()
         }

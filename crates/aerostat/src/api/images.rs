@@ -37,12 +37,11 @@ pub(super) async fn pull(
     let (sender, receiver) = mpsc::channel(PROGRESS_MAX);
     let progress = sender.clone();
     let mut options = PullOptions {
-        plain_http_registries: api.deps.plain_http_registries.clone(),
         progress: Some(Arc::new(move |step| {
             // Full: the caller reads slowly, and the next step says more than this one.
             let _ = progress.try_send(PullEvent::Progress(shown(step)));
         })),
-        ..PullOptions::default()
+        ..api.deps.pull.clone()
     };
     if body.plain_http {
         options

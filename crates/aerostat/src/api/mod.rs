@@ -92,8 +92,8 @@ pub struct Deps {
     pub rpc: Rpc,
     /// The other hosts.
     pub hosts: Hosts,
-    /// Registries (`host:port`) that are spoken to without TLS.
-    pub plain_http_registries: Vec<String>,
+    /// How images are pulled.
+    pub pull: image::PullOptions,
     /// Who invites hosts into the fleet; only the directory's host can.
     pub tokens: Option<Arc<dyn TokenIssuer>>,
 }

@@ -89,7 +89,7 @@ pub(crate) async fn start(
         mesh: Some(fleet.reporter()),
         rpc: fleet.rpc.clone(),
         hosts: fleet.hosts(),
-        plain_http_registries: config.plain_http_registries.clone(),
+        pull: config.pull_options(),
         tokens,
     };
     api::run(ports.api, &ports.api_config, deps, drain);
@@ -192,7 +192,7 @@ async fn start_host(
     info!(?capacity, classes = ?worker_config.classes, "this host offers");
     let host_images = HostImages {
         store: images.clone(),
-        plain_http_registries: config.plain_http_registries.clone(),
+        pull: config.pull_options(),
     };
     let network = HostNetwork(fleet.net.clone());
     let catalog = fleet.catalog.clone();

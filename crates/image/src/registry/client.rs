@@ -15,9 +15,10 @@ use oci_client::{Reference, RegistryOperation};
 use tokio::io::AsyncWriteExt;
 use types::ImageRef;
 
-use super::{Credentials, PullError, PullOptions};
+use super::{Credentials, PullError, PullOptions, Shown};
+use crate::credentials::CredentialsFile;
 use crate::digest::{Digest, Hasher};
-use crate::error::ImageError;
+use crate::error::{ImageError, printable};
 use crate::layout::check_document;
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, MANIFEST_BYTES_MAX, OCI_INDEX, OCI_MANIFEST,
@@ -32,6 +33,7 @@ pub(super) struct Registry<'a> {
     oci: oci_client::Client,
     http: reqwest::Client,
     auth: RegistryAuth,
+    shown: Shown,
     /// What the registry's token service gave for this image.
     token: Option<String>,
     scheme: &'static str,
@@ -62,13 +64,7 @@ impl<'a> Registry<'a> {
             .read_timeout(READ_TIMEOUT)
             .user_agent(USER_AGENT)
             .build();
-        let auth = match options.credentials.clone() {
-            None => RegistryAuth::Anonymous,
-            Some(Credentials::Password { username, password }) => {
-                RegistryAuth::Basic(username, password)
-            }
-            Some(Credentials::Token(token)) => RegistryAuth::Bearer(token),
-        };
+        let (auth, shown) = introduce(reference, options).await?;
         let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| {
             let registry = reference.registry.clone();
             let reference = Box::new(reference.clone());
@@ -82,6 +78,7 @@ impl<'a> Registry<'a> {
             oci: oci_client::Client::try_from(config).map_err(|e| unreachable(e.into()))?,
             http: http.map_err(|e| unreachable(e.into()))?,
             auth,
+            shown,
             token: None,
             scheme: if plain { "http" } else { "https" },
             target: target(reference),
@@ -269,7 +266,7 @@ impl<'a> Registry<'a> {
         use OciDistributionError as E;
         match error {
             E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => {
-                self.unauthorized("wants other credentials".to_owned())
+                self.unauthorized("said no".to_owned())
             }
             E::RequestError(error) => self.unreachable(error),
             E::IoError(error) => self.unreachable(error),
@@ -292,6 +289,7 @@ impl<'a> Registry<'a> {
             reference,
             registry,
             answer,
+            shown: self.shown.clone(),
         }
     }
 
@@ -324,6 +322,28 @@ impl<'a> Registry<'a> {
             source: source.into(),
         }
     }
+}
+
+/// What the registry is shown, and what is said about that in an error.
+async fn introduce(
+    reference: &ImageRef,
+    options: &PullOptions,
+) -> Result<(RegistryAuth, Shown), PullError> {
+    let path = |file: &CredentialsFile| file.path().to_owned();
+    let (credentials, file) = match (&options.credentials, &options.credentials_file) {
+        (Some(credentials), _) => (Some(credentials.clone()), None),
+        (None, Some(file)) => (file.find(reference).await?, Some(path(file))),
+        (None, None) => (None, None),
+    };
+    Ok(match credentials {
+        None => (RegistryAuth::Anonymous, Shown::Nothing { file }),
+        Some(Credentials::Password { username, password }) => {
+            let name = printable(username.as_bytes());
+            let auth = RegistryAuth::Basic(username, password);
+            (auth, Shown::User { name, file })
+        }
+        Some(Credentials::Token(token)) => (RegistryAuth::Bearer(token), Shown::Token { file }),
+    })
 }
 
 fn is_digest_error(error: &std::io::Error) -> bool {

@@ -147,7 +147,7 @@ impl Fleet {
                 peers: Vec::new(),
                 drops: BTreeMap::from([("foreign_source".to_owned(), 3)]),
             })),
-            plain_http_registries: Vec::new(),
+            pull: image::PullOptions::default(),
             tokens: None,
         };
         let mut listeners = api::bind(&config).await.unwrap();
