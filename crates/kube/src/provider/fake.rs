@@ -16,11 +16,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use types::api::{CreateMachine, REVISION_HEADER, WatchEvent};
-use types::fleet::HostStatus;
+use types::fleet::{HostStatus, MeshPeer, MeshStatus};
 use types::machine::{
     ContainerState, ContainerStatus, ExitEvent, ImageIdentity, Machine, MachineState,
 };
-use types::{IsolationClass, MachineId};
+use types::{HostId, IsolationClass, MachineId};
 
 /// The rows, and what was asked of them.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ struct Rows {
     unanswered: BTreeSet<MachineId>,
     /// What the region says that its hosts have.
     region: Value,
+    /// What the mesh says of the other hosts.
+    peers: Vec<MeshPeer>,
     /// Requests about those.
     attempts: usize,
 }
@@ -54,6 +56,7 @@ impl Fake {
         let machine = "/v1/apps/kubernetes/machines/{id}";
         let router = Router::new()
             .route("/v1/platform/regions", get(regions))
+            .route("/v1/mesh", get(mesh))
             .route("/v1/apps", post(create_app))
             .route("/v1/apps/kubernetes", get(app))
             .route("/v1/apps/kubernetes/machines", get(list).post(create))
@@ -130,6 +133,36 @@ impl Fake {
         self.rows.lock().unwrap().region = region;
     }
 
+    /// The other hosts have these statuses, and were last heard of so long ago, in seconds.
+    pub(super) fn set_peers(&self, peers: &[(HostStatus, f64)]) {
+        let peer = |(number, (status, age)): (u16, &(HostStatus, f64))| MeshPeer {
+            id: HostId::new(number),
+            name: format!("host-{number}"),
+            status: *status,
+            endpoint: None,
+            handshake_age_s: None,
+            tx_bytes: 0,
+            rx_bytes: 0,
+            loss_percent: None,
+            round_trip_ms: None,
+            word_age_s: Some(*age),
+        };
+        self.rows.lock().unwrap().peers = (3..).zip(peers).map(peer).collect();
+    }
+
+    /// Another host had made a machine of the same name before this one.
+    pub(super) fn double(&self, id: &MachineId) -> MachineId {
+        let mut rows = self.rows.lock().unwrap();
+        let mut other = rows.machines[id].clone();
+        other.id = MachineId::from_bits(4000);
+        other.created_at -= jiff::SignedDuration::from_secs(5);
+        let id = other.id.clone();
+        rows.machines.insert(id.clone(), other);
+        drop(rows);
+        self.change(&id, |_| {});
+        id
+    }
+
     /// How often a host was asked that did not answer.
     pub(super) fn attempts(&self) -> usize {
         self.rows.lock().unwrap().attempts
@@ -182,6 +215,16 @@ async fn regions(State(fake): Shared) -> Json<Value> {
         region[key] = value.clone();
     }
     Json(json!({"nearest": "local", "regions": [region]}))
+}
+
+async fn mesh(State(fake): Shared) -> Json<MeshStatus> {
+    Json(MeshStatus {
+        host: HostId::new(2),
+        public_key: String::new(),
+        port: 1,
+        peers: fake.rows.lock().unwrap().peers.clone(),
+        drops: BTreeMap::new(),
+    })
 }
 
 async fn create_app(State(fake): Shared) -> Json<Value> {

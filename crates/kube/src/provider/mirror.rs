@@ -1,18 +1,21 @@
 //! Copies of the pods that are bound to this node and of the app's machines, by uid.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, Error, MachineFilter};
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-use types::AppName;
 use types::api::WatchEvent;
 use types::machine::{Machine, MachineState};
+use types::{AppName, MachineId};
 
 use super::ProviderConfig;
+use super::silence;
 use super::translate::POD_UID;
 use crate::api::{Api, Selector};
 use crate::controllers::informer::{self, Change};
@@ -37,13 +40,17 @@ pub(crate) struct Subject {
     pub(crate) uid: String,
     pub(crate) pod: Option<Arc<Value>>,
     pub(crate) machine: Option<Arc<Machine>>,
+    /// More machines of the same name. A host that fell silent before anybody knew that it had made
+    /// one brings it along when it is back, and meanwhile another host has made the pod's.
+    pub(crate) surplus: Vec<Arc<Machine>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Mirror {
     region: String,
     pods: Option<HashMap<String, Arc<Value>>>,
-    machines: Option<HashMap<String, Arc<Machine>>>,
+    /// The pod's machine first.
+    machines: Option<HashMap<String, Vec<Arc<Machine>>>>,
     pod_changes: mpsc::Receiver<Change>,
     machine_changes: mpsc::Receiver<MachineChange>,
 }
@@ -87,10 +94,13 @@ impl Mirror {
     }
 
     pub(crate) fn subject(&self, uid: &str) -> Subject {
+        let machines = self.machines.as_ref().and_then(|all| all.get(uid));
+        let mut machines = machines.into_iter().flatten().cloned();
         Subject {
             uid: uid.to_owned(),
             pod: self.pods.as_ref().and_then(|pods| pods.get(uid).cloned()),
-            machine: self.machines.as_ref().and_then(|all| all.get(uid).cloned()),
+            machine: machines.next(),
+            surplus: machines.collect(),
         }
     }
 
@@ -154,26 +164,32 @@ impl Mirror {
         if machine.region != self.region || machine.name != uid {
             return None;
         }
-        let machines = self.machines.get_or_insert_default();
-        match machines.get(&uid) {
-            // Machines of one uid follow each other; an old one may be shown once more as
-            // destroyed after the new one is known.
-            Some(known) if known.id != machine.id => {
-                if machine.state == MachineState::Destroyed || machine.created_at < known.created_at
-                {
-                    return None;
-                }
-            }
-            Some(known) if known.revision > machine.revision => return None,
-            Some(_) | None => {}
+        let all = self.machines.get_or_insert_default();
+        let machines = all.entry(uid.clone()).or_default();
+        let known = machines.iter().position(|known| known.id == machine.id);
+        if known.is_some_and(|known| machines[known].revision > machine.revision) {
+            return None;
         }
-        if machine.state == MachineState::Destroyed {
-            machines.remove(&uid);
-        } else {
-            machines.insert(uid.clone(), Arc::new(machine));
+        if let Some(known) = known {
+            machines.remove(known);
+        }
+        if machine.state != MachineState::Destroyed {
+            machines.push(Arc::new(machine));
+            machines.sort_by_key(|machine| rank(machine));
+        }
+        if machines.is_empty() {
+            all.remove(&uid);
         }
         Some(uid)
     }
+}
+
+/// Which of several machines of one name is the pod's: one that can be asked and stays, then the
+/// newest, because the others are those that were given up.
+fn rank(machine: &Machine) -> (bool, bool, Reverse<Timestamp>, MachineId) {
+    let ends = machine.state == MachineState::Destroying;
+    let made = Reverse(machine.created_at);
+    (silence::is_silent(machine), ends, made, machine.id.clone())
 }
 
 fn either<'a>(

@@ -10,25 +10,27 @@
 //! ReplicaSet has said that one too many for a while does no harm. A StatefulSet promises that
 //! there are never two pods of one name, and a bare pod would be replaced by nobody, so those
 //! stay until the host answers or somebody deletes them by force.
+//!
+//! If all other hosts fall silent at once, it is more likely that this one is cut off: then nothing
+//! is replaced, as Kubernetes evicts nothing when every zone of its nodes is down.
 
 use std::time::{Duration, Instant};
 
 use client::Error;
 use serde_json::Value;
 use tracing::info;
-use types::fleet::HostStatus;
+use types::fleet::{HostStatus, MeshPeer};
 use types::machine::Machine;
 
 use super::life::Wanted;
 use super::pod::Pod;
-use super::sync::{Context, Memory};
+use super::sync::{Context, Failure, Memory};
 use crate::api::DeleteOptions;
 use crate::controllers::events::News;
 use crate::controllers::owner;
 use crate::controllers::queue::Outcome;
 use crate::object;
 use crate::resource::PODS;
-use crate::status::Status;
 
 /// Reason of a pod's condition and of the events.
 pub(super) const REASON: &str = "HostUnreachable";
@@ -40,12 +42,22 @@ const CODE: &str = "host_unreachable";
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// Silences that began within this time of each other began at once. Words are said every two
+/// seconds, and are passed on for ten.
+const AT_ONCE_S: f64 = 30.0;
+/// As many hosts do not fail at once, as a rule. A fleet of two cannot tell.
+const AT_ONCE_HOSTS_MIN: usize = 2;
+/// How often it is looked whether this host is still cut off.
+const CUT_OFF_RETRY: Duration = Duration::from_secs(10);
+
 /// What one pod has seen of its host's silence.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     since: Option<Instant>,
     /// Requests in a row that the host did not answer.
     unanswered: u32,
+    /// It has been told that nothing is replaced.
+    withheld: bool,
 }
 
 impl Silence {
@@ -64,6 +76,7 @@ impl Silence {
     /// The catalog says that the host is there.
     pub(super) fn over(&mut self) {
         self.since = None;
+        self.withheld = false;
     }
 }
 
@@ -94,7 +107,7 @@ pub(super) async fn endure(
     pod: &Pod,
     (machine, wanted): (&Machine, Wanted),
     memory: &mut Memory,
-) -> Result<Outcome, Status> {
+) -> Result<Outcome, Failure> {
     let silence = &mut memory.silence;
     if silence.since.is_none() {
         let news = News::warning(REASON, capitalized(&message(machine)));
@@ -111,6 +124,16 @@ pub(super) async fn endure(
     let left = after.saturating_sub(since.elapsed());
     if !left.is_zero() {
         return Ok(Outcome::After(left));
+    }
+    // A pod that somebody has deleted has its successor already.
+    if wanted == Wanted::Running && is_cut_off(&peers(context).await?) {
+        if !std::mem::replace(&mut silence.withheld, true) {
+            let message = "Not replaced, because no host answers: it is more likely that this one \
+                           is cut off. If they are gone for good, delete the pod";
+            let news = News::warning("HostsUnreachable", message);
+            context.recorder.tell(current, news).await;
+        }
+        return Ok(Outcome::After(CUT_OFF_RETRY));
     }
     let message = format!(
         "Deleted, so that its {kind} makes another: its host has not answered for {} s",
@@ -130,9 +153,36 @@ pub(super) async fn endure(
         ),
         // Gone already, or another pod has its name.
         Err(status) if status.is_not_found() || status.is_conflict() => {}
-        Err(status) => return Err(status),
+        Err(status) => return Err(status.into()),
     }
     Ok(Outcome::Done)
+}
+
+/// The other hosts; none if the Machines API is not of a fleet.
+async fn peers(context: &Context) -> Result<Vec<MeshPeer>, Error> {
+    match context.client.mesh().await {
+        Ok(mesh) => Ok(mesh.peers),
+        Err(Error::Api { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody answers, and several fell silent together. Hosts that had been silent before
+/// say nothing about this one; neither does one alone.
+fn is_cut_off(peers: &[MeshPeer]) -> bool {
+    let is_silent = |peer: &MeshPeer| peer.status == HostStatus::Unreachable;
+    if !peers.iter().all(is_silent) {
+        return false;
+    }
+    // `None`: silent since before the daemon was started.
+    let ages = || peers.iter().map(|peer| peer.word_age_s);
+    let newest = ages().flatten().min_by(f64::total_cmp);
+    let together = ages().filter(|age| match (age, newest) {
+        (Some(age), Some(newest)) => age - newest <= AT_ONCE_S,
+        (None, None) => true,
+        (None, Some(_)) | (Some(_), None) => false,
+    });
+    together.count() >= AT_ONCE_HOSTS_MIN
 }
 
 fn capitalized(text: &str) -> String {
@@ -152,6 +202,48 @@ mod tests {
         assert_eq!(replacer(&owned("ReplicaSet")), Some("ReplicaSet"));
         assert_eq!(replacer(&owned("StatefulSet")), None);
         assert_eq!(replacer(&json!({"metadata": {}})), None);
+    }
+
+    #[test]
+    fn a_host_is_cut_off_when_several_others_fall_silent_at_once() {
+        use HostStatus::{Ok, Unknown, Unreachable};
+        let cut_off = |peers: &[(HostStatus, Option<f64>)]| {
+            let peer =
+                |(number, (status, word_age_s)): (u16, &(HostStatus, Option<f64>))| MeshPeer {
+                    id: types::HostId::new(number),
+                    name: String::new(),
+                    status: *status,
+                    endpoint: None,
+                    handshake_age_s: None,
+                    tx_bytes: 0,
+                    rx_bytes: 0,
+                    loss_percent: None,
+                    round_trip_ms: None,
+                    word_age_s: *word_age_s,
+                };
+            is_cut_off(&(3..).zip(peers).map(peer).collect::<Vec<_>>())
+        };
+        let (now, before) = (Some(70.0), Some(9000.0));
+        assert!(cut_off(&[(Unreachable, now), (Unreachable, Some(75.0))]));
+        assert!(cut_off(&[(Unreachable, None), (Unreachable, None)]));
+        let old = (Unreachable, before);
+        assert!(cut_off(&[(Unreachable, now), (Unreachable, now), old]));
+        // One answers, or may.
+        assert!(!cut_off(&[
+            (Unreachable, now),
+            (Unreachable, now),
+            (Ok, Some(1.0))
+        ]));
+        assert!(!cut_off(&[
+            (Unreachable, now),
+            (Unreachable, now),
+            (Unknown, now)
+        ]));
+        // One after the other, or one alone.
+        assert!(!cut_off(&[(Unreachable, now), old]));
+        assert!(!cut_off(&[(Unreachable, now), (Unreachable, None)]));
+        assert!(!cut_off(&[(Unreachable, now)]));
+        assert!(!cut_off(&[]));
     }
 
     #[test]

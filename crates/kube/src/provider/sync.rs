@@ -57,7 +57,7 @@ pub(crate) struct Memory {
 
 /// Why a sync did not come to its end. Tried again with back-off.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Api(#[from] Status),
     #[error(transparent)]
@@ -71,6 +71,10 @@ pub(crate) async fn sync(context: &Context, subject: &Subject, memory: &mut Memo
         (Some(pod), machine) => present(context, pod, machine.as_deref(), memory).await,
         (None, Some(machine)) => orphan(context, subject, machine).await,
         (None, None) => Ok(Outcome::Done),
+    };
+    let result = match result {
+        Ok(outcome) => give_up(context, subject).await.map(|()| outcome),
+        Err(failure) => Err(failure),
     };
     match result {
         Ok(outcome) => {
@@ -116,6 +120,19 @@ async fn orphan(
     Ok(Outcome::Done)
 }
 
+/// Destroys machines that nobody needs beside the pod's.
+async fn give_up(context: &Context, subject: &Subject) -> Result<(), Failure> {
+    for machine in &subject.surplus {
+        // When a silent host is back, that is news of its machines.
+        if machine.state == MachineState::Destroying || silence::is_silent(machine) {
+            continue;
+        }
+        destroy(context, machine).await?;
+        warn!(machine = %machine.id, uid = subject.uid, "second machine of a pod destroyed");
+    }
+    Ok(())
+}
+
 async fn destroy(context: &Context, machine: &Machine) -> Result<(), Failure> {
     let app = &context.config.app;
     match context.client.destroy_machine(app, &machine.id, true).await {
@@ -141,7 +158,7 @@ async fn present(
     let wanted = Wanted::new(pod.metadata.deletion_timestamp.is_some(), &phase);
     if let Some(machine) = machine.filter(|machine| silence::is_silent(machine)) {
         let subject = (machine, wanted);
-        return Ok(silence::endure(context, &current, &pod, subject, memory).await?);
+        return silence::endure(context, &current, &pod, subject, memory).await;
     }
     memory.silence.over();
     match life::step(wanted, machine.map(|m| m.state)) {

@@ -436,6 +436,47 @@ async fn a_host_that_is_back_in_time_loses_no_pod() {
 }
 
 #[tokio::test]
+async fn nothing_is_replaced_while_all_other_hosts_are_silent_at_once() {
+    let cluster = Cluster::start().await;
+    let (_, machine) = cluster.running("web", Some("ReplicaSet")).await;
+    let all = [(HostStatus::Unreachable, 70.0); 2];
+    cluster.fake.set_peers(&all);
+    cluster.fake.set_host(&machine.id, HostStatus::Unreachable);
+    cluster.pod("web", |pod| ready(pod).0 == "False").await;
+    let told = || async {
+        let reasons = cluster.reasons().await;
+        reasons.contains(&"HostsUnreachable".into()).then_some(())
+    };
+    eventually(told).await;
+    tokio::time::sleep(config().silent_after * 2).await;
+    assert!(cluster.get("web").await.is_some());
+    // Who knows better deletes it.
+    cluster.delete("web", &DeleteOptions::default()).await;
+    eventually(|| async { cluster.get("web").await.is_none().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn of_two_machines_of_one_pod_the_older_is_destroyed() {
+    let cluster = Cluster::start().await;
+    let (pod, machine) = cluster.running("web", Some("ReplicaSet")).await;
+    let older = cluster.fake.double(&machine.id);
+    let only = || async {
+        let machines = cluster.fake.machines();
+        (machines.len() == 1).then(|| machines[0].id.clone())
+    };
+    assert_eq!(eventually(only).await, machine.id);
+    assert_ne!(machine.id, older);
+    // Also while nobody is looking.
+    cluster.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.fake.double(&machine.id);
+    let _again = cluster.provider(&CancellationToken::new());
+    assert_eq!(eventually(only).await, machine.id);
+    let now = cluster.get("web").await.unwrap();
+    assert_eq!(object::uid(&now), object::uid(&pod));
+}
+
+#[tokio::test]
 async fn bare_pods_and_those_of_stateful_sets_wait_for_their_host() {
     let cluster = Cluster::start().await;
     let (_, bare) = cluster.running("bare", None).await;
