@@ -57,10 +57,23 @@ pub(super) async fn exchange(replication: &Replication, host: HostId) -> io::Res
         if origin == shared.host {
             reclaim(replication, host, position).await?;
         } else {
-            pull(replication, host, origin).await?;
+            pull_near(replication, host, origin).await?;
         }
     }
     Ok(())
+}
+
+/// Reads rows of `origin` that `host` says it has. From the origin itself if that can be asked:
+/// statements are signed one by one, so whoever passes them on could leave some out, and make
+/// machines of others seem gone.
+async fn pull_near(replication: &Replication, host: HostId, origin: HostId) -> io::Result<()> {
+    if host != origin && replication.there().contains(&origin) {
+        match pull(replication, origin, origin).await {
+            Ok(()) => return Ok(()),
+            Err(error) => debug!(%origin, %error, "a host cannot be asked for its own rows"),
+        }
+    }
+    pull(replication, host, origin).await
 }
 
 fn read<T>(

@@ -77,7 +77,10 @@ impl Transport for Wire {
             .body(Full::new(body))
             .unwrap();
         let response = sender.send_request(request).await.map_err(other)?;
-        assert_eq!(response.status(), 200, "{path}");
+        if response.status() != 200 {
+            let text = format!("{path}: {}", response.status());
+            return Err(std::io::Error::other(text));
+        }
         Ok(response
             .into_body()
             .collect()
@@ -335,6 +338,48 @@ async fn what_the_origin_has_not_signed_is_not_taken() {
     assert_eq!(two.machines(), expected);
     let dropped = two.replication.dropped();
     assert_eq!((dropped.bad_signature, dropped.unknown_host), (2, 1));
+}
+
+#[tokio::test]
+async fn who_passes_rows_on_cannot_leave_some_out() {
+    let net = Net::default();
+    // It pushes to nobody, and so does the liar.
+    let two = start(&net, 2, own_catalog(2), &[2]).await;
+    for id in 1..=3 {
+        two.publish(id, id, Started);
+    }
+    let from_start = Position {
+        epoch: two.catalog.position(two.host).unwrap().epoch,
+        version: 0,
+    };
+    let shortened = || {
+        let mut page = two.replication.page(two.host, from_start, false).unwrap();
+        page.statements.drain(..2);
+        page
+    };
+    let liar = start(&net, 3, own_catalog(3), &[3]).await;
+    liar.replication
+        .take_page(liar.host, shortened(), false)
+        .await;
+    assert_eq!(liar.machines().len(), 1);
+    assert_eq!(liar.catalog.position(two.host).unwrap().version, 3);
+
+    let four = start(&net, 4, own_catalog(4), &[2, 3, 4]).await;
+    exchange::exchange(&four.replication, liar.host)
+        .await
+        .unwrap();
+    assert_eq!(four.machines(), two.machines());
+    // And nobody pushes what is another's.
+    let wire = Wire {
+        from: liar.host,
+        net: net.clone(),
+    };
+    let word = liar.replication.shared.word.borrow().clone();
+    let push = super::super::codec::encode_push(&word, &shortened());
+    let pushed = wire
+        .ask(four.host, transport::PUSH, push.into(), Duration::ZERO)
+        .await;
+    assert!(pushed.unwrap_err().to_string().contains("403"));
 }
 
 #[tokio::test]

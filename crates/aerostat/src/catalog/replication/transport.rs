@@ -88,6 +88,10 @@ async fn push(
         Err(malformed) => return refuse(&replication, caller, &malformed),
     };
     let origin = page.origin;
+    // Statements are signed one by one, so a page of somebody else's could leave some out.
+    if origin != caller {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     replication.hear(word, Duration::ZERO);
     let merged = replication.take_page(caller, page, false).await;
     if merged.gap {
