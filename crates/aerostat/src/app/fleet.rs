@@ -92,6 +92,13 @@ impl Fleet {
         let store_config = store::Config::new(paths.data_dir.join("directory.db"));
         let store = blocking(move || store::Store::open(&store_config)).await?;
         let directory = if identity.is_authority() {
+            anyhow::ensure!(
+                !directory::is_copy(&store),
+                "this host was in another host's fleet (its directory is a copy), and its identity \
+                 in {} is not of that fleet any more; put that folder back, or begin anew with \
+                 `aerostat down --purge`",
+                paths.fleet().display()
+            );
             directory::Handle::open(store).await?
         } else {
             directory::Handle::follow(store, rpc.clone(), identity.authority)

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use futures::StreamExt as _;
@@ -33,7 +33,7 @@ use super::rows::{self, PREFIX, Rows, put};
 use super::wire::{Failure, From, Line, Outcome};
 use crate::rpc::Unreachable;
 
-const POSITION: &str = "directory-copy/v1/position";
+pub(super) const POSITION: &str = "directory-copy/v1/position";
 
 /// The authority says something every 3 s; so long without a word, and the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -131,13 +131,15 @@ impl Follower {
         let mut back_off = BACK_OFF_MIN;
         let mut was_near = true;
         loop {
-            let before = *self.at.borrow();
+            let (before, began) = (*self.at.borrow(), Instant::now());
             // Dropping it anywhere is no harm: what it writes is one transaction.
-            let ended = tokio::select! {
-                Err(ended) = self.follow() => ended,
+            let error = tokio::select! {
+                Err(error) = self.follow() => error,
                 () = stop.cancelled() => return,
             };
-            let got_on = *self.at.borrow() != before || ended.after_start;
+            // An answer that cannot be read or written down comes again at once, and everything with
+            // it: that the authority is there is not enough.
+            let got_on = *self.at.borrow() != before || began.elapsed() > BACK_OFF_MAX;
             if got_on {
                 back_off = BACK_OFF_MIN;
             }
@@ -145,8 +147,8 @@ impl Follower {
             if was_near || got_on {
                 tracing::warn!(
                     authority,
-                    error = %types::chain(&ended.error),
-                    "the directory's host is not there; its copy here serves"
+                    error = %types::chain(&error),
+                    "the directory's host cannot be followed; its copy here serves"
                 );
             }
             was_near = false;
@@ -159,13 +161,13 @@ impl Follower {
     }
 
     /// Follows one watch until it ends.
-    async fn follow(&self) -> Result<std::convert::Infallible, Ended> {
+    async fn follow(&self) -> Result<std::convert::Infallible, Unreachable> {
         let from = *self.at.borrow();
         let watched = tokio::time::timeout(SILENCE_MAX, self.link.watch(from)).await;
         let pieces = match watched {
             Ok(Ok(pieces)) => pieces,
-            Ok(Err(error)) => return Err(Ended::before_start(error)),
-            Err(_) => return Err(Ended::before_start(self.silent())),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(self.silent()),
         };
         let mut lines = Lines {
             pieces,
@@ -175,10 +177,9 @@ impl Follower {
         let (epoch, mut everything) = match lines.next().await {
             Ok(Line::Start { epoch, everything }) => (epoch, everything),
             Ok(Line::Row { .. } | Line::Reached { .. }) => {
-                let error = invalid("a watch begins with its start");
-                return Err(Ended::before_start(self.broken(error)));
+                return Err(self.broken(invalid("a watch begins with its start")));
             }
-            Err(error) => return Err(Ended::before_start(self.broken(error))),
+            Err(error) => return Err(self.broken(error)),
         };
         tracing::info!(
             authority = self.authority_name(),
@@ -188,19 +189,17 @@ impl Follower {
         let mut gathered = Vec::new();
         loop {
             let line = lines.next().await;
-            match line.map_err(|error| Ended::after_start(self.broken(error)))? {
+            match line.map_err(|error| self.broken(error))? {
                 Line::Row { key, value } => gathered.push((key, value)),
                 Line::Reached { revision } => {
                     let at = From { epoch, revision };
                     let rows = std::mem::take(&mut gathered);
                     let shown = self.show(rows, everything, at).await;
-                    let broken = |error| self.broken(std::io::Error::other(error));
-                    shown.map_err(|error| Ended::after_start(broken(error)))?;
+                    shown.map_err(|error| self.broken(std::io::Error::other(error)))?;
                     everything = false;
                 }
                 Line::Start { .. } => {
-                    let error = invalid("a watch starts once");
-                    return Err(Ended::after_start(self.broken(error)));
+                    return Err(self.broken(invalid("a watch starts once")));
                 }
             }
         }
@@ -262,26 +261,6 @@ fn difference(rows: &Rows, told: Vec<(String, Option<String>)>) -> Vec<Set> {
     }
     writes.extend(present.into_keys().map(Set::remove));
     writes
-}
-
-/// The end of a watch.
-#[derive(Debug)]
-struct Ended {
-    error: Unreachable,
-    /// The authority was there.
-    after_start: bool,
-}
-
-impl Ended {
-    fn before_start(error: Unreachable) -> Self {
-        let after_start = false;
-        Self { error, after_start }
-    }
-
-    fn after_start(error: Unreachable) -> Self {
-        let after_start = true;
-        Self { error, after_start }
-    }
 }
 
 /// The lines of a watch, put together from the pieces that arrive.

@@ -81,6 +81,11 @@ pub const PERSONAL: &str = "personal";
 /// The network of an organisation whose apps do not name one.
 pub const DEFAULT_NETWORK: &str = "default";
 
+/// Whether another host has the authority over the directory in `store`.
+pub fn is_copy(store: &Store) -> bool {
+    store.get(follower::POSITION).is_some()
+}
+
 /// How others reach the directory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Handle {

@@ -32,6 +32,9 @@ struct Loopback {
     looked_up: AtomicUsize,
     /// Nothing arrives any more, and nothing says so.
     dead: AtomicUsize,
+    /// A line that this version cannot read follows the start.
+    strange: AtomicUsize,
+    watched: AtomicUsize,
 }
 
 impl Loopback {
@@ -102,7 +105,12 @@ impl Link for Loopback {
         &self,
         from: From,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Unreachable> {
+        self.watched.fetch_add(1, Ordering::SeqCst);
         let pieces = self.post(wire::WATCH, &from).await?;
+        if self.strange.load(Ordering::SeqCst) != 0 {
+            let start = "{\"start\":{\"epoch\":1,\"everything\":true}}\n{\"new\":{}}\n";
+            return Ok(futures::stream::iter([Ok(Bytes::from(start))]).boxed());
+        }
         let pieces = pieces.map(|piece| piece.map_err(std::io::Error::other));
         Ok(match self.dead.load(Ordering::SeqCst) {
             0 => pieces.boxed(),
@@ -456,6 +464,22 @@ async fn a_copy_that_is_killed_at_any_moment_goes_on_from_there() {
     eventually_same(&beta.directory, alpha.directory()).await;
     let services = beta.directory.services_changed();
     eventually("all services are told", || services.borrow().len() == 80).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_says_what_cannot_be_read_is_asked_less_and_less_often() {
+    let (alpha, link, files, beta) = pair().await;
+    beta.end().await;
+    link.strange.store(1, Ordering::SeqCst);
+    link.watched.store(0, Ordering::SeqCst);
+    let beta = Beta::start(&files, &link);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(is_copy(&beta.directory.inner.rows.0));
+    assert!(!is_copy(&alpha.directory().inner.rows.0));
+    let watched = link.watched.load(Ordering::SeqCst);
+    assert!((2..=6).contains(&watched), "{watched}");
+    // What it has stays.
+    assert_eq!(rows_of(&beta.directory), rows_of(alpha.directory()));
 }
 
 #[tokio::test]
