@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -16,6 +17,10 @@ use types::fleet::HostRecord;
 
 use crate::catalog::replication::{KeyOf, Verify};
 use crate::fleet::{Identity, VerifyKey, verify_record};
+
+/// Time before records that did not pass are verified again. A host that starts with a wrong clock
+/// finds nobody certified, and without peers no news of the directory would ever come to it.
+const VERIFY_RETRY: Duration = Duration::from_secs(10);
 
 /// Hosts whose records were verified. Clones share them.
 #[derive(Debug, Clone)]
@@ -29,24 +34,37 @@ struct Shared {
     /// By host: the certificate that was verified, and the key in it.
     keys: RwLock<BTreeMap<HostId, (HostRecord, VerifyKey)>>,
     records: watch::Sender<Arc<Vec<HostRecord>>>,
+    clock: fn() -> Timestamp,
+    verify_retry: Duration,
 }
 
 impl Peers {
     pub(super) fn new(identity: &Identity, known: &[HostRecord]) -> Self {
+        Self::at(identity, known, Timestamp::now, VERIFY_RETRY)
+    }
+
+    fn at(
+        identity: &Identity,
+        known: &[HostRecord],
+        clock: fn() -> Timestamp,
+        verify_retry: Duration,
+    ) -> Self {
         let shared = Shared {
             identity: identity.clone(),
             keys: RwLock::default(),
             records: watch::Sender::default(),
+            clock,
+            verify_retry,
         };
         let peers = Self {
             shared: Arc::new(shared),
         };
-        peers.set(known);
+        peers.set(known, true);
         peers
     }
 
-    /// Takes the directory's word, where it is borne out by certificates.
-    fn set(&self, known: &[HostRecord]) {
+    /// Takes the directory's word, where it is borne out by certificates. Whether all of it was.
+    fn set(&self, known: &[HostRecord], is_news: bool) -> bool {
         let known = if known.is_empty() {
             &self.shared.identity.seeds
         } else {
@@ -59,28 +77,35 @@ impl Peers {
             for record in known {
                 let verified = match old.get(&record.id) {
                     Some((same, key)) if same == record => Some(*key),
-                    Some(_) | None => self.verify(record),
+                    Some(_) | None => self.verify(record, is_news),
                 };
                 if let Some(key) = verified {
                     keys.insert(record.id, (record.clone(), key));
                 }
             }
         }
-        let records = keys.values().map(|(record, _)| record.clone()).collect();
+        let is_whole = keys.len() == known.len();
+        let records: Vec<_> = keys.values().map(|(record, _)| record.clone()).collect();
         let lock = self.shared.keys.write();
         *lock.unwrap_or_else(PoisonError::into_inner) = keys;
-        self.shared.records.send_replace(Arc::new(records));
+        self.shared.records.send_if_modified(|before| {
+            let changed = is_news || **before != records;
+            *before = Arc::new(records);
+            changed
+        });
+        is_whole
     }
 
-    fn verify(&self, record: &HostRecord) -> Option<VerifyKey> {
+    fn verify(&self, record: &HostRecord, is_news: bool) -> Option<VerifyKey> {
         let ca = &self.shared.identity.ca_certificate;
-        match verify_record(ca, record, Timestamp::now()) {
+        match verify_record(ca, record, (self.shared.clock)()) {
             Ok(key) => Some(key),
+            Err(_) if !is_news => None,
             Err(error) => {
                 warn!(
                     host = %record.id,
                     error = %types::chain(&error),
-                    "the fleet has not certified this host; it is left out"
+                    "this host's certificate does not hold; it is left out for now"
                 );
                 None
             }
@@ -111,12 +136,58 @@ impl Peers {
         stop: CancellationToken,
     ) {
         let follow = async {
-            directory.mark_changed();
-            while directory.changed().await.is_ok() {
+            let mut is_news = true;
+            loop {
                 let known = Arc::clone(&directory.borrow_and_update());
-                self.set(&known);
+                let is_whole = self.set(&known, is_news);
+                is_news = tokio::select! {
+                    changed = directory.changed() => match changed {
+                        Ok(()) => true,
+                        Err(_) => return,
+                    },
+                    () = tokio::time::sleep(self.shared.verify_retry), if !is_whole => false,
+                };
             }
         };
         stop.run_until_cancelled(follow).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::fleet::Found;
+
+    static NOW_S: AtomicI64 = AtomicI64::new(0);
+
+    fn clock() -> Timestamp {
+        Timestamp::from_second(NOW_S.load(Ordering::SeqCst)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_host_whose_clock_was_wrong_finds_the_others_when_it_is_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = Found {
+            number: None,
+            name: "a".into(),
+            region: "local".into(),
+        };
+        let identity = Identity::open(&folder.path().join("fleet"), &found).unwrap();
+        let known = vec![identity.record("[::1]:1".parse().unwrap(), None)];
+        let peers = Peers::at(&identity, &known, clock, Duration::from_millis(20));
+        let mut changed = peers.changed();
+        assert_eq!(changed.borrow_and_update().len(), 0);
+        let (_directory, hosts) = watch::channel(Arc::new(known.clone()));
+        let stop = CancellationToken::new();
+        tokio::spawn(peers.run(hosts, stop.clone()));
+        NOW_S.store(Timestamp::now().as_second(), Ordering::SeqCst);
+        let right = changed.wait_for(|records| **records == known);
+        tokio::time::timeout(Duration::from_secs(10), right)
+            .await
+            .expect("found in time")
+            .unwrap();
+        stop.cancel();
     }
 }
