@@ -25,6 +25,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -244,6 +245,12 @@ impl<A: Serialize> IntoResponse for Answer<A> {
 /// Answers hosts until `stop`. Whoever is no host is refused.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = router.layer(from_fn(name_caller));
+    // A host that is cut off in the middle must not leave its connections here for ever.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = tune(stream) {
+            tracing::debug!(%error, "cannot tune a connection of another host");
+        }
+    });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service)
         .with_graceful_shutdown(stop.cancelled_owned())
