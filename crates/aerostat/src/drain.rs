@@ -1,9 +1,13 @@
 //! Shutdown as a value: tasks are spawned with a name, are told to drain, and the one that is late
 //! can be named.
+//!
+//! A task that panics is one whose work nobody does any more, so it ends the process: the next one
+//! goes on where this one was, and machines do not notice. What is done for one caller is another
+//! thing; it ends alone.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -17,17 +21,26 @@ pub struct Drain {
     token: CancellationToken,
     tracker: TaskTracker,
     running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    panicked: Arc<OnceLock<&'static str>>,
 }
 
 /// Counts a task as running until it is dropped, however the task ends.
 struct Running {
     name: &'static str,
-    running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    drain: Drain,
+    is_vital: bool,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_vital && std::thread::panicking() {
+            // The panic itself has been printed by the runtime.
+            tracing::error!(task = self.name, "a task has panicked; the process ends");
+            self.drain.panicked.set(self.name).ok();
+            self.drain.token.cancel();
+        }
+        let running = self.drain.running.lock();
+        let mut running = running.unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = running.get_mut(self.name) {
             *count -= 1;
         }
@@ -45,8 +58,23 @@ impl Drain {
         self.token.clone()
     }
 
-    /// Runs `future` as a task that `finish` waits for.
+    /// Runs `future` as a task that `finish` waits for. If it panics, everything drains.
     pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.run(name, true, future);
+    }
+
+    /// The same for what is done for one caller. If it panics, it ends alone.
+    pub fn spawn_for_caller<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.run(name, false, future);
+    }
+
+    fn run<F>(&self, name: &'static str, is_vital: bool, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -58,7 +86,8 @@ impl Drain {
             .or_default() += 1;
         let guard = Running {
             name,
-            running: Arc::clone(&self.running),
+            drain: self.clone(),
+            is_vital,
         };
         let task = async move {
             let _guard = guard;
@@ -66,6 +95,11 @@ impl Drain {
         };
         self.tracker
             .spawn(task.instrument(tracing::info_span!("task", name)));
+    }
+
+    /// The task that has panicked and by that ended everything, if one has.
+    pub fn panicked(&self) -> Option<&'static str> {
+        self.panicked.get().copied()
     }
 
     /// Tells every task to end and waits until all have.
@@ -87,6 +121,21 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_drains_everything_but_in_what_is_done_for_one_caller() {
+        let drain = Drain::new();
+        drain.spawn_for_caller("connection", async { panic!("expected by this test") });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!drain.token().is_cancelled());
+        assert_eq!(drain.panicked(), None);
+        drain.spawn("role", async { panic!("expected by this test") });
+        let drained =
+            tokio::time::timeout(Duration::from_secs(10), drain.token().cancelled_owned());
+        drained.await.unwrap();
+        assert_eq!(drain.panicked(), Some("role"));
+        assert_eq!(drain.finish(Duration::from_secs(1)).await, Ok(()));
+    }
 
     #[tokio::test]
     async fn a_task_that_does_not_end_is_named() {

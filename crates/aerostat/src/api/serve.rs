@@ -122,7 +122,7 @@ impl Door {
                 Admission::Nobody => continue,
             };
             let connection = connection(stream, router.clone(), caller, self.token.clone());
-            self.drain.spawn("api connection", async move {
+            self.drain.spawn_for_caller("api connection", async move {
                 connection.await;
                 drop(place);
             });

@@ -47,6 +47,9 @@ impl Serve {
         if let Err(late) = drain.finish(DRAIN_TIMEOUT).await {
             tracing::warn!(?late, "some tasks did not end in time");
         }
+        if let Some(task) = drain.panicked() {
+            anyhow::bail!("task `{task}` has panicked; machines go on running, start it again");
+        }
         Ok(())
     }
 }

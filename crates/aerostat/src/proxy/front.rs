@@ -193,7 +193,9 @@ impl Acceptor {
             [of_network, of_host],
         );
         let served = self.connections.track_future(served);
-        self.shared.drain.spawn("proxy connection", served);
+        self.shared
+            .drain
+            .spawn_for_caller("proxy connection", served);
     }
 }
 

@@ -249,7 +249,7 @@ async fn accept(door: Arc<Door>, listener: TcpListener, acceptor: TlsAcceptor, d
             continue;
         };
         let (door, acceptor, tasks) = (Arc::clone(&door), acceptor.clone(), drain.clone());
-        drain.spawn("join connection", async move {
+        drain.spawn_for_caller("join connection", async move {
             let _permit = permit;
             let served = tokio::time::timeout(
                 CONNECTION_TIMEOUT,
@@ -289,7 +289,7 @@ async fn serve(
         let (door, from) = (Arc::clone(door), from.ip().to_canonical());
         let (tell, told) = oneshot::channel();
         // A task of its own: once begun it is finished, whoever hangs up.
-        drain.spawn("join admission", async move {
+        drain.spawn_for_caller("join admission", async move {
             tell.send(door.admit(request, session, from).await).ok();
         });
         told.await.map_err(io::Error::other)?
