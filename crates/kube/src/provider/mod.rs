@@ -31,10 +31,12 @@ mod sync;
 mod translate;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::Client;
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -146,7 +148,10 @@ async fn drive(api: &Api, client: &Client, config: &Arc<ProviderConfig>) {
             let context = Arc::clone(&context);
             syncs.spawn(async move {
                 let mut memory = memory;
-                let outcome = Box::pin(sync::sync(&context, &subject, &mut memory)).await;
+                let sync = Box::pin(sync::sync(&context, &subject, &mut memory));
+                // A panic has been printed by the runtime. The uid must not stay in use.
+                let outcome = AssertUnwindSafe(sync).catch_unwind().await;
+                let outcome = outcome.unwrap_or(Outcome::Failed);
                 Finished {
                     uid,
                     memory,
@@ -178,7 +183,6 @@ async fn drive(api: &Api, client: &Client, config: &Arc<ProviderConfig>) {
                         queue.forget(&finished.uid);
                     }
                 }
-                // A panic has been printed by the runtime; the uid is looked at on its next news.
                 Err(error) => warn!(%error, "sync of a pod broke off"),
             },
             () = timer => {}

@@ -22,6 +22,7 @@ struct Rows {
     vips: u16,
     puts: usize,
     is_away: bool,
+    panics: bool,
 }
 
 impl Fake {
@@ -36,6 +37,11 @@ impl Fake {
     /// Whether requests fail.
     pub(super) fn set_away(&self, is_away: bool) {
         self.rows.lock().unwrap().is_away = is_away;
+    }
+
+    /// The next service that is written breaks off.
+    pub(super) fn panic_once(&self) {
+        self.rows.lock().unwrap().panics = true;
     }
 
     fn asked<T>(&self, act: impl FnOnce(&mut Rows) -> T) -> Result<T, Error> {
@@ -58,6 +64,9 @@ impl Services for Fake {
         name: &'a str,
         spec: &'a ServiceSpec,
     ) -> BoxFuture<'a, Result<Service, Error>> {
+        if std::mem::take(&mut self.rows.lock().unwrap().panics) {
+            return Box::pin(async { panic!("expected by a test") });
+        }
         let put = self.asked(|rows| {
             rows.puts += 1;
             rows.vips += 1;

@@ -1,10 +1,12 @@
 //! Keeps the services of the app as the Services and EndpointSlices say.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::Error;
+use futures::FutureExt as _;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +91,17 @@ async fn drive(api: &Api, services: &Arc<dyn Services>) {
             let Some(subject) = state.next() else { break };
             let (api, services) = (api.clone(), Arc::clone(services));
             let recorder = recorder.clone();
-            syncs.spawn(async move { sync(&api, services.as_ref(), &recorder, subject).await });
+            syncs.spawn(async move {
+                let key = subject.key.clone();
+                let sync = sync(&api, services.as_ref(), &recorder, subject);
+                // A panic has been printed by the runtime. The name must not stay in use.
+                let finished = AssertUnwindSafe(sync).catch_unwind().await;
+                finished.unwrap_or(Finished {
+                    key,
+                    known: None,
+                    outcome: Outcome::Failed,
+                })
+            });
         }
         let due = due.map_or(compare_at, |due| due.min(compare_at));
         tokio::select! {
@@ -97,7 +109,6 @@ async fn drive(api: &Api, services: &Arc<dyn Services>) {
             Some(change) = slice_changes.recv() => state.take_slice(change),
             Some(finished) = syncs.join_next() => match finished {
                 Ok(finished) => state.finish(finished),
-                // A panic has been printed by the runtime; the next comparison finds the rest.
                 Err(error) => warn!(%error, "sync of a Service broke off"),
             },
             () = tokio::time::sleep_until(due.into()) => {}

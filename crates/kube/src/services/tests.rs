@@ -209,6 +209,16 @@ async fn what_a_crash_left_is_swept_and_what_is_right_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn a_name_is_looked_at_again_after_a_panic() {
+    let cluster = Cluster::start().await;
+    cluster.service("web", |_| {}).await.unwrap();
+    cluster.backends("web.default", &[]).await;
+    cluster.fake.panic_once();
+    cluster.pod("web-0", "web", "fdaa:0:7:a7b:2:1:1:2").await;
+    cluster.backends("web.default", &["fdaa:0:7:a7b:2:1:1:2"]).await;
+}
+
+#[tokio::test]
 async fn a_failure_is_told_and_tried_again() {
     let cluster = Cluster::start().await;
     cluster.service("web", |_| {}).await.unwrap();
