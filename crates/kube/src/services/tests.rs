@@ -215,7 +215,9 @@ async fn a_name_is_looked_at_again_after_a_panic() {
     cluster.backends("web.default", &[]).await;
     cluster.fake.panic_once();
     cluster.pod("web-0", "web", "fdaa:0:7:a7b:2:1:1:2").await;
-    cluster.backends("web.default", &["fdaa:0:7:a7b:2:1:1:2"]).await;
+    cluster
+        .backends("web.default", &["fdaa:0:7:a7b:2:1:1:2"])
+        .await;
 }
 
 #[tokio::test]
