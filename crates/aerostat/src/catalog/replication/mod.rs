@@ -253,6 +253,14 @@ impl Replication {
         }
     }
 
+    /// Whether `host` has not left the fleet. Asked while the rows are held: what is taken in
+    /// before it leaves is forgotten with it, and later nothing more is.
+    fn is_of_fleet(&self, host: HostId) -> bool {
+        let hosts = self.shared.hosts.borrow();
+        let is_there = |host| hosts.iter().any(|record| record.id == host);
+        is_there(host) || !is_there(self.shared.host)
+    }
+
     /// Rows of `origin` behind `after`, signed.
     fn page(&self, origin: HostId, after: Position, whole: bool) -> Option<Page> {
         let catalog = &self.shared.catalog;
@@ -291,7 +299,11 @@ impl Replication {
         // Verifying takes about 60 µs for each statement.
         let merged = tokio::task::spawn_blocking(move || {
             let arrived = taken.shared.verifier.page(from, page, whole);
-            taken.shared.catalog.change(|rows| rows.merge(arrived))
+            let catalog = &taken.shared.catalog;
+            catalog.change(|rows| match taken.is_of_fleet(origin) {
+                true => rows.merge(arrived),
+                false => Merged::default(),
+            })
         });
         let merged = merged.await.unwrap_or_default();
         self.shared.verifier.count_foreign(origin, merged.foreign);
@@ -314,10 +326,18 @@ impl Replication {
         }
         let (origin, position) = (word.origin, word.position);
         let now = Instant::now();
-        if shared.catalog.heard().hear(word, bytes, age, now) {
-            shared
-                .catalog
-                .change(|rows| rows.hear_head(origin, position));
+        if !shared.catalog.heard().hear(word, bytes, age, now) {
+            return;
+        }
+        let is_of_fleet = shared.catalog.change(|rows| {
+            let is_of_fleet = self.is_of_fleet(origin);
+            if is_of_fleet {
+                rows.hear_head(origin, position);
+            }
+            is_of_fleet
+        });
+        if !is_of_fleet {
+            shared.catalog.heard().forget(origin);
         }
     }
 

@@ -398,6 +398,26 @@ async fn a_host_that_leaves_the_fleet_takes_its_machines_with_it() {
 }
 
 #[tokio::test]
+async fn a_host_that_has_left_the_fleet_is_not_heard_any_more() {
+    let net = Net::default();
+    // Its key is known for a little longer than its place in the fleet.
+    let two = start(&net, 2, own_catalog(2), &[2]).await;
+    let three = start(&net, 3, own_catalog(3), &[2, 3]).await;
+    three.publish(1, 1, Started);
+    let page = three
+        .replication
+        .page(three.host, Position::default(), false);
+    let page = page.expect("it has rows");
+    two.replication.take_page(three.host, page, false).await;
+    let word = three.replication.shared.word.borrow().clone();
+    two.replication.hear(word, Duration::ZERO);
+    assert!(two.machines().is_empty());
+    assert_eq!(two.catalog.position(three.host), None);
+    assert!(two.catalog.word_age(three.host).is_none());
+    assert_eq!(two.replication.dropped().unknown_host, 0);
+}
+
+#[tokio::test]
 async fn other_hosts_are_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.db");
