@@ -228,6 +228,17 @@ impl HostNet {
         Ok(())
     }
 
+    /// [`Self::remove`], unless a machine is attached. Says whether it did.
+    pub fn remove_unused(host: HostId) -> Result<bool, NetError> {
+        let netns = host_netns(host);
+        let is_there = netns::exists(&netns);
+        let net = Self { host, netns };
+        if is_there && !net.attachments()?.is_empty() {
+            return Ok(false);
+        }
+        Self::remove(host).map(|()| true)
+    }
+
     /// Everything of `host` that is on this server, one line each; empty after `remove`.
     pub fn inventory(host: HostId) -> Result<Vec<String>, NetError> {
         let mut found = egress::inventory(host)?;

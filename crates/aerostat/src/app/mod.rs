@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use image::ImageStore;
+use net::HostNet;
 use tokio::net::TcpListener;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use types::{HostId, IsolationClass};
 
 use crate::config::{Config, Paths};
@@ -61,7 +62,27 @@ pub(crate) async fn start(
     files::private_folder(&paths.data_dir)?;
     files::private_folder(&paths.kubernetes())?;
     let identity = fleet::identity(config, paths)?;
-    let mut ports = Ports::take(config, paths, &identity).await?;
+    let ports = Ports::take(config, paths, &identity).await?;
+    let host = identity.host;
+    let before = blocking(move || HostNet::inventory(host)).await?;
+    let started = start_roles(config, paths, identity, ports, drain).await;
+    if started.is_err() && before.is_empty() {
+        // A start that failed leaves this server as it was.
+        drain.token().cancel();
+        if let Err(error) = blocking(move || HostNet::remove_unused(host)).await {
+            warn!(error = %format!("{error:#}"), "cannot take away what this start has made");
+        }
+    }
+    started.map(|()| running)
+}
+
+async fn start_roles(
+    config: &Config,
+    paths: &Paths,
+    identity: Identity,
+    mut ports: Ports,
+    drain: &Drain,
+) -> anyhow::Result<()> {
     let address = ports.api.tcp_address();
     let api = address.context("the Machines API has no TCP address")?;
 
@@ -112,7 +133,7 @@ pub(crate) async fn start(
         &serde_json::to_vec_pretty(&endpoints)?,
     )?;
     info!(?endpoints, "everything answers");
-    Ok(running)
+    Ok(())
 }
 
 /// Ports that are what is most likely refused; nothing is changed by asking for them.
@@ -133,6 +154,9 @@ impl Ports {
             host: identity.host,
         };
         let api = api::bind(&api_config).await?;
+        let (mesh, gateway) = (config.mesh_listen, config.gateway_listen);
+        blocking(move || crate::mesh::is_free(mesh)).await?;
+        blocking(move || crate::gateway::is_free(gateway)).await?;
         let is_authority = identity.is_authority();
         let kubernetes = match config.kubernetes.unwrap_or(is_authority) {
             true => Some(kubernetes::bind(config.kubernetes_listen).await?),

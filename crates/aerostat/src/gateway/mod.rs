@@ -242,6 +242,14 @@ impl Handle {
     }
 }
 
+/// Whether [`Gateway::start`] would have its port. Nothing is changed by asking.
+///
+/// # Errors
+/// [`Error::PortTaken`] or [`Error::Listen`].
+pub fn is_free(address: SocketAddr) -> Result<(), Error> {
+    listen(address, Offloads::default()).map(drop)
+}
+
 fn listen(address: SocketAddr, offloads: Offloads) -> Result<Underlay, Error> {
     let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let result = match Underlay::bind(address, offloads) {

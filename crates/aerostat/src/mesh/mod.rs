@@ -88,7 +88,10 @@ pub enum Error {
         netns: String,
         source: Box<TunError>,
     },
-    #[error("cannot set up the mesh's device {}", net::MESH_LINK)]
+    #[error(
+        "cannot set up the mesh's device {}; `aerostat doctor` says what this host lacks",
+        net::MESH_LINK
+    )]
     Tun { source: Box<TunError> },
     #[error("cannot start the mesh's engine")]
     Engine { source: WireGuardError },
@@ -213,6 +216,14 @@ impl Mesh {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether [`Mesh::start`] would have its port. Nothing is changed by asking.
+///
+/// # Errors
+/// [`Error::PortTaken`] or [`Error::Listen`].
+pub fn is_free(address: SocketAddr) -> Result<(), Error> {
+    listen(address, Offloads::default()).map(drop)
 }
 
 fn listen(address: SocketAddr, offloads: Offloads) -> Result<Underlay, Error> {

@@ -51,6 +51,22 @@ fn removing_a_host_leaves_this_server_as_it_was() {
 }
 
 #[test]
+fn a_host_is_only_removed_as_unused_when_no_machine_is_attached() {
+    in_world("unused", |world| {
+        let before = snapshot();
+        let (host, net) = world.host_net(Egress::None);
+        veth(&net, host, 7, 0x10001);
+        let ready = snapshot();
+        assert!(!HostNet::remove_unused(host).unwrap());
+        assert_eq!(snapshot(), ready);
+        net.detach(&net.attachments().unwrap()[0]).unwrap();
+        assert!(HostNet::remove_unused(host).unwrap());
+        assert_eq!(snapshot(), before);
+        assert!(HostNet::remove_unused(host).unwrap());
+    });
+}
+
+#[test]
 fn ensuring_again_keeps_machines_and_adds_nothing() {
     in_world("ensure_again", |world| {
         let (host, net) = world.host_net(Egress::Nat);
