@@ -1,5 +1,7 @@
 //! Hosts of the fleet.
 
+use hyper::Method;
+use types::HostId;
 use types::fleet::{CreateJoinToken, HostList, JoinToken};
 
 use crate::transport::Call;
@@ -15,5 +17,13 @@ impl Client {
     pub async fn create_join_token(&self, body: &CreateJoinToken) -> Result<JoinToken, Error> {
         let call = Call::post("/v1/hosts/tokens".into()).body(body);
         self.json(&call).await
+    }
+
+    /// Forgets a host, with its machines and the peers of its gateway. A host that is up is kept
+    /// unless `force`.
+    pub async fn remove_host(&self, id: HostId, force: bool) -> Result<(), Error> {
+        let path = format!("/v1/hosts/{}", id.number());
+        let call = Call::new(Method::DELETE, path).query("force", force);
+        self.send(&call).await.map(drop)
     }
 }

@@ -54,6 +54,10 @@ pub(super) enum ApiError {
     Directory(#[source] directory::Error),
     #[error("only host {authority} can invite hosts into this fleet")]
     NoTokensHere { authority: String },
+    #[error("host {name} has the directory of this fleet, which cannot be without it")]
+    HostIsAuthority { name: String },
+    #[error("host {name} is up")]
+    HostIsUp { name: String },
     #[error("machine not found")]
     MachineNotFound,
     #[error("invalid machine configuration: {0}")]
@@ -192,6 +196,12 @@ impl ApiError {
             Self::Directory(error) => directory(error),
             Self::NoTokensHere { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
                 .hint("run `aerostat host token create` there"),
+            Self::HostIsAuthority { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
+                .hint("`aerostat down --purge` on each host ends a fleet"),
+            Self::HostIsUp { .. } => verdict(StatusCode::CONFLICT, "failed_precondition").hint(
+                "take it down there first (`aerostat down --purge`) and wait until others have \
+                 noticed, or use force",
+            ),
             Self::MachineNotFound => verdict(StatusCode::NOT_FOUND, "not_found")
                 .hint("`aerostat machine list` shows the machines that there are"),
             Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Json;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
-use types::fleet::{CreateJoinToken, HostList, HostSummary, JoinToken};
+use types::HostId;
+use types::fleet::{CreateJoinToken, HostList, HostStatus, HostSummary, JoinToken};
 
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::{Body, Query};
 use super::{Api, forward};
-use crate::directory;
+use crate::directory::{self, Refused};
 use crate::rpc::Caller;
 
-/// The directory's host writes one row.
+/// The directory's host writes some rows.
 const FORWARD_LIMIT: Duration = Duration::from_secs(10);
+/// Until the copy here no longer has a host that the directory's host has removed.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no invitation.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +80,50 @@ pub(super) async fn create_token(
     Ok((StatusCode::CREATED, Json(token)).into_response())
 }
 
+/// `DELETE /v1/hosts/{number}?force=`; sent on to the directory's host.
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Path(number): Path<String>,
+    query: Query,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let number: u16 = number
+        .parse()
+        .map_err(|_| ApiError::bad("the number of a host is 2 to 65535".into()))?;
+    let id = HostId::new(number);
+    let force = query.flag("force")?;
+    let directory = &api.deps.directory;
+    if let Some(authority) = directory.authority() {
+        if request.extensions().get::<Caller>().is_some() {
+            return Err(directory::Error::from(Refused::AuthorityOnly).into());
+        }
+        let (parts, body) = request.into_parts();
+        let sent = forward::send(&api, authority, parts, body, FORWARD_LIMIT).await?;
+        if sent.status().is_success() {
+            let mut hosts = directory.hosts_changed();
+            let gone = hosts.wait_for(|hosts| hosts.iter().all(|host| host.id != id));
+            // A copy that is late is told later.
+            let _ = tokio::time::timeout(CATCH_UP_MAX, gone).await;
+        }
+        return Ok(sent);
+    }
+    let missing = || directory::Error::from(Refused::HostNotFound { id });
+    let name = directory.host(id).ok_or_else(missing)?.name;
+    if id == api.deps.rpc.host() {
+        return Err(ApiError::HostIsAuthority { name });
+    }
+    if !force && api.deps.catalog.host_status(id) == HostStatus::Ok {
+        return Err(ApiError::HostIsUp { name });
+    }
+    directory.remove_host(id).await?;
+    tracing::info!(host = %id, name, "host removed from the fleet");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 /// What people call the directory's host.
 fn authority(api: &Api) -> String {
     let directory = &api.deps.directory;
-    let id = directory.authority().unwrap_or(api.host);
+    let id = directory.authority().unwrap_or(api.deps.rpc.host());
     directory
         .host(id)
         .map_or_else(|| id.to_string(), |host| host.name)

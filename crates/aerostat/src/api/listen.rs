@@ -127,7 +127,6 @@ mod tests {
             tcp,
             token: "secret".into(),
             region: "local".into(),
-            host: types::HostId::new(2),
         }
     }
 

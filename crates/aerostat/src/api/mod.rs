@@ -53,7 +53,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use types::HostId;
 
 use crate::catalog::Catalog;
 use crate::mesh::Reporter;
@@ -75,8 +74,6 @@ pub struct Config {
     /// What callers over TCP must show.
     pub token: String,
     pub region: String,
-    /// The host that this is.
-    pub host: HostId,
 }
 
 /// The roles that the API hands its requests to.
@@ -102,7 +99,6 @@ pub struct Deps {
 #[derive(Debug)]
 struct State {
     region: String,
-    host: HostId,
     deps: Deps,
     /// Held for reading while a machine is created and for writing while an app is deleted, so
     /// that no machine is born into an app that is going.

@@ -98,6 +98,7 @@ fn fleet() -> Router<Api> {
         )
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/hosts/tokens", post(hosts::create_token))
+        .route("/v1/hosts/{number}", delete(hosts::remove))
         .route(
             "/v1/orgs/{org}/wireguard/peers",
             get(wireguard::list).post(wireguard::create),

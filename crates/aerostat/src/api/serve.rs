@@ -32,7 +32,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
     let state = Arc::new(State {
         region: config.region.clone(),
-        host: config.host,
         deps,
         app_deletion: tokio::sync::RwLock::default(),
         names: super::create::Locks::default(),

@@ -101,7 +101,7 @@ pub(super) async fn create(
         org,
         network: body.network,
         public_key: key.to_string(),
-        gateway: body.gateway.unwrap_or(api.host),
+        gateway: body.gateway.unwrap_or(api.deps.rpc.host()),
     };
     let peer = api
         .deps

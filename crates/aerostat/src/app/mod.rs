@@ -151,7 +151,6 @@ impl Ports {
             tcp: Some(config.api_listen),
             token: files::token(&paths.token())?,
             region: config.region.clone(),
-            host: identity.host,
         };
         let api = api::bind(&api_config).await?;
         let (mesh, gateway) = (config.mesh_listen, config.gateway_listen);

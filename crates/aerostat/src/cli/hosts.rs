@@ -6,14 +6,24 @@ use clap::Subcommand;
 use jiff::SignedDuration;
 use types::fleet::{CreateJoinToken, HostSummary};
 
-use super::Context;
 use super::output::{self, Format, Table};
+use super::{Context, Refused};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hosts {
     /// List the hosts of this fleet
     #[command(visible_alias = "ls")]
     List,
+    /// Forget a host that is gone for good, with its machines and the peers of its gateway
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Its number or its name
+        #[arg(value_name = "NUMBER|NAME")]
+        host: String,
+        /// Even if it is up; it is no longer heard from then on
+        #[arg(long)]
+        force: bool,
+    },
     /// Invitations for hosts that are to join this fleet
     #[command(subcommand, visible_alias = "tokens")]
     Token(Tokens),
@@ -37,6 +47,17 @@ impl Hosts {
         let client = context.client()?;
         match self {
             Self::List => print(context, &client.hosts().await?.hosts),
+            Self::Remove { host, force } => {
+                let hosts = client.hosts().await?.hosts;
+                let found = find(&hosts, &host)?;
+                client.remove_host(found.host.id, force).await?;
+                eprintln!(
+                    "host {} (number {}) is no longer of this fleet",
+                    found.host.name,
+                    found.host.id.number()
+                );
+                Ok(())
+            }
             Self::Token(Tokens::Create { ttl, address }) => {
                 let body = CreateJoinToken {
                     ttl_s: ttl,
@@ -54,6 +75,18 @@ impl Hosts {
             }
         }
     }
+}
+
+/// The host of this number, or else of this name.
+fn find<'a>(hosts: &'a [HostSummary], wanted: &str) -> Result<&'a HostSummary, Refused> {
+    let number = |found: &&HostSummary| found.host.id.number().to_string() == wanted;
+    let name = |found: &&HostSummary| found.host.name == wanted;
+    let found = hosts.iter().find(number);
+    found.or_else(|| hosts.iter().find(name)).ok_or_else(|| {
+        Refused(format!(
+            "there is no host `{wanted}`; `aerostat host list` shows the hosts that there are"
+        ))
+    })
 }
 
 fn seconds(text: &str) -> Result<u64, String> {
@@ -90,6 +123,27 @@ fn print(context: &Context, hosts: &[HostSummary]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_found_by_its_number_or_its_name() {
+        let host = |number: u16, name: &str| HostSummary {
+            host: types::fleet::HostRecord {
+                id: types::HostId::new(number),
+                name: name.into(),
+                region: "local".into(),
+                public_key: String::new(),
+                endpoint: "192.0.2.1:51821".parse().unwrap(),
+                gateway: None,
+                certificate: String::new(),
+                joined_at: jiff::Timestamp::UNIX_EPOCH,
+            },
+            status: types::fleet::HostStatus::Ok,
+        };
+        let hosts = [host(2, "3"), host(3, "fra-1")];
+        let number = |wanted: &str| find(&hosts, wanted).unwrap().host.id.number();
+        assert_eq!((number("2"), number("3"), number("fra-1")), (2, 3, 3));
+        assert!(find(&hosts, "4").is_err());
+    }
 
     #[test]
     fn a_lifetime_is_written_as_people_write_it() {

@@ -128,7 +128,6 @@ impl Fleet {
             tcp: Some("127.0.0.1:0".parse().unwrap()),
             token: TOKEN.into(),
             region: region.into(),
-            host,
         };
         let rpc = self.loopback.rpc(host);
         let members = Arc::clone(&self.members);

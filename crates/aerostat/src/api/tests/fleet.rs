@@ -128,6 +128,46 @@ async fn hosts_are_listed_with_what_is_thought_of_them() {
     assert!(refused.to_string().contains("only host host-2 can invite"));
 }
 
+#[tokio::test]
+async fn a_host_that_is_gone_is_removed_with_the_peers_of_its_gateway() {
+    let server = server().await;
+    let (client, gone) = (&server.client, HostId::new(3));
+    for number in [2, 3] {
+        let gateway = record(2).gateway;
+        let record = HostRecord {
+            gateway,
+            ..record(number)
+        };
+        server.directory.put_host(record).await.unwrap();
+    }
+    let org = PERSONAL.parse().unwrap();
+    let peer = body("laptop", key(50), 3);
+    client.create_wireguard_peer(&org, &peer).await.unwrap();
+    let own = client.remove_host(server.host, true).await.unwrap_err();
+    assert_eq!(own.status(), Some(409));
+    assert!(own.to_string().contains("the directory"), "{own}");
+
+    server.catalog.set_host_status(gone, HostStatus::Ok);
+    let up = client.remove_host(gone, false).await.unwrap_err();
+    assert_eq!(up.status(), Some(409));
+    assert!(up.to_string().contains("host-3 is up"), "{up}");
+    server
+        .catalog
+        .set_host_status(gone, HostStatus::Unreachable);
+    client.remove_host(gone, false).await.unwrap();
+    let left = client.hosts().await.unwrap().hosts;
+    let left: Vec<_> = left.iter().map(|found| found.host.id).collect();
+    assert_eq!(left, [server.host]);
+    assert!(client.wireguard_peers(&org).await.unwrap().peers.is_empty());
+    let again = client.remove_host(gone, false).await.unwrap_err();
+    assert!(again.is_not_found());
+
+    server.directory.put_host(record(3)).await.unwrap();
+    server.catalog.set_host_status(gone, HostStatus::Ok);
+    client.remove_host(gone, true).await.unwrap();
+    assert_eq!(server.ask("DELETE", "/v1/hosts/x", "").await.0, 400);
+}
+
 fn body(name: &str, public_key: String, gateway: u16) -> CreateWireGuardPeer {
     CreateWireGuardPeer {
         name: name.into(),
