@@ -1,19 +1,29 @@
 //! `aerostat doctor`: what this host can and cannot do, and what to do about it.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::stat::{major, minor};
 use serde::Serialize;
 use types::IsolationClass;
+use types::fleet::HostStatus;
 
 use super::output::{self, Table};
 use super::{Context, Refused};
 use crate::app::Endpoints;
+use crate::config::Config;
+use crate::fleet::Identity;
 
 /// Free space below which machines will soon fail, in bytes.
 const DISK_BYTES_MIN: u64 = 2 << 30;
+
+/// What tunnels and taps are opened by, and its number (Linux, Documentation/admin-guide/devices).
+const TUN: &str = "/dev/net/tun";
+const TUN_DEVICE: (u64, u64) = (10, 200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,8 +70,8 @@ impl Check {
     }
 }
 
-pub(super) fn run(context: &Context) -> anyhow::Result<()> {
-    let checks = checks(context)?;
+pub(super) async fn run(context: &Context) -> anyhow::Result<()> {
+    let checks = checks(context).await?;
     let table = || {
         let mut table = Table::new(&["CHECK", "VERDICT", "FOUND", "WHAT TO DO"]);
         for check in &checks {
@@ -91,7 +101,7 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     }
 }
 
-fn checks(context: &Context) -> anyhow::Result<Vec<Check>> {
+async fn checks(context: &Context) -> anyhow::Result<Vec<Check>> {
     let config = context.config()?;
     let root = nix::unistd::geteuid().is_root();
     let mut checks = vec![if root {
@@ -100,11 +110,7 @@ fn checks(context: &Context) -> anyhow::Result<Vec<Check>> {
         Check::bad("root", Verdict::Fail, "no", "run it with sudo")
     }];
     checks.extend(PROGRAMS.iter().map(program));
-    checks.push(device(
-        "/dev/net/tun",
-        "taps of virtual machines",
-        "modprobe tun",
-    ));
+    checks.push(tun(Path::new(TUN)));
     checks.push(file_systems());
     checks.push(cgroups());
     checks.push(disk(&context.paths.data_dir));
@@ -114,18 +120,65 @@ fn checks(context: &Context) -> anyhow::Result<Vec<Check>> {
     checks.push(guest(&context.paths.guest()));
     let running = Endpoints::read(&context.paths)?;
     match running {
-        Some(endpoints) => checks.push(Check::ok("daemon", format!("pid {}", endpoints.pid))),
-        None => {
-            checks.push(port("api port", config.api_listen, "api_listen", context));
-            checks.push(port(
-                "kubernetes port",
-                config.kubernetes_listen,
-                "kubernetes_listen",
-                context,
-            ));
+        Some(endpoints) => {
+            checks.push(Check::ok("daemon", format!("pid {}", endpoints.pid)));
+            checks.push(hosts(context).await);
         }
+        None => checks.extend(ports(&config, context)),
     }
     Ok(checks)
+}
+
+/// How many hosts of the fleet are there, as this one sees it.
+async fn hosts(context: &Context) -> Check {
+    let name = "hosts";
+    let asked = async { anyhow::Ok(context.client()?.hosts().await?.hosts) };
+    let hosts = match asked.await {
+        Ok(hosts) => hosts,
+        Err(error) => return Check::bad(name, Verdict::Warn, format!("{error:#}"), ""),
+    };
+    let away = hosts.iter().filter(|found| found.status != HostStatus::Ok);
+    let away: Vec<&str> = away.map(|found| found.host.name.as_str()).collect();
+    let count = format!("{} of {} ok", hosts.len() - away.len(), hosts.len());
+    if away.is_empty() {
+        return Check::ok(name, count);
+    }
+    Check::bad(
+        name,
+        Verdict::Warn,
+        format!("{count}; not: {}", away.join(", ")),
+        "look there; `aerostat host remove` forgets a host that is gone for good",
+    )
+}
+
+/// The ports that the daemon will take.
+fn ports(config: &Config, context: &Context) -> Vec<Check> {
+    let identity = Identity::load(&context.paths.fleet());
+    // The first start of a host that has joined no fleet founds one.
+    let is_founder = match &identity {
+        Ok(Some(identity)) => identity.is_authority(),
+        Ok(None) | Err(_) => true,
+    };
+    let port = |name, transport, address, key| port(name, transport, address, key, context);
+    let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+    let mut checks = vec![
+        port("api port", tcp, config.api_listen, "api_listen"),
+        port("mesh port", udp, config.mesh_listen, "mesh_listen"),
+        port("gateway port", udp, config.gateway_listen, "gateway_listen"),
+    ];
+    if is_founder {
+        checks.push(port("join port", tcp, config.join_listen, "join_listen"));
+    }
+    if config.kubernetes.unwrap_or(is_founder) {
+        let address = config.kubernetes_listen;
+        checks.push(port("kubernetes port", tcp, address, "kubernetes_listen"));
+    }
+    if let Err(error) = identity {
+        let error = types::chain(&error).to_string();
+        let fix = "`aerostat down --purge` begins anew";
+        checks.push(Check::bad("identity", Verdict::Fail, error, fix));
+    }
+    checks
 }
 
 /// Programs by name, with the Debian package and what they are for.
@@ -171,16 +224,21 @@ fn program((name, package, purpose, verdict): &(&'static str, &str, &str, Verdic
     }
 }
 
-fn device(path: &'static str, purpose: &str, fix: &str) -> Check {
-    if Path::new(path).exists() {
-        Check::ok(path, "there")
-    } else {
-        Check::bad(
-            path,
-            Verdict::Warn,
-            format!("missing; needed for {purpose}"),
-            fix,
-        )
+/// The mesh and the gateway are tunnels, so nothing starts without.
+fn tun(path: &Path) -> Check {
+    let fail = |detail: String, fix| Check::bad(TUN, Verdict::Fail, detail, fix);
+    let load = "modprobe tun; inside a container, give it the device /dev/net/tun";
+    let there = match fs::metadata(path) {
+        Ok(there) => there,
+        Err(error) => return fail(format!("{error}; needed for the mesh"), load),
+    };
+    let number = (major(there.rdev()), minor(there.rdev()));
+    if !there.file_type().is_char_device() || number != TUN_DEVICE {
+        return fail("is another device".into(), load);
+    }
+    match fs::File::options().read(true).write(true).open(path) {
+        Ok(_) => Check::ok(TUN, "there"),
+        Err(error) => fail(format!("{error}; needed for the mesh"), load),
     }
 }
 
@@ -293,9 +351,41 @@ fn guest(dir: &Path) -> Check {
     }
 }
 
-fn port(name: &'static str, address: std::net::SocketAddr, key: &str, context: &Context) -> Check {
-    match TcpListener::bind(address) {
-        Ok(_) => Check::ok(name, format!("{address} is free")),
+#[derive(Debug, Clone, Copy)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    fn bind(self, address: SocketAddr) -> io::Result<()> {
+        match self {
+            Self::Tcp => TcpListener::bind(address).map(drop),
+            Self::Udp => UdpSocket::bind(address).map(drop),
+        }
+    }
+}
+
+fn port(
+    name: &'static str,
+    transport: Transport,
+    address: SocketAddr,
+    key: &str,
+    context: &Context,
+) -> Check {
+    let bound = match transport.bind(address) {
+        // A kernel without IPv6, on which everywhere is IPv4.
+        Err(error)
+            if error.kind() != io::ErrorKind::AddrInUse
+                && address.is_ipv6()
+                && address.ip().is_unspecified() =>
+        {
+            transport.bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    };
+    match bound {
+        Ok(()) => Check::ok(name, format!("{address} is free")),
         Err(error) => Check::bad(
             name,
             Verdict::Fail,
@@ -305,5 +395,46 @@ fn port(name: &'static str, address: std::net::SocketAddr, key: &str, context: &
                 context.paths.config.display()
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_device_is_not_taken_for_the_tun_device() {
+        for path in ["/dev/null", "/nonexistent", "/"] {
+            let check = tun(Path::new(path));
+            assert_eq!(check.verdict, Verdict::Fail, "{path}: {}", check.detail);
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_fails() {
+        let paths = crate::config::Paths {
+            data_dir: "/nonexistent".into(),
+            run_dir: "/nonexistent".into(),
+            config: "/etc/aerostat.toml".into(),
+            guest_dir: None,
+        };
+        let format = output::Format::Json;
+        let context = Context { paths, format };
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let look = || {
+            port(
+                "mesh port",
+                Transport::Udp,
+                address,
+                "mesh_listen",
+                &context,
+            )
+        };
+        let check = look();
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert!(check.fix.contains("mesh_listen"), "{}", check.fix);
+        drop(taken);
+        assert_eq!(look().verdict, Verdict::Ok);
     }
 }

@@ -158,7 +158,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Up(up) => up.run(context).await,
             Command::Down(down) => down.run(context).await,
             Command::Serve(serve) => serve.run(context).await,
-            Command::Doctor => doctor::run(context),
+            Command::Doctor => doctor::run(context).await,
             Command::Env => env::run(context),
             Command::Join(join) => join.run(context).await,
             Command::Host(hosts) => hosts.run(context).await,
