@@ -91,6 +91,8 @@ fn a_host_joins_once_or_says_why_not() {
     let before = Snapshot::take();
     let fleet = Fleet::new(2);
     trouble::joining_is_refused(&fleet);
+    trouble::a_start_that_fails_leaves_nothing(&fleet);
+    trouble::a_host_is_removed(&fleet);
     taken_down(&fleet, &before);
 }
 

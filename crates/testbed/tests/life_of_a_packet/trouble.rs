@@ -156,6 +156,8 @@ pub(crate) fn joining_is_refused(fleet: &Fleet) {
     )
     .expect("configuration");
     assert_eq!(refused(&other_number, &join, "duplicate host id"), 1);
+    // Taking it down must not take the first host's network.
+    other_number.configure("");
     // Nothing was spent by that.
     succeed(&mut third.aerostat(&join));
     let (code, text) = fail(&mut third.aerostat(&join));
@@ -178,6 +180,107 @@ pub(crate) fn joining_is_refused(fleet: &Fleet) {
     );
     let (_, text) = fail(&mut fleet.host(1).aerostat(&["join", &used]));
     assert!(text.contains("running already"), "{text}");
-    let rows = fleet.host(0).json(&["host", "list"]).expect("a list");
+    let authority = fleet.host(0);
+    let another = fleet.invite();
+    authority.kill_daemon();
+    let join = ["join", &another, "--name", "fourth"];
+    assert_eq!(refused(&fourth, &join, "]:51822"), 2);
+    authority.up();
+    let rows = authority.json(&["host", "list"]).expect("a list");
     assert_eq!(rows.as_array().map(Vec::len), Some(3), "{rows}");
+    a_host_that_never_came_is_removed(fleet, &fourth, &another);
+}
+
+/// The fleet can do without it; its name is free again.
+fn a_host_that_never_came_is_removed(fleet: &Fleet, newcomer: &Host, another: &str) {
+    eventually("the authority's word", || {
+        match fleet.status(1, 0)?.as_str() {
+            "ok" => Ok(()),
+            status => Err(status.to_owned()),
+        }
+    });
+    succeed(&mut fleet.host(1).aerostat(&["host", "remove", "third"]));
+    for host in fleet.hosts() {
+        let rows = host.json(&["host", "list"]).expect("a list");
+        assert_eq!(rows.as_array().map(Vec::len), Some(2), "{rows}");
+    }
+    succeed(&mut newcomer.aerostat(&["join", another, "--name", "third"]));
+}
+
+/// A host that is removed is no peer of anybody.
+pub(crate) fn a_host_is_removed(fleet: &Fleet) {
+    let (authority, other) = (fleet.host(0), fleet.host(1));
+    let number = other.number().to_string();
+    let (code, text) = fail(&mut other.aerostat(&["host", "remove", &number]));
+    assert!(code == 1 && text.contains("is up"), "{text}");
+    let first = authority.number().to_string();
+    let (code, text) = fail(&mut authority.aerostat(&["host", "remove", &first, "--force"]));
+    assert!(code == 1 && text.contains("the directory"), "{text}");
+    let run = ["machine", "run", "localhost/hello:1"];
+    for _ in 0..4 {
+        succeed(&mut authority.aerostat(&run));
+    }
+    let owners = || {
+        let rows = authority.json(&["machine", "list"])?;
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        let is_other = format!(":a7b:{:x}:", other.number());
+        let address = |row: &serde_json::Value| row["private_ip"].to_string();
+        let (theirs, ours): (Vec<_>, Vec<_>) = rows
+            .iter()
+            .map(address)
+            .partition(|address| address.contains(&is_other));
+        Ok::<_, String>((ours.len(), theirs.len()))
+    };
+    let peers = || {
+        let mesh = authority.json(&["mesh", "status"])?;
+        let peers = mesh["peers"].as_array().map(Vec::len);
+        peers.ok_or_else(|| mesh.to_string())
+    };
+    let (ours, theirs) = owners().expect("a list");
+    assert!(theirs > 0, "none of {ours} machines is there");
+    let before = peers().expect("peers");
+    succeed(&mut authority.aerostat(&["host", "remove", &number, "--force"]));
+    eventually("its machines and its peer to be gone", || {
+        let found = (peers()?, owners()?);
+        match found == (before - 1, (ours, 0)) {
+            true => Ok(()),
+            false => Err(format!("{found:?}")),
+        }
+    });
+}
+
+/// A daemon that cannot start says why, and takes away what it had made.
+pub(crate) fn a_start_that_fails_leaves_nothing(fleet: &Fleet) {
+    // The second host runs here, on the usual ports.
+    let underlay = fleet.underlay();
+    let host = Host::inside(&underlay.host(1), underlay.address(1));
+    let mut free = String::new();
+    for (key, why) in [
+        ("api_listen", "of the Machines API is taken"),
+        ("mesh_listen", "of the mesh is taken"),
+        ("gateway_listen", "of the gateway is taken"),
+    ] {
+        host.configure(&free);
+        let (code, text) = fail(&mut host.aerostat(&["up"]));
+        assert!(code == 2 && text.contains(why), "{text}");
+        free += &format!("{key} = \"127.0.0.1:0\"\n");
+    }
+    host.configure(&free);
+    let up = host.aerostat(&["up"]);
+    let mut without_tun = std::process::Command::new("unshare");
+    let script = "mount --bind /dev/null /dev/net/tun && exec \"$@\"";
+    without_tun
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(up.get_program())
+        .args(up.get_args());
+    for (name, value) in up.get_envs() {
+        match value {
+            Some(value) => without_tun.env(name, value),
+            None => without_tun.env_remove(name),
+        };
+    }
+    let (code, text) = fail(&mut without_tun);
+    assert!(code == 2 && text.contains("aerostat doctor"), "{text}");
+    let netns = format!("/run/netns/aero-{}", host.id());
+    assert!(!std::path::Path::new(&netns).exists());
 }
