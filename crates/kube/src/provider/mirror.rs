@@ -51,6 +51,8 @@ pub(crate) struct Mirror {
     pods: Option<HashMap<String, Arc<Value>>>,
     /// The pod's machine first.
     machines: Option<HashMap<String, Vec<Arc<Machine>>>>,
+    /// Revisions that answers showed and the watch has not reached.
+    ahead: HashMap<MachineId, u64>,
     pod_changes: mpsc::Receiver<Change>,
     machine_changes: mpsc::Receiver<MachineChange>,
 }
@@ -72,6 +74,7 @@ impl Mirror {
             region: config.region.clone(),
             pods: None,
             machines: None,
+            ahead: HashMap::new(),
             pod_changes: informer::follow(api, &PODS, mine),
             machine_changes,
         }
@@ -106,7 +109,24 @@ impl Mirror {
 
     /// Takes in what an answer showed, which may be ahead of the watch.
     pub(crate) fn saw(&mut self, machine: Machine) {
-        self.take_machine(machine);
+        let uid = machine.config.metadata.get(POD_UID);
+        let known = uid.and_then(|uid| self.machines.as_ref()?.get(uid));
+        let mut known = known.into_iter().flatten();
+        if !known.any(|known| known.id == machine.id && known.revision >= machine.revision) {
+            self.ahead.insert(machine.id.clone(), machine.revision);
+            self.take_machine(machine);
+        }
+    }
+
+    /// What the watch says last is so, even if its revision is lower: a host that was put back from
+    /// a backup counts from there. Only an answer may be ahead of it.
+    fn heard(&mut self, machine: Machine) -> Option<String> {
+        let ahead = self.ahead.get(&machine.id);
+        if ahead.is_some_and(|ahead| *ahead > machine.revision) {
+            return None;
+        }
+        self.ahead.remove(&machine.id);
+        self.take_machine(machine)
     }
 
     /// Waits for a change, takes it in and returns the uids that it is about.
@@ -130,7 +150,7 @@ impl Mirror {
             change = self.machine_changes.recv() => match change {
                 Some(MachineChange::Listed(machines)) => self.list_machines(machines),
                 Some(MachineChange::Changed(machine)) => {
-                    self.take_machine(*machine).into_iter().collect()
+                    self.heard(*machine).into_iter().collect()
                 }
                 None => std::future::pending().await,
             },
@@ -151,6 +171,7 @@ impl Mirror {
     fn list_machines(&mut self, machines: Vec<Machine>) -> Vec<String> {
         let before = self.machines.take().unwrap_or_default();
         self.machines = Some(HashMap::new());
+        self.ahead.clear();
         for machine in machines {
             self.take_machine(machine);
         }
@@ -166,13 +187,7 @@ impl Mirror {
         }
         let all = self.machines.get_or_insert_default();
         let machines = all.entry(uid.clone()).or_default();
-        let known = machines.iter().position(|known| known.id == machine.id);
-        if known.is_some_and(|known| machines[known].revision > machine.revision) {
-            return None;
-        }
-        if let Some(known) = known {
-            machines.remove(known);
-        }
+        machines.retain(|known| known.id != machine.id);
         if machine.state != MachineState::Destroyed {
             machines.push(Arc::new(machine));
             machines.sort_by_key(|machine| rank(machine));
@@ -265,4 +280,63 @@ async fn watch(
         }
     }
     Ok(Some(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(revision: u64, state: MachineState) -> Machine {
+        let version: types::VersionId = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+        let mut machine = Machine {
+            id: MachineId::from_bits(7),
+            name: "u".into(),
+            state,
+            region: "local".into(),
+            instance_id: version.clone(),
+            version,
+            private_ip: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            config: types::machine::MachineConfig::default(),
+            image_ref: types::machine::ImageIdentity::default(),
+            events: Vec::new(),
+            checks: Vec::new(),
+            containers: Vec::new(),
+            nonce: None,
+            host_status: "ok".into(),
+            isolation: types::IsolationClass::Container,
+            revision,
+        };
+        machine.config.metadata.insert(POD_UID.into(), "u".into());
+        machine
+    }
+
+    #[tokio::test]
+    async fn the_watch_has_the_last_word_once_it_has_reached_what_answers_showed() {
+        use MachineState::{Created, Started, Starting, Stopped};
+        let (changes, machine_changes) = mpsc::channel(8);
+        let (_pods, pod_changes) = mpsc::channel(8);
+        let mut mirror = Mirror {
+            region: "local".into(),
+            pods: None,
+            machines: None,
+            ahead: HashMap::new(),
+            pod_changes,
+            machine_changes,
+        };
+        mirror.saw(machine(5, Starting));
+        let mut now = async |revision, state| {
+            let change = MachineChange::Changed(Box::new(machine(revision, state)));
+            changes.send(change).await.unwrap();
+            mirror.changed().await;
+            mirror.subject("u").machine.map(|machine| machine.state)
+        };
+        assert_eq!(now(4, Created).await, Some(Starting));
+        assert_eq!(now(5, Starting).await, Some(Starting));
+        assert_eq!(now(9, Started).await, Some(Started));
+        // Its host was put back from a backup.
+        assert_eq!(now(6, Stopped).await, Some(Stopped));
+        assert_eq!(now(7, MachineState::Destroyed).await, None);
+    }
 }
