@@ -15,6 +15,10 @@
 //!                          IPv4/IPv6 of machines to `egress`; never the host plane
 //! ```
 //!
+//! Connections are tracked only where an answer would not be let in otherwise: TCP of the
+//! namespace itself, and the way out. All else in 6PN is judged packet by packet in both directions,
+//! so nobody can fill the table that all machines of the host share with it (`untracked`).
+//!
 //! A machine has a chain of literal rules rather than an element in a set of tuples, so that
 //! attaching it again with other addresses replaces what it may do in one transaction, whatever
 //! it was before. What the tunnels bring was judged by their engines, which know whose a source
@@ -41,6 +45,17 @@ pub(crate) const MACHINE_PREFIX_LEN: u8 = 112;
 /// descriptor; a client needs one or two.
 const NAME_STREAMS_MAX: usize = 16;
 
+/// Questions to the resolver by UDP that a machine or a client may ask in a second, so that one
+/// does not take the others' room in the resolver's socket.
+const NAME_QUERIES_PER_S_MAX: usize = 1000;
+
+/// Connections with the world outside that a machine may have at a time. The kernel tracks 262,144
+/// for all of them where it has some memory.
+const EGRESS_FLOWS_MAX: usize = 8192;
+
+/// What is one client's: a /120.
+const CLIENT_MASK: &str = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00";
+
 /// The network fields of source and destination of an IPv6 packet, as nft reads raw payload.
 const NETWORK_PAIR: &str = "@nh,80,32 . @nh,208,32";
 
@@ -66,16 +81,24 @@ pub(crate) fn base(host: HostId) -> String {
 add table inet aerostat
 add map inet aerostat machines { type ifname : verdict; }
 add set inet aerostat name_streams { type ifname; size 65535; flags dynamic; }
+add set inet aerostat name_queries { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+add set inet aerostat client_streams { type ipv6_addr; size 65535; flags dynamic; }
+add set inet aerostat client_queries { type ipv6_addr; size 65535; flags dynamic, timeout; timeout 1m; }
+add set inet aerostat egress_flows { type ifname; size 65535; flags dynamic; }
 add set inet aerostat networks { typeof @nh,80,32 . @nh,208,32; }
 add chain inet aerostat from_machine
 add chain inet aerostat from_tunnel
 add chain inet aerostat guard { type filter hook prerouting priority -450; policy accept; }
+add chain inet aerostat untracked { type filter hook prerouting priority raw; policy accept; }
+add chain inet aerostat untracked_own { type filter hook output priority raw; policy accept; }
 add chain inet aerostat input { type filter hook input priority filter; policy drop; }
 add chain inet aerostat forward { type filter hook forward priority filter; policy drop; }
 add chain inet aerostat egress { type nat hook postrouting priority srcnat; policy accept; }
 flush chain inet aerostat from_machine
 flush chain inet aerostat from_tunnel
 flush chain inet aerostat guard
+flush chain inet aerostat untracked
+flush chain inet aerostat untracked_own
 flush chain inet aerostat input
 flush chain inet aerostat forward
 flush chain inet aerostat egress
@@ -87,7 +110,8 @@ add rule arp aerostat guard iifname vmap @machines
 add rule arp aerostat guard iifname "m*" counter drop
 "#;
     let networks = network(HOST_PLANE);
-    [chains, &guard(), &input(host), &forward(), &networks].concat()
+    let rules = [guard(), untracked(), input(host), forward(), networks];
+    chains.to_owned() + &rules.concat()
 }
 
 fn guard() -> String {
@@ -117,10 +141,26 @@ add rule inet aerostat from_tunnel {NETWORK_PAIR} != @networks counter drop
     )
 }
 
+/// Answers to what is not tracked are let in by rules of their own (`input`), or pass as what they
+/// answer does (`forward`).
+fn untracked() -> String {
+    let (from, own) = ("inet aerostat untracked", "inet aerostat untracked_own");
+    format!(
+        r#"
+add rule {from} ip6 daddr fdaa::/16 meta l4proto udp notrack
+add rule {from} ip6 daddr fdaa::/16 icmpv6 type {{ echo-request, echo-reply }} notrack
+add rule {from} ip6 daddr fdaa::/16 meta l4proto tcp fib daddr type != local notrack
+add rule {own} ip6 daddr fdaa::/16 meta l4proto udp notrack
+add rule {own} ip6 daddr fdaa::/16 icmpv6 type {{ echo-request, echo-reply }} notrack
+"#
+    )
+}
+
 /// What may be asked of the namespace itself.
 fn input(host: HostId) -> String {
     let resolver = types::sixpn::RESOLVER;
     let us = host_addr(HOST_PLANE, host);
+    let queries = format!("{NAME_QUERIES_PER_S_MAX}/second burst {NAME_QUERIES_PER_S_MAX} packets");
     let from_host = format!(
         r#"add rule inet aerostat input iifname "{MESH_LINK}" ip6 saddr & {ANY_HOST} ip6 daddr {us}"#
     );
@@ -134,7 +174,10 @@ fn input(host: HostId) -> String {
         r#"
 add rule inet aerostat input iifname "lo" accept
 add rule inet aerostat input ct state established,related accept
-add rule inet aerostat input icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+add rule inet aerostat input icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, echo-reply }} accept
+add rule inet aerostat input iifname "m*" udp dport 53 add @name_queries {{ iifname limit rate over {queries} }} counter drop
+add rule inet aerostat input iifname "{GATEWAY_LINK}" udp dport 53 add @client_queries {{ ip6 saddr & {CLIENT_MASK} limit rate over {queries} }} counter drop
+add rule inet aerostat input iifname "{GATEWAY_LINK}" tcp dport 53 add @client_streams {{ ip6 saddr & {CLIENT_MASK} ct count over {NAME_STREAMS_MAX} }} counter drop
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} udp dport 53 accept
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 add @name_streams {{ iifname ct count over {NAME_STREAMS_MAX} }} counter drop
 add rule inet aerostat input iifname "m*" ip6 daddr {resolver} tcp dport 53 accept
@@ -163,6 +206,7 @@ add rule inet aerostat forward ct state established,related accept
 add rule inet aerostat forward iifname "m*" oifname {inside} ip6 daddr fdaa::/16 accept
 add rule inet aerostat forward iifname "{MESH_LINK}" oifname {{ "m*", "{GATEWAY_LINK}" }} ip6 daddr fdaa::/16 accept
 add rule inet aerostat forward iifname "{GATEWAY_LINK}" oifname {{ "m*", "{MESH_LINK}" }} ip6 daddr fdaa::/16 accept
+add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" add @egress_flows {{ iifname ct count over {EGRESS_FLOWS_MAX} }} counter drop
 add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" ip6 daddr != fdaa::/16 accept
 add rule inet aerostat forward iifname "m*" oifname "{EGRESS_LINK}" meta nfproto ipv4 accept
 add rule inet aerostat forward counter drop

@@ -12,7 +12,7 @@ use types::HostId;
 use types::sixpn::{GATEWAY, RESOLVER};
 
 use crate::frames::{self, NEIGHBOUR_ADVERT, NEIGHBOUR_SOLICIT, ROUTER_ADVERT};
-use crate::world::{SILENCE_MS, eventually, in_world, inside, request, run, veth};
+use crate::world::{SILENCE_MS, eventually, in_world, inside, reach, request, run, serve, veth};
 
 const PORT: u16 = 7000;
 
@@ -172,7 +172,8 @@ fn extension_headers_and_fragments_are_dropped() {
         let plain = bench.udp_from(bench.own());
         bench.assert_hears(&plain);
         for header in frames::EXTENSION_HEADERS {
-            let packet = frames::with_extension(&plain, header);
+            // Each with a payload of its own: a late `plain` must not be taken for it.
+            let packet = frames::with_extension(&bench.udp_from(bench.own()), header);
             assert!(!bench.hears(&packet), "extension header {header}");
         }
         bench.assert_hears(&plain);
@@ -278,6 +279,46 @@ fn arp_is_answered_for_the_gateway_and_to_the_machines_own_address() {
         };
         eventually(|| answered(&ask(bench.guest.ipv4)));
         assert!(!answered(&ask(bench.neighbour.ipv4)));
+    });
+}
+
+#[test]
+fn what_machines_say_to_each_other_fills_no_table_of_the_host() {
+    in_world("tap_untracked", |world| {
+        let (host, net) = world.host_net(Egress::None);
+        let bench = bench(net, host);
+        bench.assert_hears(&bench.udp_from(bench.own()));
+        let (one, other) = (
+            veth(&bench.net, host, 7, 0x10004),
+            bench.neighbour.ipv6.addr(),
+        );
+        serve(bench.neighbour.netns.as_deref().unwrap(), "[::]:7001");
+        assert!(reach(one.netns.as_deref().unwrap(), (other, 7001)).is_some());
+        let tracked =
+            || std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap();
+        assert_eq!(inside(bench.net.netns(), tracked).trim(), "0");
+    });
+}
+
+#[test]
+fn a_machine_asks_for_so_many_names_in_a_second() {
+    in_world("tap_names", |world| {
+        let (host, net) = world.host_net(Egress::None);
+        let bench = bench(net, host);
+        let none_is_dropped = || {
+            let chain = run("nft list chain inet aerostat input");
+            let rule = chain.lines().find(|line| line.contains("@name_queries"));
+            rule.unwrap().contains("counter packets 0 ")
+        };
+        let question = frames::udp(bench.own(), RESOLVER, 53);
+        for _ in 0..500 {
+            bench.send(&question);
+        }
+        assert!(inside(bench.net.netns(), none_is_dropped));
+        eventually(|| {
+            (0..5000).for_each(|_| bench.send(&question));
+            !inside(bench.net.netns(), none_is_dropped)
+        });
     });
 }
 
