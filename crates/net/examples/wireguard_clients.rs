@@ -20,6 +20,8 @@ const PER_SOURCE: usize = 4;
 /// Not answered yet; a real gateway's socket would hold more.
 const UNDER_WAY_MAX: usize = 32;
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Below what a gateway works on before it asks everybody for a cookie.
+const CLIENTS_PER_S: u32 = 1500;
 
 fn secret(number: usize) -> StaticSecret {
     let mut bytes = [0x5a; 32];
@@ -70,7 +72,10 @@ fn shake(
     let begun = Instant::now();
     let mut answered = 0;
     let mut buffer = [0; 2000];
+    let interval = Duration::from_secs(1) / CLIENTS_PER_S * u32::try_from(UNDER_WAY_MAX)?;
     for (number, batch) in initiations.chunks(UNDER_WAY_MAX).enumerate() {
+        let due = begun + interval * u32::try_from(number)?;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let mut sockets = Vec::new();
         for (source, packets) in batch.chunks(PER_SOURCE).enumerate() {
             let number = u32::try_from(number * UNDER_WAY_MAX / PER_SOURCE + source)?;

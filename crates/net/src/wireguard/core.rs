@@ -16,6 +16,7 @@ use gotatun::tun::MtuWatcher;
 
 use super::counters::{Counters, DropReason, reason};
 use super::error::WireGuardError;
+use super::flood::{self, Flood};
 use super::initiation::{Responder, Shared};
 use super::key::PrivateKey;
 use super::knock::{Door, source};
@@ -44,6 +45,9 @@ pub(super) struct Opened {
 pub(super) struct Core {
     responder: Responder,
     limiter: Arc<RateLimiter>,
+    /// Takes the place of `limiter` when too much comes from everywhere: asks all for a cookie.
+    strict: RateLimiter,
+    flood: Mutex<Flood>,
     indices: IndexTable,
     table: RwLock<Table>,
     pub(super) timers: Timers,
@@ -64,8 +68,11 @@ impl Core {
     ) -> Self {
         let responder = Responder::new(key);
         let limiter = RateLimiter::new(responder.public(), HANDSHAKES_PER_S_MAX);
+        let strict = RateLimiter::new(responder.public(), 0);
         Self {
             limiter: Arc::new(limiter),
+            strict,
+            flood: Mutex::new(Flood::new(Instant::now())),
             responder,
             indices: IndexTable::from_os_rng(),
             table: RwLock::default(),
@@ -88,6 +95,10 @@ impl Core {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
@@ -211,9 +222,14 @@ impl Core {
                 return None;
             }
             sealed.extend(self.wake(peer, &mut session));
+            let waits = session.tunn.time_since_last_handshake().is_none();
             let mut bytes = 0;
-            for packet in packets.by_ref().take(LOCK_SEGMENTS_MAX) {
+            for mut packet in packets.by_ref().take(LOCK_SEGMENTS_MAX) {
                 bytes += packet.as_ref().len();
+                if waits {
+                    // It is kept until there is a session, and must not keep its whole batch.
+                    packet = Packet::copy_from(packet.as_ref());
+                }
                 if let Some(message) = session.tunn.handle_outgoing_packet(packet, None) {
                     sealed.push(self.register(peer, &mut session, message));
                 }
@@ -229,7 +245,12 @@ impl Core {
         let mut run: Vec<Packet<WgData>> = Vec::with_capacity(LOCK_SEGMENTS_MAX);
         let limited = SocketAddr::new(source(from.ip()), from.port());
         for datagram in datagrams.drain(..) {
-            match self.limiter.verify_packet(limited, datagram) {
+            let counts = flood::counts(datagram.as_ref());
+            let limiter = match counts && self.flood().is_crowded(Instant::now()) {
+                true => &self.strict,
+                false => &*self.limiter,
+            };
+            match limiter.verify_packet(limited, datagram) {
                 Ok(WgKind::Data(message)) => {
                     let index = message.header.receiver_idx;
                     let other = run
@@ -243,12 +264,16 @@ impl Core {
                 Ok(message) => {
                     self.open_data(from, &mut run, opened);
                     // Whoever sends few handshakes is believed without a cookie.
-                    self.limiter.try_reset_count();
+                    limiter.try_reset_count();
+                    if counts && !self.flood().admits(limited.ip(), Instant::now()) {
+                        self.counters.add(DropReason::Crowded, 1);
+                        continue;
+                    }
                     self.open_handshake(from, message, opened);
                 }
                 // Too many from there: a cookie.
                 Err(TunnResult::WriteToNetwork(reply)) => {
-                    self.limiter.try_reset_count();
+                    limiter.try_reset_count();
                     opened.replies.push((from, reply.into()));
                 }
                 Err(TunnResult::Err(error)) => self.counters.add(reason(&error), 1),

@@ -195,6 +195,11 @@ impl Engine {
         self.shared.core.last_initiations()
     }
 
+    /// Whether `key` was a peer's once, as far as is remembered.
+    pub fn remembers(&self, key: &PublicKey) -> bool {
+        self.shared.core.remembers(key)
+    }
+
     /// Takes over what an earlier engine's `last_initiations` said. Concerns peers that are added
     /// after.
     pub fn remember(&self, initiations: impl IntoIterator<Item = (PublicKey, Timestamp)>) {

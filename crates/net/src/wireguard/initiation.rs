@@ -12,7 +12,8 @@
 //!
 //! The order of checks is that of their price to us beside their price to the sender:
 //! 1. mac1: one hash, 0.3 µs. Whoever does not know our public key ends here.
-//! 2. Too many from one source: a cookie, so that only who can receive there goes on.
+//! 2. Too many from one source, or from all: a cookie, so that only who can receive there goes on;
+//!    and far too many, nothing (`flood`).
 //! 3. `open`: one X25519, some 40 µs, and the sender has paid as much.
 //! 4. Only for a key that no peer has, or that is not removed yet, `time`: one more X25519 (kept
 //!    for peers, so that for them it is two hashes and an AEAD of 12 bytes).

@@ -20,7 +20,7 @@
 //! is held, the owner asks around and admits or declines, and nothing is lost.
 //! Nothing here knows of hosts, catalogs or async runtimes. Layers from the inside out:
 //! `checksum`, `vnet`, `split` and `coalesce` are arithmetic on packets; `initiation`,
-//! `memory` and `knock` are about strangers; `core` is the protocol without I/O; `tun` and `socket` are the two devices; `engine` holds the threads.
+//! `flood`, `memory` and `knock` are about strangers; `core` is the protocol without I/O; `tun` and `socket` are the two devices; `engine` holds the threads.
 
 mod checksum;
 mod coalesce;
@@ -28,6 +28,7 @@ mod core;
 mod counters;
 mod engine;
 mod error;
+mod flood;
 mod fuzz;
 mod inbound;
 mod initiation;

@@ -50,10 +50,15 @@ impl Underlay {
         {
             tracing::warn!(%error, "kernel without UDP_GRO");
         }
+        // 0: nothing is segmented but what is sent as a train.
+        let segments = offloads.udp_send && setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();
+        if offloads.udp_send && !segments {
+            tracing::warn!("kernel without UDP_SEGMENT");
+        }
         Ok(Self {
             socket,
             ipv6: address.is_ipv6(),
-            segment: AtomicBool::new(offloads.udp_send),
+            segment: AtomicBool::new(segments),
         })
     }
 
@@ -103,19 +108,14 @@ impl Underlay {
             .collect();
         match self.send_once(to, &slices, &[ControlMessage::UdpGsoSegments(&size)]) {
             Ok(_) => true,
-            // No such option; no checksum offload on the device; or a path MTU below a segment,
-            // where fragments may still get through.
-            Err(
-                error @ (Errno::EIO
-                | Errno::EINVAL
-                | Errno::EMSGSIZE
-                | Errno::ENOPROTOOPT
-                | Errno::EOPNOTSUPP),
-            ) => {
+            // No checksum offload on the device.
+            Err(error @ (Errno::EIO | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP)) => {
                 tracing::warn!(%error, "kernel refuses UDP_SEGMENT");
                 self.segment.store(false, Ordering::Relaxed);
                 false
             }
+            // EINVAL or EMSGSIZE: a path MTU below a segment, where fragments may still get through.
+            // That is one peer's path, and no reason to send slowly to all.
             Err(_) => false,
         }
     }
@@ -206,6 +206,40 @@ fn train_length(mut lengths: impl Iterator<Item = usize>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Sends trains over a loopback whose MTU is below their segments.
+    fn across_a_narrow_path() {
+        use nix::sched::{CloneFlags, unshare};
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let up = std::process::Command::new("/sbin/ip")
+            .args("link set lo up mtu 1280".split(' '))
+            .status();
+        assert!(up.unwrap().success());
+        let bind = || Underlay::bind("[::1]:0".parse().unwrap(), Offloads::default()).unwrap();
+        let (a, b) = (bind(), bind());
+        let could = a.segment.load(Ordering::Relaxed);
+        let packets: Vec<Packet> = (0..3_u8)
+            .map(|n| Packet::copy_from(&[n; 1400][..]))
+            .collect();
+        let counters = Counters::default();
+        a.send(b.local_addr().unwrap(), &packets, &counters);
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        for packet in &packets {
+            let received = b.receive(&mut buffer).unwrap();
+            assert_eq!(&buffer[..received.bytes], packet.as_ref());
+        }
+        assert_eq!(counters.snapshot().of(DropReason::SendFailed), 0);
+        assert_eq!(a.segment.load(Ordering::Relaxed), could);
+    }
+
+    #[test]
+    fn a_narrow_path_slows_down_nobody_else() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: a_narrow_path_slows_down_nobody_else: needs root for a namespace");
+            return;
+        }
+        std::thread::spawn(across_a_narrow_path).join().unwrap();
+    }
 
     #[test]
     fn a_train_ends_with_a_shorter_datagram_or_before_a_longer_one() {

@@ -132,6 +132,10 @@ impl Core {
         all
     }
 
+    pub(in super::super) fn remembers(&self, key: &PublicKey) -> bool {
+        self.memory().last(key).is_some()
+    }
+
     pub(in super::super) fn remember(
         &self,
         initiations: impl IntoIterator<Item = (PublicKey, Timestamp)>,

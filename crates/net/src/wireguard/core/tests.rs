@@ -238,3 +238,53 @@ fn too_many_handshakes_from_one_address_are_asked_for_a_cookie() {
         .collect();
     assert_eq!(lengths, [92, 64]);
 }
+
+#[test]
+fn a_flood_from_everywhere_is_asked_for_cookies() {
+    let (a, b) = pair();
+    let data = packet(machine(7, 2, 0x10001), machine(7, 3, 0x10001));
+    let initiation = a.send(&data)[0].as_ref().to_vec();
+    let mut flood = b.core.flood();
+    while !flood.is_crowded(Instant::now()) {
+        let source = std::net::Ipv4Addr::from(flood.handshakes());
+        flood.admits(source.into(), Instant::now());
+    }
+    drop(flood);
+    let opened = b.receive(a.at, vec![Packet::copy_from(&initiation[..])]);
+    let lengths = opened.replies.iter().map(|(_, reply)| reply.as_ref().len());
+    assert_eq!(lengths.collect::<Vec<_>>(), [64]);
+}
+
+#[test]
+fn who_shows_a_cookie_again_and_again_is_not_worked_for_without_end() {
+    let (a, b) = pair();
+    let data = packet(machine(7, 2, 0x10001), machine(7, 3, 0x10001));
+    let initiation = a.send(&data)[0].as_ref().to_vec();
+    let flood = |count: u64| {
+        let all = (0..count).map(|_| Packet::copy_from(&initiation[..]));
+        b.receive(a.at, all.collect())
+    };
+    let mut cookie = flood(HANDSHAKES_PER_S_MAX + 1);
+    a.receive(b.at, datagrams(&mut cookie).split_off(1));
+    let peer = a.core.peer(b.id).unwrap();
+    let proven = peer.lock().tunn.format_handshake_initiation(true).unwrap();
+    let proven = Packet::from(WgKind::HandshakeInit(proven))
+        .as_ref()
+        .to_vec();
+    let all = (0..1000).map(|_| Packet::copy_from(&proven[..]));
+    b.receive(a.at, all.collect());
+    assert!(b.drops(DropReason::Crowded) > 0);
+}
+
+#[test]
+fn what_waits_for_a_session_does_not_keep_its_batch() {
+    let (a, b) = pair();
+    let data = packet(machine(7, 2, 0x10001), machine(7, 3, 0x10001));
+    let mut batch = bytes::BytesMut::with_capacity(1 << 16);
+    batch.extend_from_slice(&data);
+    let one = Packet::from_bytes(batch.split());
+    let peer = a.core.peer(b.id).unwrap();
+    a.core.seal(&peer, &mut vec![one], &mut Vec::new());
+    // The packet has let go of it, so all of it can be had again.
+    assert!(batch.try_reclaim(1 << 16));
+}
