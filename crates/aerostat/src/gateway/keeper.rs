@@ -105,7 +105,9 @@ impl Keeper {
         let handle = &self.gateway.handle;
         handle.count(|counts| counts.knocks += 1);
         let (key, now) = (knock.public_key, Instant::now());
-        if !self.strangers.is_worth_a_lookup(now, &key, knock.from) {
+        let came_before = handle.engine.remembers(&key);
+        let strangers = &self.strangers;
+        if !strangers.is_worth_a_lookup(now, &key, knock.from, came_before) {
             handle.count(|counts| counts.spared += 1);
             handle.engine.decline(&key);
             return;

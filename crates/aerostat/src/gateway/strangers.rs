@@ -28,16 +28,19 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
+    /// `came_before`: the key was a peer's once. That does not depend on where it comes from:
+    /// sources can be forged, so somebody could spoil that of somebody else.
     pub(super) fn is_worth_a_lookup(
         &self,
         now: Instant,
         key: &PublicKey,
         from: SocketAddr,
+        came_before: bool,
     ) -> bool {
         let is_unknown = self.unknown.get(key).is_some_and(|until| *until > now);
         let strikes = self.strikes.get(&source(from.ip()));
         let is_out = strikes.is_some_and(|(count, until)| *count >= STRIKES_MAX && *until > now);
-        !is_unknown && !is_out
+        !is_unknown && (came_before || !is_out)
     }
 
     /// The directory does not have this key.
@@ -97,23 +100,24 @@ mod tests {
     #[test]
     fn an_unknown_key_is_looked_up_once_in_an_interval() {
         let (mut strangers, now) = (Strangers::default(), Instant::now());
-        assert!(strangers.is_worth_a_lookup(now, &key(1), at(1)));
+        assert!(strangers.is_worth_a_lookup(now, &key(1), at(1), false));
         strangers.unknown(now, key(1), at(1));
-        assert!(!strangers.is_worth_a_lookup(now, &key(1), at(2)));
-        assert!(strangers.is_worth_a_lookup(now, &key(2), at(1)));
-        assert!(strangers.is_worth_a_lookup(now + UNKNOWN, &key(1), at(1)));
+        assert!(!strangers.is_worth_a_lookup(now, &key(1), at(2), false));
+        assert!(strangers.is_worth_a_lookup(now, &key(2), at(1), false));
+        assert!(strangers.is_worth_a_lookup(now + UNKNOWN, &key(1), at(1), false));
     }
 
     #[test]
     fn a_source_of_many_unknown_keys_has_to_wait_and_others_do_not() {
         let (mut strangers, now) = (Strangers::default(), Instant::now());
         for number in 0..16 {
-            assert!(strangers.is_worth_a_lookup(now, &key(number), at(1)));
+            assert!(strangers.is_worth_a_lookup(now, &key(number), at(1), false));
             strangers.unknown(now, key(number), at(1));
         }
-        assert!(!strangers.is_worth_a_lookup(now, &key(99), at(1)));
-        assert!(strangers.is_worth_a_lookup(now, &key(99), at(2)));
-        assert!(strangers.is_worth_a_lookup(now + PATIENCE, &key(99), at(1)));
+        assert!(!strangers.is_worth_a_lookup(now, &key(99), at(1), false));
+        assert!(strangers.is_worth_a_lookup(now, &key(99), at(1), true));
+        assert!(strangers.is_worth_a_lookup(now, &key(99), at(2), false));
+        assert!(strangers.is_worth_a_lookup(now + PATIENCE, &key(99), at(1), false));
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::drain::Drain;
 
 use front::Front;
 use pipes::Pipes;
-use table::{Table, table};
+use table::{Table, bound, table};
 use upstream::Registry;
 
 /// Connections that may be open on this host. Each holds two sockets and, while its bytes wait for
@@ -158,6 +158,8 @@ struct Sources {
     machines: Subscription,
     /// Machines that stand behind some service; changes of others are of no interest.
     watched: BTreeSet<MachineId>,
+    /// Networks with more ports than are answered; said when they change.
+    crowded: BTreeSet<NetworkId>,
 }
 
 impl Sources {
@@ -166,6 +168,7 @@ impl Sources {
             services: catalog.services(),
             machines: from_now_on(&catalog),
             watched: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             catalog,
         }
     }
@@ -178,9 +181,15 @@ impl Sources {
             Target::Address(_) => None,
         });
         self.watched = ids.collect();
-        table(&services, |network, target| {
+        let mut table = table(&services, |network, target| {
             self.catalog.backend(network, target)
-        })
+        });
+        let crowded = bound(&mut table);
+        for network in crowded.difference(&self.crowded) {
+            warn!(%network, "more ports of services than are answered for one network");
+        }
+        self.crowded = crowded;
+        table
     }
 
     /// May be dropped at any time: what was not waited for is found by the next `table`.

@@ -7,6 +7,10 @@ use types::NetworkId;
 use types::service::{Protocol, Service, Target};
 use types::sixpn;
 
+/// Ports of all services of one network that are answered. Each is a listener on every host, and
+/// so a descriptor of each daemon: no tenant can take all.
+pub(super) const PORTS_PER_NETWORK_MAX: usize = 2048;
+
 /// Every VIP that this host is to answer.
 pub(super) type Table = BTreeMap<Ipv6Addr, Vip>;
 
@@ -63,6 +67,26 @@ fn answered(service: &Service, reached: impl Fn(NetworkId, &Target) -> Option<Ip
         service: format!("{}/{}", service.app, service.name),
         ports,
     }
+}
+
+/// Takes ports out of `table` until no network has more than it may have answered; returns the
+/// networks that had.
+pub(super) fn bound(table: &mut Table) -> BTreeSet<NetworkId> {
+    let mut left: BTreeMap<NetworkId, usize> = BTreeMap::new();
+    let mut crowded = BTreeSet::new();
+    for vip in table.values_mut() {
+        let left = left.entry(vip.network).or_insert(PORTS_PER_NETWORK_MAX);
+        vip.ports.retain(|_, backends| {
+            let is_answered = backends.is_empty() || *left > 0;
+            if !is_answered {
+                crowded.insert(vip.network);
+            } else if !backends.is_empty() {
+                *left -= 1;
+            }
+            is_answered
+        });
+    }
+    crowded
 }
 
 /// Whether `address` is of the VIPs of `network`: what the proxy puts on this host must never be
@@ -156,6 +180,26 @@ mod tests {
             assert!(table(&services, first).is_empty(), "{address}");
         }
         assert!(table(&[service("a", None, vec![port(80, 0)])], first).is_empty());
+    }
+
+    #[test]
+    fn a_network_has_so_many_ports_answered_and_others_have_theirs() {
+        let many = |number| {
+            let ports = (1..=1000).map(|number| port(number, 0)).collect();
+            service("a", Some(vip(network(7), number)), ports)
+        };
+        let mut other = service("b", Some(vip(network(8), 1)), vec![port(80, 0)]);
+        other.network_id = network(8);
+        let services = [many(1), many(2), many(3), other];
+        let reached = |_, _: &Target| Some(Ipv6Addr::LOCALHOST);
+        let mut table = table(&services, reached);
+        assert_eq!(bound(&mut table), BTreeSet::from([network(7)]));
+        let ports = |id| {
+            let vips = table.values().filter(|vip| vip.network == network(id));
+            vips.map(|vip| vip.ports.len()).sum::<usize>()
+        };
+        assert_eq!((ports(7), ports(8)), (PORTS_PER_NETWORK_MAX, 1));
+        assert_eq!(bound(&mut table), BTreeSet::new());
     }
 
     #[test]
