@@ -13,10 +13,12 @@ pub(super) struct Load {
 
 /// The backend with the fewest connections, of those that have not failed if there are any, that
 /// has not been tried; `turn`, any number, chooses among equals. `None` if all have been tried.
-pub(super) fn pick(loads: impl Iterator<Item = Load> + Clone, turn: usize) -> Option<usize> {
+///
+/// Takes what was known at one moment: other connections come and go meanwhile.
+pub(super) fn pick(loads: &[Load], turn: usize) -> Option<usize> {
     let rank = |load: &Load| (load.failed, load.connections);
-    let untried = loads.enumerate().filter(|(_, load)| !load.tried);
-    let best = untried.clone().map(|(_, load)| rank(&load)).min()?;
+    let untried = loads.iter().enumerate().filter(|(_, load)| !load.tried);
+    let best = untried.clone().map(|(_, load)| rank(load)).min()?;
     // Those that are as good: by their number, so that each of them is as likely as the others,
     // wherever they stand.
     let equals = untried.filter(|(_, load)| rank(load) == best);
@@ -43,7 +45,7 @@ mod tests {
             loads in proptest::collection::vec(load(), 0..20), turn: usize,
         ) {
             let untried: Vec<_> = loads.iter().filter(|load| !load.tried).collect();
-            match pick(loads.iter().copied(), turn) {
+            match pick(&loads, turn) {
                 None => prop_assert!(untried.is_empty()),
                 Some(index) => {
                     let picked = loads[index];
@@ -62,7 +64,7 @@ mod tests {
         ) {
             let mut left = loads.iter().filter(|load| !load.tried).count();
             for turn in turns {
-                let Some(index) = pick(loads.iter().copied(), turn) else { break };
+                let Some(index) = pick(&loads, turn) else { break };
                 prop_assert!(!loads[index].tried);
                 loads[index].tried = true;
                 left -= 1;
@@ -74,7 +76,7 @@ mod tests {
         fn connections_that_stay_are_spread_evenly(backends in 1_usize..9, turns: [usize; 64]) {
             let mut loads = vec![Load { connections: 0, failed: false, tried: false }; backends];
             for turn in turns {
-                let index = pick(loads.iter().copied(), turn).unwrap();
+                let index = pick(&loads, turn).unwrap();
                 loads[index].connections += 1;
             }
             let all = || loads.iter().map(|load| load.connections);
@@ -95,7 +97,7 @@ mod tests {
             load(0, true),
             load(0, false),
         ];
-        let picks: Vec<_> = (0..4).map(|t| pick(loads.iter().copied(), t)).collect();
+        let picks: Vec<_> = (0..4).map(|t| pick(&loads, t)).collect();
         assert_eq!(picks, [Some(1), Some(3), Some(1), Some(3)]);
     }
 }

@@ -156,11 +156,12 @@ async fn dial(port: &Port, access: &mut Access<'_>) -> Option<(TcpStream, Using)
         if left.is_zero() {
             break;
         }
-        let loads = upstreams
+        let loads: Vec<_> = upstreams
             .iter()
             .zip(&tried)
-            .map(|(upstream, tried)| upstream.load(now, *tried));
-        let index = pick(loads, port.turn.fetch_add(1, Ordering::Relaxed))?;
+            .map(|(upstream, tried)| upstream.load(now, *tried))
+            .collect();
+        let index = pick(&loads, port.turn.fetch_add(1, Ordering::Relaxed))?;
         tried[index] = true;
         let upstream = &upstreams[index];
         let using = upstream.use_it();
