@@ -133,6 +133,10 @@ pub struct Config {
     /// File of registry credentials in Docker's format. Unset: `$DOCKER_CONFIG/config.json` or
     /// `~/.docker/config.json` of the user that the daemon runs as, which may be absent.
     pub registry_credentials: Option<PathBuf>,
+    /// Room that images may take on disk, in GiB; beyond it, those that no machine uses and that
+    /// can be pulled again go, idle longest first. 0: no limit. Unset: a fifth of the disk, since a
+    /// full one stops every machine, and what goes comes back with the next pull.
+    pub images_gib_max: Option<u64>,
     /// Time a machine has from its start until its guest is ready, in seconds.
     pub boot_timeout_s: u32,
     /// Size of a machine's writable layer where it does not say, in MiB.
@@ -160,6 +164,7 @@ impl Default for Config {
             isolation_refused: Vec::new(),
             plain_http_registries: Vec::new(),
             registry_credentials: None,
+            images_gib_max: None,
             boot_timeout_s: 60,
             rootfs_mib: 1024,
             egress: true,

@@ -5,6 +5,7 @@ use net::{Attach, AttachKind, HostNet, LinkName};
 use types::machine::ImageIdentity;
 use types::{ImageRef, IsolationClass, SixPn};
 
+use crate::garbage::ImageGarbage;
 use crate::worker::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
 
 impl PortError {
@@ -30,6 +31,7 @@ where
 pub(crate) struct HostImages {
     pub(crate) store: ImageStore,
     pub(crate) pull: PullOptions,
+    pub(crate) garbage: ImageGarbage,
 }
 
 impl HostImages {
@@ -41,7 +43,8 @@ impl HostImages {
 
 impl Images for HostImages {
     async fn resolve(&self, image: &ImageRef) -> Result<ReadyImage, PortError> {
-        if let Some(found) = self.find(image).await? {
+        let (store, wanted) = (self.store.clone(), image.clone());
+        if let Some(found) = blocking(move || store.get_for_use(&wanted)).await? {
             return Ok(ready(found));
         }
         self.store
@@ -49,6 +52,7 @@ impl Images for HostImages {
             .await
             .map(ready)
             .map_err(PortError::new)
+            .inspect(|_| self.garbage.pulled())
     }
 
     async fn present(&self, image: &ImageRef) -> bool {

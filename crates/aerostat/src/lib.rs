@@ -14,6 +14,7 @@ pub mod directory;
 pub mod dns;
 pub mod drain;
 pub mod fleet;
+pub mod garbage;
 pub mod gateway;
 mod holder;
 mod host;

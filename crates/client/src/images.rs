@@ -1,7 +1,7 @@
 //! Images on this host.
 
 use hyper::Method;
-use types::api::{Image, ImageList, ImportImage, PullEvent, PullImage};
+use types::api::{Image, ImageList, ImportImage, PruneImages, PrunedImages, PullEvent, PullImage};
 
 use crate::transport::Call;
 use crate::watch::{Lines, parse};
@@ -38,7 +38,13 @@ impl Client {
         })
     }
 
-    /// Takes an OCI layout (a directory or a tar file) from the API's own host.
+    /// Removes the images that no machine uses.
+    pub async fn prune_images(&self, body: &PruneImages) -> Result<PrunedImages, Error> {
+        self.json(&Call::post("/v1/images/prune".into()).body(body))
+            .await
+    }
+
+    /// Takes an OCI layout or a `docker save` archive from the API's own host.
     pub async fn import_image(&self, body: &ImportImage) -> Result<Image, Error> {
         // Building the read-only image of a large layout takes minutes on a slow disk.
         let call =

@@ -1,6 +1,8 @@
-//! OCI image layouts: a directory, or the tar archive of one (`skopeo copy … oci-archive:…`,
-//! `docker save` since version 25), imported into the store.
+//! OCI image layouts, a directory or the tar archive of one (`skopeo copy … oci-archive:…`,
+//! `docker save` since version 25), and archives of `docker save` before that, imported into the
+//! store.
 
+mod docker;
 mod source;
 pub(crate) mod write;
 
@@ -17,6 +19,7 @@ use crate::manifest::{
 };
 use crate::spool::{Blob, Budget, spool};
 use crate::store::{Image, ImageStore, Record};
+pub(crate) use docker::Saved;
 use source::Source;
 
 /// Why nothing was imported.
@@ -34,6 +37,10 @@ pub enum ImportError {
         reference: String,
         offered: String,
     },
+    #[error("{path} has several images: {offered}; say which")]
+    Several { path: PathBuf, offered: String },
+    #[error("{path} does not say what its image is called; give it a name")]
+    Nameless { path: PathBuf },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -44,65 +51,112 @@ impl From<StoreError> for ImportError {
     }
 }
 
+/// An image that was found, before its layers are read.
+struct Found {
+    name: ImageRef,
+    /// Of its manifest.
+    digest: Digest,
+    config: ConfigFile,
+    layers: Vec<Piece>,
+}
+
+/// A layer in a source.
+struct Piece {
+    file: String,
+    /// Of the file.
+    bytes: u64,
+    digest: LayerDigest,
+}
+
+#[derive(Clone, Copy)]
+enum LayerDigest {
+    /// As it lies in the file, which may be compressed.
+    Packed(Digest),
+    /// Unpacked; compared when it is.
+    Unpacked(Digest),
+}
+
+impl LayerDigest {
+    fn id(self) -> Digest {
+        match self {
+            Self::Packed(digest) | Self::Unpacked(digest) => digest,
+        }
+    }
+}
+
 impl ImageStore {
     /// Imports the image for this host's platform from an OCI image layout, a directory or its
-    /// tar archive, and stores it as `name`.
+    /// tar archive, or from an archive that `docker save` wrote.
     ///
-    /// A layout with one image needs no choice. Of several, the one whose
-    /// `org.opencontainers.image.ref.name` is the tag of `name`, or all of it, is taken.
+    /// What has one image needs no choice, and is stored as `name`; of several, the one that is
+    /// called `name` (or, in a layout, by its tag) is taken. Without a name the image is stored
+    /// under its own; the first, if it has several.
     ///
     /// # Errors
     /// [`ImportError`] says what is missing or refused; then the store is as before.
+    pub fn import(&self, path: &Path, name: Option<&ImageRef>) -> Result<Image, ImportError> {
+        self.import_within(path, name, &Limits::default())
+    }
+
+    /// The same with a name.
+    ///
+    /// # Errors
+    /// As [`ImageStore::import`].
     pub fn import_layout(&self, layout: &Path, name: &ImageRef) -> Result<Image, ImportError> {
-        self.import_layout_within(layout, name, &Limits::default())
+        self.import(layout, Some(name))
     }
 
     /// The same with other bounds than the default ones.
     ///
     /// # Errors
-    /// As [`ImageStore::import_layout`].
-    pub fn import_layout_within(
+    /// As [`ImageStore::import`].
+    pub fn import_within(
         &self,
-        layout: &Path,
-        name: &ImageRef,
+        path: &Path,
+        name: Option<&ImageRef>,
         limits: &Limits,
     ) -> Result<Image, ImportError> {
-        let source = Source::open(layout)?;
-        let (digest, manifest) = find_manifest(&source, layout, name)?;
-        let config = read_document(&source, &manifest.config, "configuration", CONFIG_BYTES_MAX)?;
-        let config = ConfigFile::parse(&config)?;
-        let rootfs = convert::rootfs_id(manifest.layers.iter().map(|layer| layer.digest));
-        let record = Record::new(name.clone(), digest, config.config, rootfs, config.created);
+        let source = Source::open(path)?;
+        let found = match source.is_docker_archive() {
+            true => docker::find(&source, path, name)?,
+            false => find(&source, path, name)?,
+        };
+        let ids = found.layers.iter().map(|layer| layer.digest.id());
+        let rootfs = convert::rootfs_id(ids);
+        let ConfigFile {
+            config,
+            created,
+            diff_ids,
+        } = found.config;
+        let record = Record::new(found.name, found.digest, config, rootfs, created).imported();
         let work = self.begin()?;
         if self.has_rootfs(&rootfs)
             && let Some(image) = self.commit(&record, None, &work)?
         {
             return Ok(image);
         }
-        let count = manifest.layers.len();
+        let count = found.layers.len();
         let budget = Budget::new(limits.unpacked_bytes_max);
         let mut names = Vec::with_capacity(count);
         let mut spools = Vec::with_capacity(count);
-        for (index, layer) in manifest.layers.iter().enumerate() {
-            let name = layer_name(index, count, &layer.digest);
+        for (index, layer) in found.layers.iter().enumerate() {
+            let name = layer_name(index, count, &layer.digest.id());
             let reader = source
-                .blob(&layer.digest)
+                .file(&layer.file)
                 .map_err(ImageError::io(format!("open {name}")))?;
-            let (digest, bytes) = (layer.digest, layer.size);
             let blob = Blob {
                 reader,
-                digest,
-                bytes,
+                digest: match layer.digest {
+                    LayerDigest::Packed(digest) => Some(digest),
+                    LayerDigest::Unpacked(_) => None,
+                },
+                bytes: layer.bytes,
                 name: name.clone(),
             };
             spools.push(spool(blob, work.unnamed_file()?, &budget)?);
             names.push(name);
         }
-        check_diff_ids(
-            &config.diff_ids,
-            spools.iter().map(|spool| spool.diff_id),
-            &names,
-        )?;
+        check_diff_ids(&diff_ids, spools.iter().map(|spool| spool.diff_id), &names)?;
         let tree = convert::merge(&spools, &names, limits)?;
         let (path, file) = work.file("rootfs.erofs")?;
         convert::write(&tree, &spools, &rootfs, file)?;
@@ -141,12 +195,8 @@ pub(crate) fn check_diff_ids(
     Ok(())
 }
 
-/// Follows the layout's index to the manifest that is meant.
-fn find_manifest(
-    source: &Source,
-    layout: &Path,
-    name: &ImageRef,
-) -> Result<(Digest, Manifest), ImportError> {
+/// Follows the layout's index to the image that is meant.
+fn find(source: &Source, layout: &Path, name: Option<&ImageRef>) -> Result<Found, ImportError> {
     let index = source
         .index(MANIFEST_BYTES_MAX)
         .map_err(|error| ImportError::NoLayout {
@@ -162,13 +212,46 @@ fn find_manifest(
         }
         .into());
     };
-    let mut next = named(&entries, name)
-        .ok_or_else(|| ImportError::NoSuchImage {
-            path: layout.to_owned(),
-            reference: name.to_string(),
-            offered: offered(&entries),
-        })?
-        .clone();
+    let name = match name {
+        Some(name) => name.clone(),
+        None => only_name(&entries, layout)?,
+    };
+    let start = named(&entries, &name).ok_or_else(|| ImportError::NoSuchImage {
+        path: layout.to_owned(),
+        reference: name.to_string(),
+        offered: offered(&entries),
+    })?;
+    let (digest, manifest) = follow(source, start.clone())?;
+    let config = read_document(source, &manifest.config, "configuration", CONFIG_BYTES_MAX)?;
+    let piece = |layer: &Descriptor| Piece {
+        file: format!("blobs/sha256/{}", layer.digest.hex()),
+        bytes: layer.size,
+        digest: LayerDigest::Packed(layer.digest),
+    };
+    Ok(Found {
+        name,
+        digest,
+        config: ConfigFile::parse(&config)?,
+        layers: manifest.layers.iter().map(piece).collect(),
+    })
+}
+
+/// What the only image of a layout is called by itself.
+fn only_name(entries: &[Descriptor], layout: &Path) -> Result<ImageRef, ImportError> {
+    let path = layout.to_owned();
+    let mut names: Vec<ImageRef> = entries.iter().filter_map(full_name).collect();
+    names.dedup();
+    match names.as_slice() {
+        [] => Err(ImportError::Nameless { path }),
+        [name] => Ok(name.clone()),
+        _ => Err(ImportError::Several {
+            path,
+            offered: offered(entries),
+        }),
+    }
+}
+
+fn follow(source: &Source, mut next: Descriptor) -> Result<(Digest, Manifest), ImportError> {
     for _ in 0..=INDEX_DEPTH_MAX {
         let bytes = read_document(source, &next, "manifest", MANIFEST_BYTES_MAX)?;
         match Document::parse(&bytes)? {
@@ -185,13 +268,22 @@ fn find_manifest(
 }
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Where containerd, and so `docker save`, has the whole name, and only the tag in the other.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 fn ref_name(entry: &Descriptor) -> Option<&str> {
-    entry
-        .annotations
-        .as_ref()?
-        .get(REF_NAME)
-        .map(String::as_str)
+    annotation(entry, REF_NAME)
+}
+
+fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
+    entry.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// A name of this entry that says more than a tag.
+fn full_name(entry: &Descriptor) -> Option<ImageRef> {
+    let whole = |name: &&str| name.contains([':', '/']);
+    let name = annotation(entry, CONTAINERD_NAME).or_else(|| ref_name(entry).filter(whole))?;
+    name.parse().ok()
 }
 
 fn named<'a>(entries: &'a [Descriptor], name: &ImageRef) -> Option<&'a Descriptor> {
@@ -207,7 +299,7 @@ fn named<'a>(entries: &'a [Descriptor], name: &ImageRef) -> Option<&'a Descripto
     let tag = name.tag.as_deref();
     entries
         .iter()
-        .find(|entry| ref_name(entry) == Some(&full))
+        .find(|entry| ref_name(entry) == Some(&full) || full_name(entry).as_ref() == Some(name))
         .or_else(|| {
             entries
                 .iter()
@@ -225,10 +317,12 @@ fn offered(entries: &[Descriptor]) -> String {
     let names: Vec<String> = entries
         .iter()
         .take(SHOWN_MAX)
-        .map(|entry| match ref_name(entry) {
-            Some(name) => crate::error::printable(name.as_bytes()),
-            None => entry.digest.to_string(),
-        })
+        .map(
+            |entry| match annotation(entry, CONTAINERD_NAME).or(ref_name(entry)) {
+                Some(name) => crate::error::printable(name.as_bytes()),
+                None => entry.digest.to_string(),
+            },
+        )
         .collect();
     if names.is_empty() {
         "nothing".to_owned()

@@ -39,4 +39,4 @@ pub use error::{ImageError, Limits, Reason, Refused, StoreError};
 pub use layout::ImportError;
 pub use manifest::{ImageConfig, fuzz_document};
 pub use registry::{Credentials, Progress, PullError, PullOptions, Shown};
-pub use store::{Image, ImageStore};
+pub use store::{Freed, GarbageRules, Image, ImageStore, Imported};

@@ -317,6 +317,9 @@ pub fn fuzz_document(data: &[u8]) {
         }
         Err(error) => drop(error.to_string()),
     }
+    if let Ok(images) = crate::layout::Saved::parse(data) {
+        drop(format!("{images:?}"));
+    }
     if let Ok(file) = ConfigFile::parse(data) {
         let text = serde_json::to_vec(&file.config).expect("JSON");
         let again: ImageConfig = serde_json::from_slice(&text).expect("our own");

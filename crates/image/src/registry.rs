@@ -322,7 +322,7 @@ async fn fetch_layers(
                 layer: index,
                 layers: count,
             });
-            let (digest, bytes) = (layer.digest, layer.size);
+            let (digest, bytes) = (Some(layer.digest), layer.size);
             blocking("unpack", move || {
                 let reader = rewound(packed).map_err(ImageError::io("read a downloaded layer"))?;
                 let blob = Blob {

@@ -12,6 +12,7 @@
 //! is removed by the next process that opens the store, as are root file systems that no record
 //! names.
 
+mod garbage;
 mod work;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use types::ImageRef;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::ImageConfig;
+pub use garbage::{Freed, GarbageRules, Imported};
 pub(crate) use work::Work;
 
 /// An image that is ready to boot.
@@ -58,6 +60,9 @@ pub(crate) struct Record {
     pub(crate) rootfs: Digest,
     pub(crate) created: Option<Timestamp>,
     stored: Timestamp,
+    /// It came from this host's disk, and cannot be had again from a registry.
+    #[serde(default)]
+    imported: bool,
 }
 
 const RECORD_VERSION: u32 = 1;
@@ -79,6 +84,15 @@ impl Record {
             rootfs,
             created,
             stored,
+            imported: false,
+        }
+    }
+
+    /// The same for an image from this host's disk.
+    pub(crate) fn imported(self) -> Self {
+        Self {
+            imported: true,
+            ..self
         }
     }
 }
@@ -120,6 +134,21 @@ impl ImageStore {
     /// When the store cannot be read.
     pub fn get(&self, reference: &ImageRef) -> Result<Option<Image>, StoreError> {
         Ok(self.find(reference)?.and_then(|record| self.image(record)))
+    }
+
+    /// The same, for somebody who is about to boot it: garbage collection either sees that it is
+    /// in use, or has removed it before and this finds none.
+    ///
+    /// # Errors
+    /// When the store cannot be read or changed.
+    pub fn get_for_use(&self, reference: &ImageRef) -> Result<Option<Image>, StoreError> {
+        let _lock = self.lock()?;
+        let Some(record) = self.find(reference)? else {
+            return Ok(None);
+        };
+        let path = self.record_path(&record.reference);
+        garbage::mark_used(&path).map_err(StoreError::io("mark", path))?;
+        Ok(self.image(record))
     }
 
     /// All images, by reference.

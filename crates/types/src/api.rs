@@ -272,10 +272,27 @@ pub struct PullImage {
 /// Body of `POST /v1/images/import`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImportImage {
-    /// An OCI layout on the API's own host: a directory, or a tar file of one. Absolute.
+    /// On the API's own host: an OCI layout (a directory, or a tar file of one) or an archive of
+    /// `docker save`. Absolute.
     pub path: String,
-    /// The name to keep it under.
+    /// The name to keep it under; empty: its own.
+    #[serde(default)]
     pub name: String,
+}
+
+/// Body of `POST /v1/images/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PruneImages {
+    /// Also what was imported, and no registry can give back.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What `POST /v1/images/prune` removed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrunedImages {
+    pub images: Vec<Image>,
+    pub freed_bytes: u64,
 }
 
 /// How far a pull has come. Layers are counted from 0, the lowest; several go on at a time.

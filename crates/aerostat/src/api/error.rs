@@ -455,7 +455,7 @@ fn body(error: &VmmError) -> Verdict {
 fn pull(error: &PullError) -> Verdict {
     match error {
         PullError::NotImported { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found")
-            .hint("`aerostat image import` takes an OCI layout"),
+            .hint("`aerostat image import` takes OCI layouts and `docker save` archives"),
         PullError::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found"),
         PullError::Unauthorized { .. } => {
             verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_unauthorized")
@@ -475,7 +475,10 @@ fn pull(error: &PullError) -> Verdict {
 
 fn import(error: &ImportError) -> Verdict {
     match error {
-        ImportError::NoLayout { .. } | ImportError::NoSuchImage { .. } => {
+        ImportError::NoLayout { .. }
+        | ImportError::NoSuchImage { .. }
+        | ImportError::Several { .. }
+        | ImportError::Nameless { .. } => {
             verdict(StatusCode::UNPROCESSABLE_ENTITY, "image_not_found")
         }
         ImportError::Image(error) => image(error),

@@ -7,10 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use image::{ImageStore, Progress, PullOptions};
+use image::{ImageStore, Imported, Progress, PullOptions};
 use tokio::sync::mpsc;
 use types::ImageRef;
-use types::api::{Image, ImageList, ImportImage, Ok as Done, PullEvent, PullImage, PullProgress};
+use types::api::{
+    Image, ImageList, ImportImage, Ok as Done, PruneImages, PrunedImages, PullEvent, PullImage,
+    PullProgress,
+};
 
 use super::Api;
 use super::error::ApiError;
@@ -49,11 +52,15 @@ pub(super) async fn pull(
             .push(reference.registry.clone());
     }
     let (store, drain) = (api.deps.images.clone(), api.drain.clone());
+    let garbage = api.deps.garbage.clone();
     // Goes on when the caller has gone: the next one finds the image.
     tokio::spawn(async move {
         let last = tokio::select! {
             pulled = store.pull(&reference, &options) => match pulled {
-                Ok(image) => PullEvent::Image { image: show(image) },
+                Ok(image) => {
+                    garbage.pulled();
+                    PullEvent::Image { image: show(image) }
+                }
                 Err(error) => PullEvent::Failed { body: ApiError::from(error).body().1 },
             },
             () = drain.cancelled() => PullEvent::Failed { body: ApiError::ShuttingDown.body().1 },
@@ -67,12 +74,16 @@ pub(super) async fn pull(
     Ok(lines(events).into_response())
 }
 
-/// `POST /v1/images/import`: takes an OCI layout from this host's own disk.
+/// `POST /v1/images/import`: takes an OCI layout or a `docker save` archive from this host's own
+/// disk.
 pub(super) async fn import(
     State(api): State<Api>,
     Body(body): Body<ImportImage>,
 ) -> Result<Json<Image>, ApiError> {
-    let name = reference(&body.name)?;
+    let name = match body.name.as_str() {
+        "" => None,
+        name => Some(reference(name)?),
+    };
     let path = PathBuf::from(&body.path);
     if !path.is_absolute() {
         return Err(ApiError::bad(
@@ -80,7 +91,7 @@ pub(super) async fn import(
         ));
     }
     let imported = on_disk(&api.deps.images, move |store| {
-        store.import_layout(&path, &name)
+        store.import(&path, name.as_ref())
     })
     .await?;
     Ok(Json(show(imported?)))
@@ -97,6 +108,23 @@ pub(super) async fn remove(State(api): State<Api>, query: Query) -> Result<Json<
             reference: reference.to_string(),
         }),
     }
+}
+
+/// `POST /v1/images/prune`: removes what no machine uses.
+pub(super) async fn prune(
+    State(api): State<Api>,
+    Body(body): Body<PruneImages>,
+) -> Result<Json<PrunedImages>, ApiError> {
+    let imported = match body.all {
+        true => Imported::Go,
+        false => Imported::Stay,
+    };
+    let garbage = api.deps.garbage.clone();
+    let pruned = on_disk(&api.deps.images, move |_| garbage.prune(imported)).await??;
+    Ok(Json(PrunedImages {
+        images: pruned.images.into_iter().map(show).collect(),
+        freed_bytes: pruned.bytes,
+    }))
 }
 
 async fn on_disk<T: Send + 'static>(

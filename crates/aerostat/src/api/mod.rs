@@ -89,6 +89,7 @@ pub struct Deps {
     pub rpc: Rpc,
     /// The other hosts.
     pub hosts: Hosts,
+    pub garbage: crate::garbage::ImageGarbage,
     /// How images are pulled.
     pub pull: image::PullOptions,
     /// Who invites hosts into the fleet; only the directory's host can.

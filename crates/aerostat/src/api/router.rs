@@ -29,7 +29,9 @@ pub(super) fn router(api: Api) -> Router {
         .merge(limited(usual().merge(fleet()), USUAL_LIMIT))
         .merge(limited(long(), LONG_LIMIT))
         .merge(limited(
-            Router::new().route("/v1/images/import", post(images::import)),
+            Router::new()
+                .route("/v1/images/import", post(images::import))
+                .route("/v1/images/prune", post(images::prune)),
             IMPORT_LIMIT,
         ))
         .merge(not_built::routes())

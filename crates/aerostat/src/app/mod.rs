@@ -27,6 +27,7 @@ use types::{HostId, IsolationClass};
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::fleet::{Identity, join};
+use crate::garbage::ImageGarbage;
 use crate::host::{HostImages, HostNetwork};
 use crate::worker::{Capacity, Classes, Worker};
 use crate::{api, dns, proxy, worker};
@@ -107,6 +108,7 @@ async fn start_roles(
         worker: host.worker,
         catalog: fleet.catalog.clone(),
         images: host.images,
+        garbage: host.garbage,
         mesh: Some(fleet.reporter()),
         rpc: fleet.rpc.clone(),
         hosts: fleet.hosts(),
@@ -179,6 +181,7 @@ struct HostRoles {
     worker: worker::Handle,
     resolver: dns::Handle,
     images: ImageStore,
+    garbage: ImageGarbage,
     capacity: Capacity,
     classes: BTreeSet<IsolationClass>,
 }
@@ -213,14 +216,18 @@ async fn start_host(
         uids: VMM_UIDS,
     };
     info!(?capacity, classes = ?worker_config.classes, "this host offers");
+    let limit = offer::images_bytes_max(config, &paths.images())?;
+    let catalog = fleet.catalog.clone();
+    let garbage = ImageGarbage::new(images.clone(), limit, catalog.clone(), fleet.host());
     let host_images = HostImages {
+        garbage: garbage.clone(),
         store: images.clone(),
         pull: config.pull_options(),
     };
     let network = HostNetwork(fleet.net.clone());
-    let catalog = fleet.catalog.clone();
     let worker = Worker::start(worker_config, vmm, network, host_images, catalog.clone()).await?;
     let handle = worker.handle();
+    drain.spawn("image garbage", garbage.clone().run(drain.token()));
     let token = drain.token();
     drain.spawn("worker", async move {
         token.cancelled().await;
@@ -237,6 +244,7 @@ async fn start_host(
         worker: handle,
         resolver,
         images,
+        garbage,
         capacity,
         classes,
     })

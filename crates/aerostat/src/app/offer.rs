@@ -25,6 +25,21 @@ pub(super) fn capacity(data_dir: &Path) -> anyhow::Result<Capacity> {
     })
 }
 
+/// Bytes that images may take; none is without limit.
+pub(super) fn images_bytes_max(config: &Config, folder: &Path) -> anyhow::Result<Option<u64>> {
+    /// Leaves most of the disk to machines' own layers.
+    const SHARE_OF_DISK: u64 = 5;
+    Ok(match config.images_gib_max {
+        Some(0) => None,
+        Some(gib) => Some(gib.saturating_mul(1 << 30)),
+        None => {
+            let disk = nix::sys::statvfs::statvfs(folder)
+                .with_context(|| format!("cannot measure the disk of {}", folder.display()))?;
+            Some(disk.blocks() * disk.fragment_size() / SHARE_OF_DISK)
+        }
+    })
+}
+
 /// The machines' bodies on this host.
 pub(crate) fn local_vmm(config: &Config, paths: &Paths, host: HostId) -> vmm::Local {
     let offers = vmm::probe(&paths.probe());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Subcommand;
 use types::ImageRef;
-use types::api::{Image, ImportImage, PullEvent, PullImage, PullProgress};
+use types::api::{Image, ImportImage, PruneImages, PullEvent, PullImage, PullProgress};
 
 use super::output::{self, Table};
 use super::{Context, Refused};
@@ -23,11 +23,17 @@ pub(super) enum Images {
         #[arg(long)]
         plain_http: bool,
     },
-    /// Take in an OCI layout: a directory, or a tar file of one
+    /// Take in an OCI layout (a directory, or a tar file of one) or a `docker save` archive
     Import {
-        layout: PathBuf,
-        /// Name to keep it under
-        name: ImageRef,
+        path: PathBuf,
+        /// Name to keep it under [default: its own]
+        name: Option<ImageRef>,
+    },
+    /// Remove the images that no machine, running or stopped, uses
+    Prune {
+        /// Also those that were imported, and no registry can give back
+        #[arg(long)]
+        all: bool,
     },
     /// Remove an image from this host
     #[command(visible_alias = "rm")]
@@ -46,15 +52,27 @@ impl Images {
                 };
                 print(context, &[follow(client.pull_image(&body).await?).await?])
             }
-            Self::Import { layout, name } => {
-                let path = layout
+            Self::Import { path, name } => {
+                let path = path
                     .canonicalize()
-                    .with_context(|| format!("cannot find OCI layout {}", layout.display()))?;
+                    .with_context(|| format!("cannot find image {}", path.display()))?;
                 let body = ImportImage {
                     path: path.to_string_lossy().into_owned(),
-                    name: name.to_string(),
+                    name: name.map(|name| name.to_string()).unwrap_or_default(),
                 };
                 print(context, &[client.import_image(&body).await?])
+            }
+            Self::Prune { all } => {
+                let pruned = client.prune_images(&PruneImages { all }).await?;
+                let table = || rows(&pruned.images);
+                let names = || names(&pruned.images);
+                output::print(context.format, &pruned, table, names)?;
+                eprintln!(
+                    "{} images removed, {} freed",
+                    pruned.images.len(),
+                    output::size(pruned.freed_bytes)
+                );
+                Ok(())
             }
             Self::Remove { image } => Ok(client.remove_image(&image.to_string()).await?),
         }
@@ -109,18 +127,22 @@ fn how_far(progress: &PullProgress) -> String {
 }
 
 fn print(context: &Context, images: &[Image]) -> anyhow::Result<()> {
-    let table = || {
-        let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE"]);
-        for image in images {
-            let digest = image.digest.chars().take(19).collect();
-            table.row([
-                image.reference.clone(),
-                digest,
-                output::size(image.size_bytes),
-            ]);
-        }
-        table
-    };
-    let names = || images.iter().map(|image| image.reference.clone()).collect();
-    output::print(context.format, &images, table, names)
+    output::print(context.format, &images, || rows(images), || names(images))
+}
+
+fn rows(images: &[Image]) -> Table {
+    let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE"]);
+    for image in images {
+        let digest = image.digest.chars().take(19).collect();
+        table.row([
+            image.reference.clone(),
+            digest,
+            output::size(image.size_bytes),
+        ]);
+    }
+    table
+}
+
+fn names(images: &[Image]) -> Vec<String> {
+    images.iter().map(|image| image.reference.clone()).collect()
 }

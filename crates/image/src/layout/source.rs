@@ -15,8 +15,19 @@ pub(super) enum Source {
     Directory(PathBuf),
     Archive {
         archive: Archive,
-        files: HashMap<Box<[u8]>, (u64, u64)>,
+        files: HashMap<Box<[u8]>, Place>,
     },
+}
+
+/// Where an archive's name leads.
+#[derive(Debug)]
+pub(super) enum Place {
+    Content {
+        offset: u64,
+        bytes: u64,
+    },
+    /// To another name of the archive; old `docker save` wrote layers that occur twice so.
+    Name(Box<[u8]>),
 }
 
 #[derive(Debug)]
@@ -36,6 +47,10 @@ impl ReadAt for Archive {
 
 /// A layout holds a few files per image; more is something else.
 const ARCHIVE_ENTRIES_MAX: usize = 100_000;
+/// All names of an archive together, those that are links' targets too.
+const ARCHIVE_NAMES_BYTES_MAX: usize = 16 << 20;
+/// Links that lead to links; one is what tools write.
+const LINKS_FOLLOWED_MAX: usize = 8;
 
 impl Source {
     pub(super) fn open(layout: &Path) -> Result<Self, ImportError> {
@@ -58,12 +73,31 @@ impl Source {
             })
             .map_err(fail("."))?
         };
-        source.file("oci-layout").map_err(fail("oci-layout"))?;
+        if let (Err(error), false) = (source.file("oci-layout"), source.is_docker_archive()) {
+            return Err(fail("oci-layout")(error));
+        }
         Ok(source)
+    }
+
+    /// Whether this is what `docker save` writes and no OCI layout. Only from an archive: names in
+    /// it cannot lead to other files of this host.
+    pub(super) fn is_docker_archive(&self) -> bool {
+        matches!(self, Self::Archive { .. })
+            && self.file("oci-layout").is_err()
+            && self.file("manifest.json").is_ok()
     }
 
     fn archive(archive: Archive) -> io::Result<Self> {
         let mut files = HashMap::new();
+        let mut names_bytes = 0;
+        let mut magic = [0; 4];
+        if archive.read_exact_at(&mut magic, 0).is_ok()
+            && (magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd])
+        {
+            return Err(io::Error::other(
+                "the archive is compressed: unpack it first (`gunzip`, `unzstd`)",
+            ));
+        }
         for entry in Layer::new(&archive) {
             let entry = entry.map_err(|error| match error {
                 LayerError::Io(error) => error,
@@ -71,9 +105,29 @@ impl Source {
                     io::Error::other(format!("entry `{entry}`: {reason}"))
                 }
             })?;
-            if let Change::File { offset, bytes, .. } = entry.change {
-                files.insert(entry.path, (offset, bytes));
+            let place = match entry.change {
+                Change::File { offset, bytes, .. } => Place::Content { offset, bytes },
+                Change::HardLink { target } => Place::Name(target),
+                Change::Symlink { target, .. } => match beside(&entry.path, &target) {
+                    Some(target) => Place::Name(target),
+                    None => continue,
+                },
+                Change::Directory(_)
+                | Change::Fifo(_)
+                | Change::Device { .. }
+                | Change::Whiteout
+                | Change::Opaque => continue,
+            };
+            names_bytes += entry.path.len();
+            if let Place::Name(target) = &place {
+                names_bytes += target.len();
             }
+            if names_bytes > ARCHIVE_NAMES_BYTES_MAX {
+                return Err(io::Error::other(
+                    "the archive's names take more than 16 MiB",
+                ));
+            }
+            files.insert(entry.path, place);
             if files.len() > ARCHIVE_ENTRIES_MAX {
                 return Err(io::Error::other("the archive has more than 100,000 files"));
             }
@@ -82,8 +136,13 @@ impl Source {
     }
 
     pub(super) fn index(&self, bytes_max: u64) -> io::Result<Vec<u8>> {
+        self.bounded("index.json", bytes_max)
+    }
+
+    /// A small file, whole.
+    pub(super) fn bounded(&self, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.file("index.json")?
+        self.file(path)?
             .take(bytes_max + 1)
             .read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
@@ -107,19 +166,48 @@ impl Source {
         self.file(&format!("blobs/sha256/{}", digest.hex()))
     }
 
-    fn file(&self, path: &str) -> io::Result<Box<dyn Read + Send + '_>> {
+    pub(super) fn file(&self, path: &str) -> io::Result<Box<dyn Read + Send + '_>> {
         match self {
             Self::Directory(directory) => Ok(Box::new(open_regular(&directory.join(path))?)),
-            Self::Archive { archive, files } => {
-                let (offset, bytes) = files.get(path.as_bytes()).ok_or(io::ErrorKind::NotFound)?;
-                Ok(Box::new(Range {
-                    archive,
-                    at: *offset,
-                    end: offset + bytes,
-                }))
+            Self::Archive { archive, .. } => {
+                let (at, bytes) = self.place(path)?;
+                let end = at + bytes;
+                Ok(Box::new(Range { archive, at, end }))
             }
         }
     }
+
+    /// Where a file of an archive begins, and its length.
+    pub(super) fn place(&self, path: &str) -> io::Result<(u64, u64)> {
+        let Self::Archive { files, .. } = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut name = path.as_bytes();
+        for _ in 0..=LINKS_FOLLOWED_MAX {
+            match files.get(name).ok_or(io::ErrorKind::NotFound)? {
+                Place::Content { offset, bytes } => return Ok((*offset, *bytes)),
+                Place::Name(target) => name = target,
+            }
+        }
+        Err(io::Error::other("links lead in a circle"))
+    }
+}
+
+/// The name that a symbolic link at `path` leads to. None if it leaves the archive.
+fn beside(path: &[u8], target: &[u8]) -> Option<Box<[u8]>> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let mut name: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    name.pop();
+    for component in target.split(|b| *b == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(name.pop()?),
+            component => name.push(component),
+        }
+    }
+    Some(name.join(&b'/').into())
 }
 
 /// A FIFO or a device in a layout would hang the import or worse.

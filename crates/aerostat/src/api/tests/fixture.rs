@@ -23,6 +23,7 @@ use crate::api::{self, Config, Deps};
 use crate::catalog::{Catalog, Filter};
 use crate::directory;
 use crate::drain::Drain;
+use crate::garbage::ImageGarbage;
 use crate::mesh::Reporter;
 use crate::placement::{Host, Hosts};
 use crate::rpc::loopback::Loopback;
@@ -132,11 +133,13 @@ impl Fleet {
         let rpc = self.loopback.rpc(host);
         let members = Arc::clone(&self.members);
         let directory = self.directory(files.path()).await;
+        let images = image::ImageStore::open(&files.path().join("images")).unwrap();
         let deps = Deps {
+            garbage: ImageGarbage::new(images.clone(), None, catalog.clone(), host),
             directory: directory.clone(),
             worker: started.handle(),
             catalog: catalog.clone(),
-            images: image::ImageStore::open(&files.path().join("images")).unwrap(),
+            images,
             rpc: rpc.clone(),
             hosts: Hosts::new(move || members.lock().unwrap().clone()),
             mesh: Some(Reporter::new(|| MeshStatus {
