@@ -295,7 +295,8 @@ async fn two_clients_of_two_networks_come_in_without_loss_and_do_not_meet() {
     });
     let [a, b] = networks.map(network_resolver);
     let (first, second) = tokio::join!(world.pings(0, a, 4), world.pings(1, b, 4));
-    assert_eq!((first, second), (4, 4));
+    let drops = gateway.handle.drops();
+    assert_eq!((first, second), (4, 4), "{drops:?}");
     let counts = gateway.handle.counts();
     assert_eq!((counts.knocks, counts.admitted), (2, 2), "{counts:?}");
     let drops = |reason| gateway.handle.drops().of(reason);
