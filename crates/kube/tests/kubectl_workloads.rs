@@ -4,16 +4,9 @@ mod common;
 mod kubelet;
 
 use common::{TestServer, kubectls};
-use kube::controllers::{ControllersConfig, run};
-use tokio_util::sync::CancellationToken;
 
 async fn start() -> TestServer {
     let server = TestServer::start().await;
-    let config = ControllersConfig {
-        ca_pem: "PEM".into(),
-        isolation: Vec::new(),
-    };
-    tokio::spawn(run(server.api.clone(), config, CancellationToken::new()));
     kubelet::start(&server.api);
     server
 }

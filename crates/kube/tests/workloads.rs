@@ -5,11 +5,9 @@ mod kubelet;
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, DeleteOptions, Part, Patch, Propagation, Selector};
-use kube::controllers::{ControllersConfig, run};
 use kube::object;
 use kube::resource::{DEPLOYMENTS, PODS, REPLICA_SETS, Resource};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 const HERE: Option<&str> = Some("default");
 
@@ -18,11 +16,6 @@ async fn start() -> (Api, tempfile::TempDir) {
     let store = store::Store::open(&store::Config::new(dir.path().join("kube.db"))).expect("opens");
     let api = Api::new(store);
     api.bootstrap().await.expect("namespaces");
-    let config = ControllersConfig {
-        ca_pem: "PEM".into(),
-        isolation: Vec::new(),
-    };
-    tokio::spawn(run(api.clone(), config, CancellationToken::new()));
     kubelet::start(&api);
     (api, dir)
 }

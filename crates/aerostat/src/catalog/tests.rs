@@ -6,7 +6,8 @@ use super::*;
 use types::IsolationClass;
 use types::machine::{ImageIdentity, MachineConfig};
 
-pub(super) fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> Entry {
+/// A machine of host 2 and network 7.
+pub(crate) fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> Entry {
     let version: types::VersionId = "0".repeat(26).parse().unwrap();
     Entry {
         host: HostId::new(2),

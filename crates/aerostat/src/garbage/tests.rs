@@ -1,39 +1,15 @@
 //! Whose images are in use.
 
-use jiff::Timestamp;
-use types::machine::{ContainerConfig, ImageIdentity, Machine, MachineConfig, MachineState};
-use types::{IsolationClass, MachineId, NetworkId};
+use types::machine::{ContainerConfig, MachineConfig, MachineState};
 
 use super::*;
 use crate::catalog::Entry;
 
 fn entry(host: u16, id: u64, state: MachineState, config: MachineConfig) -> Entry {
-    let version: types::VersionId = "0".repeat(26).parse().unwrap();
-    Entry {
-        host: HostId::new(host),
-        app: "app".parse().unwrap(),
-        network: NetworkId::try_from(7).unwrap(),
-        machine: Machine {
-            id: MachineId::from_bits(id),
-            name: format!("m{id}"),
-            state,
-            region: "local".into(),
-            instance_id: version.clone(),
-            version,
-            private_ip: "fdaa::1".into(),
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-            config,
-            image_ref: ImageIdentity::default(),
-            events: vec![],
-            checks: vec![],
-            containers: vec![],
-            nonce: None,
-            host_status: "ok".into(),
-            isolation: IsolationClass::Container,
-            revision: id,
-        },
-    }
+    let mut entry = crate::catalog::tests::entry("app", id, id, state);
+    entry.host = HostId::new(host);
+    entry.machine.config = config;
+    entry
 }
 
 fn of(image: &str) -> MachineConfig {

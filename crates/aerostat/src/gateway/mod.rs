@@ -25,7 +25,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -251,25 +251,12 @@ pub fn is_free(address: SocketAddr) -> Result<(), Error> {
 }
 
 fn listen(address: SocketAddr, offloads: Offloads) -> Result<Underlay, Error> {
-    let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let result = match Underlay::bind(address, offloads) {
-        // A kernel without IPv6.
-        Err(error) if everywhere && cause(&error) != Some(io::ErrorKind::AddrInUse) => {
-            let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            Underlay::bind(v4, offloads)
-        }
-        result => result,
-    };
-    result.map_err(|source| match cause(&source) {
+    let result = Underlay::bind(address, offloads);
+    result.map_err(|source| match source.io_kind() {
         Some(io::ErrorKind::AddrInUse) => Error::PortTaken {
             address,
             holder: holder(Protocol::Udp, address.port()),
         },
         Some(_) | None => Error::Listen { address, source },
     })
-}
-
-fn cause(error: &WireGuardError) -> Option<io::ErrorKind> {
-    let source = std::error::Error::source(error)?;
-    Some(source.downcast_ref::<io::Error>()?.kind())
 }

@@ -28,7 +28,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use net::wireguard::{
@@ -227,16 +227,8 @@ pub fn is_free(address: SocketAddr) -> Result<(), Error> {
 }
 
 fn listen(address: SocketAddr, offloads: Offloads) -> Result<Underlay, Error> {
-    let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let result = match Underlay::bind(address, offloads) {
-        // A kernel without IPv6.
-        Err(error) if everywhere && cause(&error) != Some(io::ErrorKind::AddrInUse) => {
-            let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            Underlay::bind(v4, offloads)
-        }
-        result => result,
-    };
-    result.map_err(|source| match cause(&source) {
+    let result = Underlay::bind(address, offloads);
+    result.map_err(|source| match source.io_kind() {
         Some(io::ErrorKind::AddrInUse) => Error::PortTaken {
             address,
             holder: holder(Protocol::Udp, address.port()),
@@ -248,7 +240,7 @@ fn listen(address: SocketAddr, offloads: Offloads) -> Result<Underlay, Error> {
 fn open_tun(net: &HostNet, offloads: Offloads) -> Result<Tun, Error> {
     net.mesh_tun(offloads).map_err(|source| {
         let kind = match &source {
-            TunError::Device(error) => cause(error),
+            TunError::Device(error) => error.io_kind(),
             TunError::Net(_) => None,
         };
         let source = Box::new(source);
@@ -264,17 +256,4 @@ fn open_tun(net: &HostNet, offloads: Offloads) -> Result<Tun, Error> {
             Some(_) | None => Error::Tun { source },
         }
     })
-}
-
-/// What the kernel said.
-fn cause(error: &WireGuardError) -> Option<io::ErrorKind> {
-    match error {
-        WireGuardError::OpenTun { source, .. }
-        | WireGuardError::ConfigureTun { source, .. }
-        | WireGuardError::Listen { source, .. }
-        | WireGuardError::Thread { source } => Some(source.kind()),
-        WireGuardError::KeyTaken { .. }
-        | WireGuardError::OwnKey { .. }
-        | WireGuardError::WeakKey { .. } => None,
-    }
 }

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use net::{Attach, AttachKind, Egress, HostNetConfig, LinkName};
 use nix::sched::{CloneFlags, setns, unshare};
-use types::machine::{ImageIdentity, Machine, MachineConfig, MachineState};
+use types::SixPn;
+use types::machine::MachineState;
 use types::service::{Backend, Protocol, ServicePort, ServiceSpec};
 use types::sixpn::{host_addr, vip};
-use types::{IsolationClass, SixPn};
 
 use super::*;
 use crate::catalog::Entry;
@@ -251,32 +251,10 @@ fn in_world(test: &str, body: impl FnOnce(&World) + Send) {
 }
 
 fn machine(id: u64, address: Ipv6Addr, of: u32, revision: u64, state: MachineState) -> Entry {
-    let version: types::VersionId = "0".repeat(26).parse().unwrap();
-    Entry {
-        host: HostId::new(2),
-        app: "web".parse().unwrap(),
-        network: network(of),
-        machine: Machine {
-            id: MachineId::from_bits(id),
-            name: format!("m{id}"),
-            state,
-            region: "local".into(),
-            instance_id: version.clone(),
-            version,
-            private_ip: address.to_string(),
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            updated_at: jiff::Timestamp::UNIX_EPOCH,
-            config: MachineConfig::default(),
-            image_ref: ImageIdentity::default(),
-            events: vec![],
-            checks: vec![],
-            containers: vec![],
-            nonce: None,
-            host_status: "ok".into(),
-            isolation: IsolationClass::Container,
-            revision,
-        },
-    }
+    let mut entry = crate::catalog::tests::entry("web", id, revision, state);
+    entry.network = network(of);
+    entry.machine.private_ip = address.to_string();
+    entry
 }
 
 #[test]

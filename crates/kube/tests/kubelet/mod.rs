@@ -1,12 +1,19 @@
 //! A kubelet on paper: binds every pod, says that it is ready, and lets it go when it is deleted.
 
 use kube::api::{Api, DeleteOptions, EventKind, Selector};
+use kube::controllers::{ControllersConfig, run};
 use kube::object;
 use kube::resource::PODS;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-/// Runs until the runtime ends.
+/// It and the controllers, until the runtime ends.
 pub(crate) fn start(api: &Api) {
+    let config = ControllersConfig {
+        ca_pem: "PEM".into(),
+        isolation: Vec::new(),
+    };
+    tokio::spawn(run(api.clone(), config, CancellationToken::new()));
     let api = api.clone();
     tokio::spawn(async move {
         let everything = Selector::default();

@@ -25,3 +25,16 @@ pub enum WireGuardError {
     #[error("peer {peer:?} is to have a public key that nobody's private key belongs to")]
     WeakKey { peer: PeerId },
 }
+
+impl WireGuardError {
+    /// What the kernel said, if it was the kernel that refused.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::OpenTun { source, .. }
+            | Self::ConfigureTun { source, .. }
+            | Self::Listen { source, .. }
+            | Self::Thread { source } => Some(source.kind()),
+            Self::KeyTaken { .. } | Self::OwnKey { .. } | Self::WeakKey { .. } => None,
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The UDP socket: datagrams to and from other hosts, whole trains where the kernel lets us.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,10 +34,18 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    /// Listens in the calling thread's network namespace.
+    /// Listens in the calling thread's network namespace. `[::]` is every address of both
+    /// families; of IPv4 only where the kernel has no IPv6.
     pub fn bind(address: SocketAddr, offloads: Offloads) -> Result<Self, WireGuardError> {
-        let socket = UdpSocket::bind(address)
-            .map_err(|source| WireGuardError::Listen { address, source })?;
+        let bound = match UdpSocket::bind(address) {
+            Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => match error.kind() {
+                io::ErrorKind::AddrInUse => Err(error),
+                _ => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, address.port())),
+            },
+            bound => bound,
+        };
+        let socket = bound.map_err(|source| WireGuardError::Listen { address, source })?;
+        let is_ipv6 = socket.local_addr().is_ok_and(|here| here.is_ipv6());
         // Beyond the limit of net.core only with CAP_NET_ADMIN; less is slower, not wrong.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
             let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES);
@@ -57,7 +65,7 @@ impl Underlay {
         }
         Ok(Self {
             socket,
-            ipv6: address.is_ipv6(),
+            ipv6: is_ipv6,
             segment: AtomicBool::new(segments),
         })
     }

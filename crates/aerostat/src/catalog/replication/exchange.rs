@@ -44,6 +44,7 @@ pub(super) async fn run(replication: &Replication, mut wanted: mpsc::Receiver<Ho
 /// when it sees the digest.
 pub(super) async fn exchange(replication: &Replication, host: HostId) -> io::Result<()> {
     let shared = &replication.shared;
+    let _turn = shared.turn.lock().await;
     let ours = replication.digest();
     let body = ours.encode().into();
     let answer = shared.transport.ask(host, DIGEST, body, DEADLINE).await?;

@@ -101,6 +101,9 @@ struct Shared {
     /// Words said in this life.
     said: AtomicU64,
     busy: Semaphore,
+    /// One exchange at a time: two that read the same rows would each take the other's progress
+    /// for rows that were replaced.
+    turn: tokio::sync::Mutex<()>,
     wanted: mpsc::Sender<HostId>,
     wanted_by: std::sync::Mutex<Option<mpsc::Receiver<HostId>>>,
 }
@@ -129,6 +132,7 @@ impl Replication {
             word: watch::Sender::default(),
             said: AtomicU64::new(0),
             busy: Semaphore::new(BUSY_MAX),
+            turn: tokio::sync::Mutex::default(),
             wanted,
             wanted_by: Some(wanted_by).into(),
         };

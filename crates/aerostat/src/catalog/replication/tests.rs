@@ -343,8 +343,9 @@ async fn what_the_origin_has_not_signed_is_not_taken() {
 #[tokio::test]
 async fn who_passes_rows_on_cannot_leave_some_out() {
     let net = Net::default();
-    // It pushes to nobody, and so does the liar.
+    // It pushes to nobody; and the liar cannot ask it.
     let two = start(&net, 2, own_catalog(2), &[2]).await;
+    net.cut(2, 3, true);
     for id in 1..=3 {
         two.publish(id, id, Started);
     }
@@ -357,7 +358,7 @@ async fn who_passes_rows_on_cannot_leave_some_out() {
         page.statements.drain(..2);
         page
     };
-    let liar = start(&net, 3, own_catalog(3), &[3]).await;
+    let liar = start(&net, 3, own_catalog(3), &[2, 3]).await;
     liar.replication
         .take_page(liar.host, shortened(), false)
         .await;
