@@ -48,6 +48,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 const PROBE_AFTER_S: u32 = 5;
 const PROBE_INTERVAL_S: u32 = 2;
+/// What [`Rpc::call`] speaks, and streams of rows.
+pub(crate) const JSON: &str = "application/json";
 /// An answer that is not a stream.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -163,8 +165,63 @@ impl Rpc {
             })
     }
 
-    /// Asks `host`, and reads its answer. `A` is what the role over there answers, usually a
-    /// `Result` of two types that JSON can carry.
+    /// Sends `body`, which is of type `media`, to a role of `host`. What it answers is 200, and
+    /// still to be read; the deadline is for the answer's head.
+    ///
+    /// # Errors
+    /// [`Unreachable`], also if the answer is another.
+    pub async fn post(
+        &self,
+        host: HostId,
+        path: &str,
+        media: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, Unreachable> {
+        let unreachable = |source| Unreachable { host, source };
+        let request = hyper::Request::post(path)
+            .header(header::HOST, "aerostat")
+            .header(header::CONTENT_TYPE, media)
+            .body(Full::new(body))
+            .map_err(|e| unreachable(std::io::Error::other(e)))?;
+        let response = self.request(host, RPC_PORT, request, deadline).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => {
+                let text = format!("{path} is answered with {status}");
+                Err(unreachable(std::io::Error::other(text)))
+            }
+        }
+    }
+
+    /// [`Self::post`], and the whole answer, which is to be there by the deadline and has at most
+    /// `answer_bytes_max`.
+    ///
+    /// # Errors
+    /// [`Unreachable`], also if the answer is too long.
+    pub async fn ask(
+        &self,
+        host: HostId,
+        path: &str,
+        media: &'static str,
+        body: Bytes,
+        (answer_bytes_max, deadline): (usize, Duration),
+    ) -> Result<Bytes, Unreachable> {
+        let unreachable = |source| Unreachable { host, source };
+        let asked = async {
+            let response = self.post(host, path, media, body, deadline).await?;
+            let body = Limited::new(response.into_body(), answer_bytes_max);
+            let body = body.collect().await;
+            let body = body.map_err(|e| unreachable(std::io::Error::other(e)))?;
+            Ok(body.to_bytes())
+        };
+        tokio::time::timeout(deadline, asked)
+            .await
+            .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    /// [`Self::ask`] in JSON. `A` is what the role over there answers, usually a `Result` of two
+    /// types that JSON can carry.
     ///
     /// # Errors
     /// [`Unreachable`], also if the answer cannot be read.
@@ -177,26 +234,9 @@ impl Rpc {
     ) -> Result<A, Unreachable> {
         let unreachable = |source| Unreachable { host, source };
         let body = serde_json::to_vec(question).map_err(|e| unreachable(e.into()))?;
-        let request = hyper::Request::post(path)
-            .header(header::HOST, "aerostat")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| unreachable(std::io::Error::other(e)))?;
-        let asked = async {
-            let response = self.request(host, RPC_PORT, request, deadline).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-            let bytes = body.collect().await;
-            let bytes = bytes.map_err(|e| unreachable(std::io::Error::other(e)))?;
-            if status != StatusCode::OK {
-                let text = format!("{path} is answered with {status}");
-                return Err(unreachable(std::io::Error::other(text)));
-            }
-            serde_json::from_slice(&bytes.to_bytes()).map_err(|e| unreachable(e.into()))
-        };
-        tokio::time::timeout(deadline, asked)
-            .await
-            .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
+        let limits = (ANSWER_BYTES_MAX, deadline);
+        let answer = self.ask(host, path, JSON, body.into(), limits).await?;
+        serde_json::from_slice(&answer).map_err(|e| unreachable(e.into()))
     }
 }
 
@@ -234,7 +274,7 @@ pub struct Answer<A>(pub A);
 
 impl<A: Serialize> IntoResponse for Answer<A> {
     fn into_response(self) -> Response {
-        let json = HeaderValue::from_static("application/json");
+        let json = HeaderValue::from_static(JSON);
         match serde_json::to_vec(&self.0) {
             Ok(body) => ([(header::CONTENT_TYPE, json)], body).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

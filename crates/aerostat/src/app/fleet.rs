@@ -235,16 +235,12 @@ impl Fleet {
         drain.spawn("rpc", rpc::serve(listener, router, drain.token()));
         drain.spawn("replication", replication.run(drain.token()));
 
-        let address =
-            |host| SocketAddr::V6(SocketAddrV6::new(Rpc::address(host), members::PORT, 0, 0));
-        let SocketAddr::V6(own) = address(self.host()) else {
-            unreachable!("the host plane is IPv6")
-        };
-        let socket = self.sockets.datagrams(own).await;
+        let address = |host| SocketAddrV6::new(Rpc::address(host), members::PORT, 0, 0);
+        let socket = self.sockets.datagrams(address(self.host())).await;
         let members = members::Config {
             host: self.host(),
             socket: socket.context("cannot listen for the membership of hosts on the mesh")?,
-            address: Box::new(address),
+            address: Box::new(move |host| address(host).into()),
             hosts: self.peers.changed(),
         };
         let catalog = self.catalog.clone();

@@ -32,13 +32,13 @@ pub(super) async fn start(
         let directory = directory.clone();
         async move { directory.peer_by_key(&key).await.map_err(BoxError::from) }
     };
-    let net = fleet.net.clone();
     let on_network = move |network| {
-        let (resolver, net) = (resolver.clone(), net.clone());
+        let resolver = resolver.clone();
         async move {
-            resolver.serve_network(network).await?;
-            tokio::task::spawn_blocking(move || net.ensure_network(network)).await??;
-            Ok::<(), BoxError>(())
+            resolver
+                .serve_network(network)
+                .await
+                .map_err(BoxError::from)
         }
     };
     let gateway = blocking(move || Gateway::start(gateway_config, look_up, on_network)).await?;

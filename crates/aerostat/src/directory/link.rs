@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Bytes;
-use axum::http::{StatusCode, header};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use http_body_util::{BodyDataStream, Full};
+use http_body_util::BodyDataStream;
 use types::HostId;
 
 use super::command::Command;
 use super::wire::{self, Answer, From, LookUp};
-use crate::rpc::{RPC_PORT, Rpc, Unreachable};
+use crate::rpc::{JSON, Rpc, Unreachable};
 
 /// A change waits for the authority's disk, and for changes before it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,19 +73,11 @@ impl Link for RpcLink {
             source,
         };
         let body = serde_json::to_vec(&from).map_err(|error| unreachable(error.into()))?;
-        let request = hyper::Request::post(wire::WATCH)
-            .header(header::HOST, "aerostat")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| unreachable(std::io::Error::other(error)))?;
+        let (host, body) = (self.authority, body.into());
         let response = self
             .rpc
-            .request(self.authority, RPC_PORT, request, WATCH_TIMEOUT)
+            .post(host, wire::WATCH, JSON, body, WATCH_TIMEOUT)
             .await?;
-        if response.status() != StatusCode::OK {
-            let text = format!("the watch is answered with {}", response.status());
-            return Err(unreachable(std::io::Error::other(text)));
-        }
         let pieces = BodyDataStream::new(response.into_body());
         Ok(pieces
             .map(|piece| piece.map_err(std::io::Error::other))

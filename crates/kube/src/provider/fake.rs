@@ -46,6 +46,22 @@ struct Rows {
     attempts: usize,
 }
 
+/// Another host of which no more is known than this.
+pub(super) fn mesh_peer(number: u16, status: HostStatus, word_age_s: Option<f64>) -> MeshPeer {
+    MeshPeer {
+        id: HostId::new(number),
+        name: format!("host-{number}"),
+        status,
+        endpoint: None,
+        handshake_age_s: None,
+        tx_bytes: 0,
+        rx_bytes: 0,
+        loss_percent: None,
+        round_trip_ms: None,
+        word_age_s,
+    }
+}
+
 impl Fake {
     pub(super) fn start() -> Arc<Self> {
         let fake = Arc::new(Self {
@@ -135,18 +151,7 @@ impl Fake {
 
     /// The other hosts have these statuses, and were last heard of so long ago, in seconds.
     pub(super) fn set_peers(&self, peers: &[(HostStatus, f64)]) {
-        let peer = |(number, (status, age)): (u16, &(HostStatus, f64))| MeshPeer {
-            id: HostId::new(number),
-            name: format!("host-{number}"),
-            status: *status,
-            endpoint: None,
-            handshake_age_s: None,
-            tx_bytes: 0,
-            rx_bytes: 0,
-            loss_percent: None,
-            round_trip_ms: None,
-            word_age_s: Some(*age),
-        };
+        let peer = |(number, (status, age)): (u16, &_)| mesh_peer(number, *status, Some(*age));
         self.rows.lock().unwrap().peers = (3..).zip(peers).map(peer).collect();
     }
 

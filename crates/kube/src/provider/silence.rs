@@ -194,6 +194,7 @@ fn capitalized(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::fake::mesh_peer;
     use serde_json::json;
 
     #[test]
@@ -208,19 +209,7 @@ mod tests {
     fn a_host_is_cut_off_when_several_others_fall_silent_at_once() {
         use HostStatus::{Ok, Unknown, Unreachable};
         let cut_off = |peers: &[(HostStatus, Option<f64>)]| {
-            let peer =
-                |(number, (status, word_age_s)): (u16, &(HostStatus, Option<f64>))| MeshPeer {
-                    id: types::HostId::new(number),
-                    name: String::new(),
-                    status: *status,
-                    endpoint: None,
-                    handshake_age_s: None,
-                    tx_bytes: 0,
-                    rx_bytes: 0,
-                    loss_percent: None,
-                    round_trip_ms: None,
-                    word_age_s: *word_age_s,
-                };
+            let peer = |(number, (status, age)): (u16, &_)| mesh_peer(number, *status, *age);
             is_cut_off(&(3..).zip(peers).map(peer).collect::<Vec<_>>())
         };
         let (now, before) = (Some(70.0), Some(9000.0));

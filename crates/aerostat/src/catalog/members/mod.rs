@@ -34,7 +34,7 @@ pub use state::fuzz_members;
 use state::{DATAGRAM_BYTES_MAX, Membership};
 
 /// UDP port on the host plane.
-pub const PORT: u16 = 4282;
+pub const PORT: u16 = net::MEMBERSHIP_PORT;
 
 /// A change of opinion that nothing announces (a suspicion) is found within this time.
 const OPINION_INTERVAL: Duration = Duration::from_millis(250);

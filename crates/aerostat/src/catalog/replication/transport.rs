@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use http_body_util::{BodyExt as _, Full, Limited};
 use types::HostId;
 
 use super::Replication;
 use crate::catalog::codec::{Ask, BODY_BYTES_MAX, Digest, Malformed, decode_push, encode_position};
-use crate::rpc::{Caller, RPC_PORT, Rpc};
+use crate::rpc::{Caller, Rpc};
 
 pub(super) const PUSH: &str = "/catalog/v1/push";
 pub(super) const ROWS: &str = "/catalog/v1/rows";
@@ -44,24 +43,10 @@ impl Transport for Rpc {
         body: Bytes,
         deadline: Duration,
     ) -> io::Result<Bytes> {
-        let request = hyper::Request::post(path)
-            .header(header::HOST, "aerostat")
-            .body(Full::new(body))
-            .map_err(io::Error::other)?;
-        let asked = async {
-            let response = self.request(host, RPC_PORT, request, deadline).await;
-            let response = response.map_err(io::Error::other)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
-            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-            if status != StatusCode::OK {
-                let text = format!("{path} is answered with {status}");
-                return Err(io::Error::other(text));
-            }
-            Ok(body)
-        };
-        let answer = tokio::time::timeout(deadline, asked).await;
-        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let limits = (BODY_BYTES_MAX, deadline);
+        Self::ask(self, host, path, "application/octet-stream", body, limits)
+            .await
+            .map_err(io::Error::other)
     }
 }
 
