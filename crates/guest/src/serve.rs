@@ -150,7 +150,7 @@ impl<R: Runtime> Guest<R> {
             return Ok(());
         };
         match parse(&open)? {
-            Open::Control { version } => self.control(reader, writer, version).await,
+            Open::Control { version, .. } => self.control(reader, writer, version).await,
             Open::Exec(request) => {
                 let running = self.inner.running.get();
                 let started =
@@ -160,6 +160,12 @@ impl<R: Runtime> Guest<R> {
             Open::Attach { container } => {
                 let live = session::live(self.inner.running.get(), &container);
                 session::attach(reader, writer, live).await
+            }
+            Open::PutFiles { .. } | Open::GetFiles { .. } | Open::Processes | Open::Statistics => {
+                let mut writer = writer;
+                let reason = "this guest cannot do that yet".to_owned();
+                let end = types::guest::ExecEnd::Failed { reason };
+                write_frame(&mut writer, &Frame::message(&end)).await
             }
         }
     }
@@ -218,6 +224,9 @@ impl<R: Runtime> Guest<R> {
                     }
                 }
                 HostMessage::Stop { signal, grace_ms } => self.stop(signal, grace_ms).await,
+                HostMessage::Signal { signal, .. } => {
+                    tracing::warn!(signal, "this guest cannot pass signals on yet");
+                }
             }
         }
         Ok(())

@@ -137,6 +137,7 @@ fn shell(name: &str, script: &str) -> ContainerSpec {
         stop_signal: None,
         depends_on: Vec::new(),
         files: Vec::new(),
+        mounts: Vec::new(),
         image_disk: String::new(),
         upper_disk: String::new(),
     }
@@ -158,6 +159,9 @@ fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             hosts: Vec::new(),
         },
         containers,
+        volumes: Vec::new(),
+        directories: Vec::new(),
+        checks: Vec::new(),
         unix_ms: 0,
     }
 }
@@ -248,6 +252,7 @@ fn request(container: &str, script: &str) -> ExecRequest {
         tty: false,
         stdin: false,
         size: None,
+        machine: false,
     }
 }
 

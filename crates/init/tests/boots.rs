@@ -196,6 +196,7 @@ fn container(name: &str, script: &str) -> ContainerSpec {
         stop_signal: None,
         depends_on: Vec::new(),
         files: Vec::new(),
+        mounts: Vec::new(),
         image_disk: "image".into(),
         upper_disk: name.into(),
     }
@@ -218,6 +219,9 @@ fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             hosts: Vec::new(),
         },
         containers,
+        volumes: Vec::new(),
+        directories: Vec::new(),
+        checks: Vec::new(),
         unix_ms: i64::try_from(now.as_millis()).unwrap(),
     }
 }
@@ -230,6 +234,7 @@ fn request(container: &str, script: &str) -> ExecRequest {
         tty: false,
         stdin: false,
         size: None,
+        machine: false,
     }
 }
 

@@ -67,6 +67,13 @@ pub struct CreateMachine {
     /// answer's `nonce` is that of the lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_ttl: Option<u64>,
+    /// Start it without the app's secrets.
+    pub skip_secrets: bool,
+    /// Wait until at least this version of the app's secrets is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_secrets_version: Option<u64>,
+    /// Cordon it from the first moment.
+    pub skip_service_registration: bool,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -76,6 +83,10 @@ pub struct CreateMachine {
 pub struct UpdateMachine {
     pub config: MachineConfig,
     pub skip_launch: bool,
+    pub skip_secrets: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_secrets_version: Option<u64>,
+    pub skip_service_registration: bool,
     /// Refuse unless this is the machine's version now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_version: Option<String>,
@@ -139,6 +150,54 @@ pub struct ExecAnswer {
     pub exit_signal: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// A process in a machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessStat {
+    pub pid: i32,
+    /// Processor time in the kernel, in clock ticks (1/100 s).
+    pub stime: u64,
+    /// Time since it was started, in seconds.
+    pub rtime: u64,
+    pub command: String,
+    pub directory: String,
+    /// Processor time of user and kernel, in clock ticks (1/100 s).
+    pub cpu: u64,
+    /// Bytes.
+    pub rss: u64,
+    pub listen_sockets: Vec<ListenSocket>,
+    /// Not Fly's; empty for what runs beside the containers.
+    pub container: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenSocket {
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// `[::]:8080`.
+    pub address: String,
+}
+
+/// Body of `POST …/signal`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SignalMachine {
+    /// `SIGTERM`, `TERM` or a number; Fly's clients send both words and numbers.
+    pub signal: Value,
+    /// Not Fly's; every container if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<String>,
+}
+
+/// One version of a machine's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineVersion {
+    pub version: String,
+    pub user_config: MachineConfig,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub created_at: Option<Timestamp>,
 }
 
 /// The header with which whoever holds a machine's lease asks for a change.

@@ -7,6 +7,11 @@
 //!
 //! - `Control`, exactly one per boot: the host sends [`HostMessage`]s, the guest [`GuestMessage`]s.
 //! - `Exec` and `Attach`: standard input one way, output the other, [`ExecEnd`] last.
+//! - `PutFiles` and `GetFiles`: a tar archive as standard input or output, [`ExecEnd`] last.
+//! - `Processes` and `Statistics`: one message as the answer.
+//!
+//! A machine that was suspended keeps no stream: the host connects again and opens `Control` with
+//! `resume`, and the guest tells the state of every container and check before it says `Ready`.
 //!
 //! Version 1. Either side refuses a peer whose [`VERSION`] is neither its own nor one less.
 
@@ -17,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::api::TerminalSize;
-use crate::machine::{ExitEvent, Restart};
+use crate::machine::{ExitEvent, Health, Restart};
 
 pub const VERSION: u16 = 1;
 
@@ -153,9 +158,40 @@ impl Frame {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "open", rename_all = "snake_case")]
 pub enum Open {
-    Control { version: u16 },
+    Control {
+        version: u16,
+        /// After the machine was suspended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Resume>,
+    },
     Exec(ExecRequest),
-    Attach { container: String },
+    Attach {
+        container: String,
+    },
+    /// Unpack an archive under a directory of a container, as its user's files.
+    PutFiles {
+        container: String,
+        path: String,
+    },
+    /// Pack a file or directory of a container.
+    GetFiles {
+        container: String,
+        path: String,
+    },
+    /// Answered with a [`crate::api::ProcessStat`] for each process.
+    Processes,
+    /// Answered with [`Statistics`].
+    Statistics,
+}
+
+/// What a guest that was suspended cannot know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Milliseconds since 1970 on the host.
+    pub unix_ms: i64,
+    /// base64 of 64 random bytes for the kernel's generator, whose state other copies of the same
+    /// snapshot would share.
+    pub entropy: String,
 }
 
 /// Host to guest, on the control stream.
@@ -168,6 +204,11 @@ pub enum HostMessage {
     Stop {
         signal: Option<String>,
         grace_ms: u64,
+    },
+    /// Send a signal to the first process of a container, or of each.
+    Signal {
+        container: Option<String>,
+        signal: String,
     },
 }
 
@@ -183,6 +224,8 @@ pub enum GuestMessage {
     Ready,
     /// A container changed its state.
     Container(ContainerReport),
+    /// The outcome of a check changed, or what it says.
+    Health(HealthReport),
     /// Every container has ended for good; nothing follows, and the guest closes the stream.
     /// It ends when the host closes the connection, or 5 s later. The machine's exit is that of the
     /// first container that failed, else of the last that ended.
@@ -268,6 +311,44 @@ pub enum ContainerReportState {
     },
 }
 
+/// How a check of a machine or container stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// Its name in [`MachineSpec::checks`].
+    pub check: String,
+    pub status: Health,
+    /// Cut at 1 KiB.
+    pub output: String,
+    pub unix_ms: i64,
+}
+
+/// What a machine uses, as its own kernel counts (in class `container` its cgroup).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    pub memory_bytes: u64,
+    pub memory_limit_bytes: u64,
+    /// Since the boot.
+    pub cpu_ns: u64,
+    pub disk_read_bytes: u64,
+    pub disk_write_bytes: u64,
+    pub network_receive_bytes: u64,
+    pub network_send_bytes: u64,
+    pub processes: u32,
+    /// By container.
+    pub containers: BTreeMap<String, ContainerStatistics>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerStatistics {
+    pub memory_bytes: u64,
+    pub cpu_ns: u64,
+    pub processes: u32,
+    /// Of its writable layer.
+    pub disk_used_bytes: u64,
+}
+
 /// A process to run beside a container's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecRequest {
@@ -283,6 +364,10 @@ pub struct ExecRequest {
     pub stdin: bool,
     #[serde(default)]
     pub size: Option<TerminalSize>,
+    /// Run it beside the containers instead, in the machine's own file system. Only virtual
+    /// machines can.
+    #[serde(default)]
+    pub machine: bool,
 }
 
 /// Guest to host, last message of an exec or attach stream.
@@ -305,6 +390,12 @@ pub struct MachineSpec {
     pub hostname: String,
     pub network: Network,
     pub containers: Vec<ContainerSpec>,
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
+    #[serde(default)]
+    pub directories: Vec<DirectorySpec>,
+    #[serde(default)]
+    pub checks: Vec<CheckSpec>,
     /// Milliseconds since 1970 on the host, for guests without a clock of their own.
     pub unix_ms: i64,
 }
@@ -344,10 +435,89 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     pub depends_on: Vec<crate::machine::DependsOn>,
     pub files: Vec<FileSpec>,
+    #[serde(default)]
+    pub mounts: Vec<MountSpec>,
     /// Serial number of the disk that holds the read-only image (VM classes).
     pub image_disk: String,
     /// Serial number of the disk that holds the writable layer, ext4 (VM classes).
     pub upper_disk: String,
+}
+
+/// A disk with a file system that outlives the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// What [`MountSpec::source`] calls it.
+    pub name: String,
+    /// Serial number of the disk (VM classes).
+    pub disk: String,
+    /// File on the host that holds the file system (class `container`).
+    pub file: String,
+}
+
+/// A directory that containers share, empty at each boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorySpec {
+    /// What [`MountSpec::source`] calls it.
+    pub name: String,
+    /// In memory instead of on the disk of the first container's writable layer.
+    pub memory: bool,
+    /// 0: no bound of its own.
+    pub size_bytes: u64,
+}
+
+/// A volume or shared directory in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Name of a volume or directory of the machine.
+    pub source: String,
+    /// Inside of it; made if it is missing. Relative and without `..`, or empty.
+    #[serde(default)]
+    pub sub_path: String,
+    /// Absolute, without `..`.
+    pub path: String,
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A check that the guest makes by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSpec {
+    /// Unique in the machine; a container's is `<container>/<check>`.
+    pub name: String,
+    /// Whose health it is; `None` for the machine's own.
+    pub container: Option<String>,
+    pub probe: Probe,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    /// After the (container's) start, in which failures do not count.
+    pub grace_ms: u64,
+    /// Successes in a row that make it passing.
+    pub success_threshold: u32,
+    /// Failures in a row that make it critical.
+    pub failure_threshold: u32,
+    /// Stop the container when it is critical; its restart policy decides.
+    pub stop_when_critical: bool,
+}
+
+/// What a check does. Ports are those of the machine; it connects to `::1`, `127.0.0.1` or its own
+/// address, whichever answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "probe", rename_all = "snake_case")]
+pub enum Probe {
+    Tcp {
+        port: u16,
+    },
+    /// Passes with a status of 200 to 399.
+    Http {
+        port: u16,
+        method: String,
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    /// Passes with exit code 0. Runs in the check's container, or in the machine's first.
+    Exec {
+        command: Vec<String>,
+    },
 }
 
 /// A file to write before the container starts.
@@ -390,7 +560,10 @@ mod tests {
 
     #[test]
     fn messages_keep_their_meaning() {
-        let open = Open::Control { version: VERSION };
+        let open = Open::Control {
+            version: VERSION,
+            resume: None,
+        };
         assert_eq!(Frame::message(&open).parse::<Open>().unwrap(), open);
         assert!(
             Frame::data(FrameKind::Stdin, *b"{}")

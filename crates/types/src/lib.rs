@@ -9,8 +9,10 @@ pub mod guest;
 pub mod id;
 pub mod image_ref;
 pub mod machine;
+pub mod secret;
 pub mod service;
 pub mod sixpn;
+pub mod volume;
 
 pub use chain::chain;
 pub use id::{AppName, BootId, HostId, MachineId, NetworkId, OrgSlug, VersionId};

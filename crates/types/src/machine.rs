@@ -5,15 +5,25 @@
 //! Ours beyond it: `isolation` in the configuration, and in the answer the state of each
 //! container (`containers[]`), the isolation class and its VMM.
 
-use std::collections::BTreeMap;
+mod checks;
+mod config;
+mod container;
+mod duration;
+mod volumes;
+
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::id::{MachineId, VersionId};
+
+pub use checks::*;
+pub use config::*;
+pub use container::*;
+pub use duration::Duration;
+pub use volumes::*;
 
 /// How strongly a machine is kept apart from its host. Chosen by policy and never silently
 /// changed.
@@ -61,65 +71,8 @@ impl FromStr for IsolationClass {
     }
 }
 
-/// What a machine is asked to be.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MachineConfig {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub image: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub init: Init,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guest: Option<Guest>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub isolation: Option<IsolationClass>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restart: Option<Restart>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_config: Option<StopConfig>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub auto_destroy: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    pub dns: Dns,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub containers: Vec<ContainerConfig>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub rootfs: RootFs,
-    /// Members that are not built yet. Kept, so that `check` can name them.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-/// How the (only) process of a machine is started. `exec` beats entry point and command, also the
-/// image's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Init {
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub exec: Vec<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub entrypoint: Vec<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub cmd: Vec<String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub tty: bool,
 }
 
 fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -128,281 +81,6 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// Size of a machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Guest {
-    pub cpu_kind: String,
-    pub cpus: u32,
-    pub memory_mb: u32,
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-impl Default for Guest {
-    fn default() -> Self {
-        Self {
-            cpu_kind: "shared".into(),
-            cpus: 1,
-            memory_mb: 256,
-            other: BTreeMap::new(),
-        }
-    }
-}
-
-/// What happens when a machine, or one container of it, ends by itself.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Restart {
-    pub policy: RestartPolicy,
-    /// `None`: ten for `on-failure`, no limit for `always`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_retries: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    No,
-    #[default]
-    OnFailure,
-    Always,
-}
-
-/// How a machine is asked to stop: a signal (`SIGINT` by default), then the time it has before it
-/// is killed (5 s by default).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StopConfig {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
-}
-
-/// A duration as Fly's clients write it: whole nanoseconds, or Go's text (`1m30s`).
-/// Serialised as Go's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "String")]
-pub struct Duration(pub std::time::Duration);
-
-impl TryFrom<Value> for Duration {
-    type Error = String;
-    fn try_from(value: Value) -> Result<Self, String> {
-        let problem = || format!("{value} is not a duration like \"10s\" or a number of ns");
-        match &value {
-            Value::Number(ns) => {
-                let ns = ns.as_u64().ok_or_else(problem)?;
-                Ok(Self(std::time::Duration::from_nanos(ns)))
-            }
-            Value::String(text) => text.parse().map_err(|()| problem()),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(problem()),
-        }
-    }
-}
-
-impl FromStr for Duration {
-    type Err = ();
-    /// Go's `time.ParseDuration`, without signs.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut rest = text;
-        let mut seconds = 0f64;
-        if text == "0" {
-            return Ok(Self(std::time::Duration::ZERO));
-        }
-        while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .ok_or(())?;
-            let number: f64 = rest[..digits].parse().map_err(|_| ())?;
-            rest = &rest[digits..];
-            let unit = rest
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(rest.len());
-            seconds += number
-                * match &rest[..unit] {
-                    "ns" => 1e-9,
-                    "us" | "µs" => 1e-6,
-                    "ms" => 1e-3,
-                    "s" => 1.0,
-                    "m" => 60.0,
-                    "h" => 3600.0,
-                    _ => return Err(()),
-                };
-            rest = &rest[unit..];
-        }
-        if text.is_empty() {
-            return Err(());
-        }
-        std::time::Duration::try_from_secs_f64(seconds)
-            .map(Self)
-            .map_err(|_| ())
-    }
-}
-
-impl From<Duration> for String {
-    fn from(duration: Duration) -> String {
-        if duration.0.subsec_nanos().is_multiple_of(1_000_000) {
-            format!("{}ms", duration.0.as_millis())
-        } else {
-            format!("{}ns", duration.0.as_nanos())
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Dns {
-    #[serde(skip_serializing_if = "is_default")]
-    pub skip_registration: bool,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub nameservers: Vec<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub searches: Vec<String>,
-    /// For `options` of resolv.conf(5).
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub options: Vec<DnsOption>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub hostname: String,
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// An option of the resolver: `ndots` and `2`, or `edns0` alone.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DnsOption {
-    pub name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub value: String,
-}
-
-/// The writable layer over a machine's images.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RootFs {
-    /// Size of the writable layer, in GiB; 0 stands for the default.
-    #[serde(skip_serializing_if = "is_default")]
-    pub size_gb: u32,
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// One container of a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ContainerConfig {
-    pub name: String,
-    pub image: String,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub exec: Vec<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub entrypoint: Vec<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub cmd: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
-    pub env: BTreeMap<String, String>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub env_from: Vec<EnvFrom>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub files: Vec<File>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restart: Option<Restart>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop: Option<StopConfig>,
-    #[serde(
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub depends_on: Vec<DependsOn>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub tty: bool,
-    /// Keep standard input open for `attach` (Kubernetes' `stdin: true`).
-    #[serde(skip_serializing_if = "is_default")]
-    pub stdin: bool,
-    /// Directory that the process starts in; the image's when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub working_dir: Option<String>,
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// An environment variable whose value is known only when the machine exists.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EnvFrom {
-    pub env_var: String,
-    pub field_ref: FieldRef,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FieldRef {
-    Id,
-    Version,
-    AppName,
-    PrivateIp,
-    Region,
-    Image,
-}
-
-/// A file that is written into the container before it starts.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct File {
-    /// Absolute path inside the container.
-    pub guest_path: String,
-    /// Content, as base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub raw_value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<u32>,
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DependsOn {
-    pub name: String,
-    pub condition: DependsOnCondition,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DependsOnCondition {
-    Started,
-    Healthy,
-    ExitedSuccessfully,
 }
 
 /// A machine as the API shows it.
@@ -424,12 +102,15 @@ pub struct Machine {
     #[serde(default)]
     pub events: Vec<Event>,
     #[serde(default)]
-    pub checks: Vec<Value>,
+    pub checks: Vec<CheckStatus>,
     #[serde(default)]
     pub containers: Vec<ContainerStatus>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nonce: Option<String>,
     pub host_status: String,
+    /// Services send nothing to it.
+    #[serde(default)]
+    pub cordoned: bool,
     pub isolation: IsolationClass,
     /// Grows with each change of the machine, and says which of two statements about it is the
     /// newer one. Lists and watches have revisions of their own.
@@ -454,20 +135,32 @@ pub enum MachineState {
     Created,
     Starting,
     Started,
+    /// Its memory is being written to disk.
+    Suspending,
+    /// Nothing of it runs; a start goes on where it stood.
+    Suspended,
     Stopping,
     Stopped,
+    /// Being stopped, to be started again at once.
+    Restarting,
+    /// Being stopped, to be started again with another configuration.
+    Updating,
     Failed,
     Destroying,
     Destroyed,
 }
 
 impl MachineState {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Created,
         Self::Starting,
         Self::Started,
+        Self::Suspending,
+        Self::Suspended,
         Self::Stopping,
         Self::Stopped,
+        Self::Restarting,
+        Self::Updating,
         Self::Failed,
         Self::Destroying,
         Self::Destroyed,
@@ -478,8 +171,12 @@ impl MachineState {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Started => "started",
+            Self::Suspending => "suspending",
+            Self::Suspended => "suspended",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
+            Self::Restarting => "restarting",
+            Self::Updating => "updating",
             Self::Failed => "failed",
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
@@ -489,8 +186,18 @@ impl MachineState {
     /// Whether the machine stays here until somebody asks for something.
     pub fn is_settled(self) -> bool {
         match self {
-            Self::Created | Self::Started | Self::Stopped | Self::Failed | Self::Destroyed => true,
-            Self::Starting | Self::Stopping | Self::Destroying => false,
+            Self::Created
+            | Self::Started
+            | Self::Suspended
+            | Self::Stopped
+            | Self::Failed
+            | Self::Destroyed => true,
+            Self::Starting
+            | Self::Suspending
+            | Self::Stopping
+            | Self::Restarting
+            | Self::Updating
+            | Self::Destroying => false,
         }
     }
 }
@@ -528,6 +235,35 @@ pub struct EventRequest {
     /// Why, for people: the reason of a failed start, for example.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Of a `launch`: how it came to this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// How a machine came to its host: what was asked, and who answered what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// In the order in which they were preferred; refusals last.
+    pub bids: Vec<PlacementBid>,
+}
+
+/// One host's answer to the question who can take a machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlacementBid {
+    /// `0003`, as in addresses.
+    pub host: String,
+    pub region: String,
+    pub won: bool,
+    /// Why it could not, or did not answer; empty for a bid.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub refusal: String,
+    /// What it offered, for people: free memory and processors, images at hand.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub offer: String,
 }
 
 /// How a machine, or a container of it, ended.

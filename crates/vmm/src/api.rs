@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use types::api::{LogLine, LogQuery, TerminalSize};
-use types::guest::{ContainerReport, ExecEnd, ExecRequest, MachineSpec};
+use types::api::{LogLine, LogQuery, ProcessStat, TerminalSize};
+use types::guest::{ContainerReport, ExecEnd, ExecRequest, HealthReport, MachineSpec, Statistics};
 use types::machine::{ExitEvent, Guest};
 use types::{BootId, IsolationClass, MachineId};
 
@@ -93,6 +93,71 @@ pub trait Vmm: Send + Sync + 'static {
         container: String,
     ) -> impl Future<Output = Result<Io, VmmError>> + Send;
 
+    /// Sends a signal to the first process of a container, or of each.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn signal(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        container: Option<String>,
+        signal: String,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Saves the machine's memory beside its writable layers and ends its body. The boot then ends
+    /// with [`ReportEvent::Suspended`]; a later boot with `resume` set goes on where this one stood.
+    /// Returns when that has begun.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run, [`VmmError::CannotSuspend`] if its class
+    /// cannot.
+    fn suspend(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// Deletes what [`Self::suspend`] saved. Idempotent.
+    ///
+    /// # Errors
+    /// If something could not be deleted.
+    fn discard_suspended(
+        &self,
+        machine: &MachineId,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+
+    /// The machine's processes.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn processes(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> impl Future<Output = Result<Vec<ProcessStat>, VmmError>> + Send;
+
+    /// What the machine uses.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn statistics(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> impl Future<Output = Result<Statistics, VmmError>> + Send;
+
+    /// Copies files into or out of a container, as a tar archive on the streams.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run.
+    fn copy(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        copy: Copy,
+    ) -> impl Future<Output = Result<Io, VmmError>> + Send;
+
     /// What a container wrote, also when the machine is stopped: logs stay until `forget`.
     /// With `query.follow` the stream ends when the machine's boot does.
     ///
@@ -132,6 +197,9 @@ pub struct BootSpec {
     pub images: Vec<ContainerImage>,
     /// Size of each container's writable layer, which is fresh at every boot.
     pub rootfs_size_bytes: u64,
+    /// Go on from what [`Vmm::suspend`] saved. The boot fails if that cannot be used.
+    #[serde(default)]
+    pub resume: bool,
     /// What is handed to the guest. The disks' serial numbers (`image_disk`, `upper_disk`) are
     /// set by this crate.
     pub spec: MachineSpec,
@@ -189,18 +257,31 @@ pub enum ReportEvent {
     Failed {
         reason: String,
     },
+    /// The outcome of a check changed, or what it says.
+    Health(HealthReport),
+    /// Last: the machine was saved, and the body is gone.
+    Suspended,
     /// Last: every container ended and the body is gone.
     Exited {
         exit: ExitEvent,
     },
 }
 
+/// Which way [`Vmm::copy`] goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copy {
+    /// Unpack the archive on standard input under this directory.
+    Into { container: String, path: String },
+    /// Pack this file or directory to standard output.
+    OutOf { container: String, path: String },
+}
+
 impl ReportEvent {
     /// Whether no report follows this one.
     pub fn is_last(&self) -> bool {
         match self {
-            Self::Ready | Self::Container(_) => false,
-            Self::Failed { .. } | Self::Exited { .. } => true,
+            Self::Ready | Self::Container(_) | Self::Health(_) => false,
+            Self::Failed { .. } | Self::Suspended | Self::Exited { .. } => true,
         }
     }
 }

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use types::api::{LogLine, LogQuery};
-use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest};
+use types::api::{LogLine, LogQuery, ProcessStat};
+use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest, Statistics};
 use types::machine::ExitEvent;
 use types::{BootId, MachineId};
 
-use crate::{BootSpec, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
+use crate::{BootSpec, Copy, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
 
 /// What the next boots do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -272,6 +272,51 @@ impl Vmm for FakeVmm {
         container: String,
     ) -> Result<Io, VmmError> {
         self.echo(machine, boot, &container)
+    }
+
+    async fn signal(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        _container: Option<String>,
+        _signal: String,
+    ) -> Result<(), VmmError> {
+        self.alive_spec(machine, boot)?;
+        Err(VmmError::NotBuilt { what: "a signal" })
+    }
+
+    async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
+        self.alive_spec(machine, boot)?;
+        Err(VmmError::NotBuilt { what: "suspension" })
+    }
+
+    async fn discard_suspended(&self, _machine: &MachineId) -> Result<(), VmmError> {
+        Ok(())
+    }
+
+    async fn processes(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> Result<Vec<ProcessStat>, VmmError> {
+        self.alive_spec(machine, boot)?;
+        Err(VmmError::NotBuilt {
+            what: "a process list",
+        })
+    }
+
+    async fn statistics(&self, machine: &MachineId, boot: BootId) -> Result<Statistics, VmmError> {
+        self.alive_spec(machine, boot)?;
+        Err(VmmError::NotBuilt {
+            what: "a machine's statistics",
+        })
+    }
+
+    async fn copy(&self, machine: &MachineId, boot: BootId, _copy: Copy) -> Result<Io, VmmError> {
+        self.alive_spec(machine, boot)?;
+        Err(VmmError::NotBuilt {
+            what: "copying files",
+        })
     }
 
     async fn logs(

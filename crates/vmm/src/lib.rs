@@ -27,7 +27,8 @@ mod spool;
 mod sys;
 
 pub use api::{
-    BootNetwork, BootSpec, ContainerImage, Input, Io, MacAddress, Output, Report, ReportEvent, Vmm,
+    BootNetwork, BootSpec, ContainerImage, Copy, Input, Io, MacAddress, Output, Report,
+    ReportEvent, Vmm,
 };
 pub use container::container_main;
 pub use error::VmmError;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tracing::warn;
-use types::api::{LogLine, LogQuery};
-use types::guest::ExecRequest;
+use types::api::{LogLine, LogQuery, ProcessStat};
+use types::guest::{ExecRequest, Statistics};
 use types::{BootId, HostId, IsolationClass, MachineId};
 
 use crate::cgroup::Group;
@@ -25,7 +25,7 @@ use crate::paths::{BootDir, Paths, is_file_name, remove};
 use crate::report_log::{self, ReportLog};
 use crate::shim::{self, Request, SPEC_VERSION, ShimSpec};
 use crate::spool::{self, Reader};
-use crate::{BootSpec, Io, Offers, Report, ReportEvent, Vmm, VmmError, qemu};
+use crate::{BootSpec, Copy, Io, Offers, Report, ReportEvent, Vmm, VmmError, qemu};
 
 /// Reports on their way to the worker, which writes each one down.
 const REPORTS_MAX: usize = 64;
@@ -283,6 +283,61 @@ impl Vmm for Local {
         opened
             .map(channel::io)
             .ok_or_else(|| Self::gone(machine, boot))
+    }
+
+    async fn signal(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        _container: Option<String>,
+        _signal: String,
+    ) -> Result<(), VmmError> {
+        if self.alive(machine).is_none() {
+            return Err(Self::gone(machine, boot));
+        }
+        Err(VmmError::NotBuilt { what: "a signal" })
+    }
+
+    async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
+        if self.alive(machine).is_none() {
+            return Err(Self::gone(machine, boot));
+        }
+        Err(VmmError::NotBuilt { what: "suspension" })
+    }
+
+    async fn discard_suspended(&self, _machine: &MachineId) -> Result<(), VmmError> {
+        Ok(())
+    }
+
+    async fn processes(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+    ) -> Result<Vec<ProcessStat>, VmmError> {
+        if self.alive(machine).is_none() {
+            return Err(Self::gone(machine, boot));
+        }
+        Err(VmmError::NotBuilt {
+            what: "a process list",
+        })
+    }
+
+    async fn statistics(&self, machine: &MachineId, boot: BootId) -> Result<Statistics, VmmError> {
+        if self.alive(machine).is_none() {
+            return Err(Self::gone(machine, boot));
+        }
+        Err(VmmError::NotBuilt {
+            what: "a machine's statistics",
+        })
+    }
+
+    async fn copy(&self, machine: &MachineId, boot: BootId, _copy: Copy) -> Result<Io, VmmError> {
+        if self.alive(machine).is_none() {
+            return Err(Self::gone(machine, boot));
+        }
+        Err(VmmError::NotBuilt {
+            what: "copying files",
+        })
     }
 
     async fn logs(

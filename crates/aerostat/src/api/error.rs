@@ -441,6 +441,8 @@ fn body(error: &VmmError) -> Verdict {
             verdict(StatusCode::BAD_REQUEST, "no_container")
         }
         VmmError::NotOffered { .. } => verdict(StatusCode::CONFLICT, "isolation_not_offered"),
+        VmmError::CannotSuspend { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
+        VmmError::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
         VmmError::Refused { .. } => verdict(StatusCode::BAD_REQUEST, "refused"),
         VmmError::GuestMissing { .. }
         | VmmError::Spec { .. }

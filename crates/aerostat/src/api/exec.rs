@@ -45,6 +45,7 @@ pub(super) async fn exec(
         tty: false,
         stdin: body.stdin.is_some(),
         size: None,
+        machine: false,
     };
     let limit = Duration::from_secs(timeout_s.into());
     let io = api.deps.worker.exec(&target.id, request).await?;

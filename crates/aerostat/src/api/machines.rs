@@ -123,6 +123,10 @@ pub(super) async fn destroy(
         MachineState::Created
         | MachineState::Starting
         | MachineState::Started
+        | MachineState::Suspending
+        | MachineState::Suspended
+        | MachineState::Restarting
+        | MachineState::Updating
         | MachineState::Stopping
         | MachineState::Stopped
         | MachineState::Failed

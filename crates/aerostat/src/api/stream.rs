@@ -56,6 +56,7 @@ pub(super) async fn exec(
         tty: query.flag("tty")?,
         stdin: query.flag("stdin")?,
         size: size(&query)?,
+        machine: false,
     };
     let io = api.deps.worker.exec(&target.id, request).await?;
     let drain = api.drain.clone();

@@ -115,8 +115,10 @@ impl Wanted {
     }
 
     fn progress(&self, machine: &Machine) -> Progress {
-        use MachineState::Stopping;
-        use MachineState::{Created, Destroyed, Destroying, Failed, Started, Starting, Stopped};
+        use MachineState::{
+            Created, Destroyed, Destroying, Failed, Restarting, Started, Starting, Stopped,
+            Stopping, Suspended, Suspending, Updating,
+        };
         let state = machine.state;
         if let Some(version) = &self.version {
             // Versions are ULIDs and sort by time.
@@ -137,10 +139,9 @@ impl Wanted {
         match state {
             Destroyed => Progress::Elsewhere(state.as_str()),
             // Ended, or never came up: it is for somebody to start it again.
-            Stopped | Failed if only_started => Progress::Elsewhere(state.as_str()),
-            Created | Starting | Started | Stopping | Stopped | Failed | Destroying => {
-                Progress::Waiting
-            }
+            Stopped | Suspended | Failed if only_started => Progress::Elsewhere(state.as_str()),
+            Created | Starting | Started | Suspending | Suspended | Stopping | Stopped
+            | Restarting | Updating | Failed | Destroying => Progress::Waiting,
         }
     }
 }

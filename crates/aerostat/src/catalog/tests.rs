@@ -30,6 +30,7 @@ pub(crate) fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> E
             containers: vec![],
             nonce: None,
             host_status: "ok".into(),
+            cordoned: false,
             isolation: IsolationClass::Container,
             revision,
         },

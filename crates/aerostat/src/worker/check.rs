@@ -58,6 +58,7 @@ fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Checked {
 /// The first thing that is wrong or not built.
 pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
     unbuilt("config", &config.other)?;
+    refuse_unbuilt(&config)?;
     check_guest(config.guest.as_ref())?;
     unbuilt("config.dns", &config.dns.other)?;
     check_hostname(&config.dns.hostname)?;
@@ -136,6 +137,35 @@ fn unbuilt(field: &str, other: &BTreeMap<String, Value>) -> Checked {
         Some((name, _)) => invalid(format!("{field}.{name}"), "is not built yet; leave it out"),
         None => Ok(()),
     }
+}
+
+/// Members that are known, and that nothing is done for yet.
+fn refuse_unbuilt(config: &MachineConfig) -> Checked {
+    let container = |holds: fn(&ContainerConfig) -> bool| config.containers.iter().any(holds);
+    for (member, is_there) in [
+        ("size", !config.size.is_empty()),
+        ("processes", !config.processes.is_empty()),
+        ("files", !config.files.is_empty()),
+        ("mounts", !config.mounts.is_empty()),
+        ("volumes", !config.volumes.is_empty()),
+        ("checks", !config.checks.is_empty()),
+        ("schedule", config.schedule.is_some()),
+        ("containers.mounts", container(|c| !c.mounts.is_empty())),
+        ("containers.secrets", container(|c| !c.secrets.is_empty())),
+        (
+            "containers.healthchecks",
+            container(|c| !c.healthchecks.is_empty()),
+        ),
+        (
+            "containers.files.secret_name",
+            container(|c| c.files.iter().any(|f| f.secret_name.is_some())),
+        ),
+    ] {
+        if is_there {
+            invalid(format!("config.{member}"), "is not built yet; leave it out")?;
+        }
+    }
+    Ok(())
 }
 
 fn check_guest(guest: Option<&Guest>) -> Checked {

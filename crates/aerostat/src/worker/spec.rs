@@ -75,12 +75,16 @@ pub(crate) fn boot_spec(
         attachment,
         images: rootfs.collect(),
         rootfs_size_bytes: rootfs_mb(&machine.config, settings.rootfs_mib_default) << 20,
+        resume: false,
         boot_timeout: settings.boot_timeout,
         spec: MachineSpec {
             machine_id: machine.id.to_string(),
             hostname,
             network: network(machine),
             containers: specs.collect::<Result<_, _>>()?,
+            volumes: Vec::new(),
+            directories: Vec::new(),
+            checks: Vec::new(),
             unix_ms,
         },
     })
@@ -158,6 +162,7 @@ fn container_spec(
         stop_signal: stop,
         depends_on: container.depends_on.clone(),
         files: container.files.iter().map(file).collect(),
+        mounts: Vec::new(),
         image_disk: String::new(),
         upper_disk: String::new(),
     })

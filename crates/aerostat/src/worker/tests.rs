@@ -273,6 +273,7 @@ async fn one_reaches_into_a_started_machine_only() {
         tty: false,
         stdin: true,
         size: None,
+        machine: false,
     };
     let early = handle.exec(&id, exec.clone()).await;
     assert!(matches!(

@@ -32,6 +32,7 @@ pub(crate) fn container(name: &str, policy: RestartPolicy) -> ContainerSpec {
         stop_signal: None,
         depends_on: Vec::new(),
         files: Vec::new(),
+        mounts: Vec::new(),
         image_disk: String::new(),
         upper_disk: String::new(),
     }
@@ -59,6 +60,9 @@ pub(crate) fn machine(containers: Vec<ContainerSpec>) -> MachineSpec {
             hosts: Vec::new(),
         },
         containers,
+        volumes: Vec::new(),
+        directories: Vec::new(),
+        checks: Vec::new(),
         unix_ms: 0,
     }
 }

@@ -62,6 +62,7 @@ async fn as_guest(bytes: &[u8]) {
         tty: false,
         stdin: false,
         size: None,
+        machine: false,
     };
     if let Ok((_, mut output)) = connection.exec(request).await {
         while let Ok(Some(_)) = output.next().await {}

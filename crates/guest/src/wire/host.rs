@@ -40,7 +40,10 @@ impl Connection {
     /// # Errors
     /// If the connection fails, or the guest speaks another version.
     pub async fn control(&self) -> Result<(ControlSender, ControlReceiver), WireError> {
-        let open = Open::Control { version: VERSION };
+        let open = Open::Control {
+            version: VERSION,
+            resume: None,
+        };
         let (reader, writer, lease) = self.open(&open).await?;
         let sender = ControlSender { writer };
         let mut receiver = ControlReceiver {
@@ -59,6 +62,7 @@ impl Connection {
                 GuestMessage::Refused { .. }
                 | GuestMessage::Ready
                 | GuestMessage::Container(_)
+                | GuestMessage::Health(_)
                 | GuestMessage::Exited { .. },
             )) => Err(WireError::Unexpected {
                 kind: FrameKind::Message,

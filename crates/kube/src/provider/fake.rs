@@ -302,6 +302,7 @@ async fn create(State(fake): Shared, Json(body): Json<CreateMachine>) -> Respons
         checks: Vec::new(),
         nonce: None,
         host_status: "ok".into(),
+        cordoned: false,
         isolation: IsolationClass::Container,
         revision: 0,
     };

@@ -50,14 +50,21 @@ impl Wanted {
 
 pub(crate) fn step(wanted: Wanted, machine: Option<MachineState>) -> Step {
     use MachineState::{
-        Created, Destroyed, Destroying, Failed, Started, Starting, Stopped, Stopping,
+        Created, Destroyed, Destroying, Failed, Restarting, Started, Starting, Stopped, Stopping,
+        Suspended, Suspending, Updating,
     };
     match (wanted, machine) {
         (Wanted::Kept, _) => Step::Nothing,
         (Wanted::Running, None | Some(Destroyed)) => Step::Create,
-        (Wanted::Running, Some(Created | Stopped | Failed)) => Step::Start,
-        (Wanted::Running, Some(Starting | Started | Stopping | Destroying)) => Step::Nothing,
-        (Wanted::Deleted, Some(Starting | Started | Stopping)) => Step::Stop,
+        (Wanted::Running, Some(Created | Stopped | Suspended | Failed)) => Step::Start,
+        (
+            Wanted::Running,
+            Some(Starting | Started | Suspending | Stopping | Restarting | Updating | Destroying),
+        ) => Step::Nothing,
+        (
+            Wanted::Deleted,
+            Some(Starting | Started | Suspending | Suspended | Stopping | Restarting | Updating),
+        ) => Step::Stop,
         (Wanted::Deleted, Some(Destroying)) => Step::Nothing,
         (Wanted::Deleted, None | Some(Created | Stopped | Failed | Destroyed)) => Step::Finish,
     }

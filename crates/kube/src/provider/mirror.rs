@@ -305,6 +305,7 @@ mod tests {
             containers: Vec::new(),
             nonce: None,
             host_status: "ok".into(),
+            cordoned: false,
             isolation: types::IsolationClass::Container,
             revision,
         };

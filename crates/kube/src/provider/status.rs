@@ -54,6 +54,10 @@ pub(crate) fn is_over(state: MachineState) -> bool {
         MachineState::Created
         | MachineState::Starting
         | MachineState::Started
+        | MachineState::Suspending
+        | MachineState::Suspended
+        | MachineState::Restarting
+        | MachineState::Updating
         | MachineState::Stopping => false,
     }
 }

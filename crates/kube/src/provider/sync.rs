@@ -185,6 +185,10 @@ fn remember_problem(machine: Option<&Machine>, memory: &mut Memory) {
         // What was wrong with the last boot is true until the next one is up.
         MachineState::Starting
         | MachineState::Created
+        | MachineState::Suspending
+        | MachineState::Suspended
+        | MachineState::Restarting
+        | MachineState::Updating
         | MachineState::Stopping
         | MachineState::Stopped
         | MachineState::Destroying

@@ -287,6 +287,10 @@ impl Follower<'_> {
                 self.record.report(ReportEvent::Container(report));
                 None
             }
+            GuestMessage::Health(report) => {
+                self.record.report(ReportEvent::Health(report));
+                None
+            }
             GuestMessage::Exited { exit } => Some(End::Exited(exit)),
         }
     }

@@ -37,6 +37,7 @@ fn machine(state: MachineState) -> Machine {
         containers: Vec::new(),
         nonce: None,
         host_status: "ok".into(),
+        cordoned: false,
         isolation: IsolationClass::Container,
         revision: 1,
     }

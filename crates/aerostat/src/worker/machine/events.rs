@@ -39,7 +39,7 @@ impl Machine {
         let request = EventRequest {
             exit_event: Some(exit),
             restart_count: self.restarts,
-            message: String::new(),
+            ..EventRequest::default()
         };
         self.push(
             now,
@@ -53,9 +53,9 @@ impl Machine {
     /// A start that came to nothing.
     pub(super) fn record_failure(&mut self, now: Timestamp, reason: &str) -> Effect {
         let request = EventRequest {
-            exit_event: None,
             restart_count: self.restarts,
             message: reason.to_owned(),
+            ..EventRequest::default()
         };
         self.push(
             now,

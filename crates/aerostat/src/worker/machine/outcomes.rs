@@ -89,6 +89,13 @@ impl Machine {
                 self.set_container(report);
                 vec![]
             }
+            // Nothing asks for checks or for a suspension yet.
+            ReportEvent::Health(_) => vec![],
+            ReportEvent::Suspended => self.body_lost(
+                now,
+                boot,
+                "the machine was saved, which nobody asked for".into(),
+            ),
             ReportEvent::Failed { reason } => self.body_lost(now, boot, reason),
             ReportEvent::Exited { exit } => self.exited(now, boot, exit),
         }

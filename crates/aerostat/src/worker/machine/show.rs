@@ -51,6 +51,7 @@ impl Machine {
             containers: self.containers.clone(),
             nonce: None,
             host_status: "ok".into(),
+            cordoned: false,
             isolation: self.isolation,
             revision,
         }

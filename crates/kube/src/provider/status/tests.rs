@@ -48,6 +48,7 @@ fn machine(state: MachineState, containers: Vec<ContainerStatus>) -> Machine {
         containers,
         nonce: None,
         host_status: "ok".into(),
+        cordoned: false,
         isolation: types::IsolationClass::Container,
         revision: 1,
     }
