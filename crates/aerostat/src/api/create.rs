@@ -28,6 +28,7 @@ use crate::directory;
 use crate::placement::{self, Bidder, Place, bidders};
 use crate::worker::{
     self, BidRequest, CheckedConfig, CreateRequest, LeaseRequest, Refused, Reservation,
+    SecretsWanted,
 };
 
 /// How often a made-up id or name is made up anew when it is taken.
@@ -163,6 +164,13 @@ async fn here(
         config: new.config.clone(),
         launch: !new.body.skip_launch,
         lease: new.lease.clone(),
+        cordoned: new.body.skip_service_registration,
+        placement: None,
+        creation_key: None,
+        secrets: SecretsWanted {
+            skip: new.body.skip_secrets,
+            min_version: new.body.min_secrets_version,
+        },
     };
     api.deps.worker.create(request).await
 }

@@ -415,6 +415,11 @@ fn worker(refused: &Refused) -> Verdict {
             verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
                 .hint("read the machine again and send its version as current_version")
         }
+        Refused::StaleVersion { .. } => {
+            verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
+                .hint("read the machine again and send its version as machine_version")
+        }
+        Refused::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
         Refused::LeaseHeld { .. } => verdict(StatusCode::CONFLICT, "error")
             .retryable()
             .hint("try again when the lease is over, or use the nonce of its holder"),

@@ -17,7 +17,7 @@ use super::lease::Asked;
 use super::{Api, State as Shared};
 use crate::catalog::Filter;
 use crate::directory;
-use crate::worker::{self, StopRequest, UpdateRequest};
+use crate::worker::{self, SecretsWanted, StopRequest, UpdateRequest};
 
 /// Fly's default and bound for a list of events.
 const EVENTS_DEFAULT: usize = 20;
@@ -101,6 +101,11 @@ pub(super) async fn update(
         config,
         launch: !body.skip_launch,
         current_version,
+        cordon: body.skip_service_registration,
+        secrets: SecretsWanted {
+            skip: body.skip_secrets,
+            min_version: body.min_secrets_version,
+        },
     };
     Ok(Json(worker.update(&target.id, request).await?))
 }

@@ -1,14 +1,15 @@
 //! What others may ask of a worker.
 
+mod changes;
+mod inside;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use types::api::{LogLine, LogQuery};
-use types::guest::ExecRequest;
-use types::machine::{Event as Happened, Machine, MachineState};
-use types::{AppName, BootId, HostId, MachineId, NetworkId, VersionId};
+use types::machine::{Event as Happened, Machine, MachineState, Placement};
+use types::{AppName, HostId, MachineId, NetworkId, VersionId};
 
 use super::capacity::{Bid, BidRequest, Capacity, Claim, Reservation};
 use super::check::{CheckedConfig, check_signal};
@@ -16,11 +17,12 @@ use super::driver::{Answer, Request};
 use super::host::{Core, Reach};
 use super::ledger::{CreateError, Draft};
 use super::machine::{
-    Event, Lease, LeaseChange, LeaseRequest, Machine as Row, New, Nonce, Permit, Update,
-    new_version,
+    Event, Lease, LeaseChange, LeaseRequest, Machine as Row, New, Nonce, Permit, SecretsWanted,
+    Update, new_version,
 };
 use super::refused::{NoBid, Refused};
 use crate::catalog::{Entry, Filter};
+pub use changes::MetadataChange;
 
 /// A new machine.
 #[derive(Debug, Clone)]
@@ -36,6 +38,13 @@ pub struct CreateRequest {
     pub launch: bool,
     /// The lease that its creator has from the first moment; the answer tells the nonce.
     pub lease: Option<LeaseRequest>,
+    /// Whether services send nothing to it from the first moment.
+    pub cordoned: bool,
+    /// How it came to this host; its first event tells.
+    pub placement: Option<Placement>,
+    /// A machine of the app that was created with this key is the answer, instead of a second one.
+    pub creation_key: Option<String>,
+    pub secrets: SecretsWanted,
 }
 
 /// A new configuration for a machine.
@@ -46,6 +55,9 @@ pub struct UpdateRequest {
     pub launch: bool,
     /// Refuse unless this is the version now.
     pub current_version: Option<VersionId>,
+    /// Whether services send nothing to it from now on; else that stays as it is.
+    pub cordon: bool,
+    pub secrets: SecretsWanted,
 }
 
 /// How to stop; what is `None` comes from the machine's configuration.
@@ -337,6 +349,11 @@ impl Handle {
         }
     }
 
+    /// Whether the lease of the machine lets the caller change it now.
+    async fn admitted(&self, id: &MachineId, verb: &'static str) -> Result<(), Refused> {
+        self.request(id, verb, Event::Tick).await.map(|_| ())
+    }
+
     /// Hands a request to the machine's driver.
     async fn request(
         &self,
@@ -404,94 +421,8 @@ impl Handle {
         events.map_err(|source| Refused::Ledger { source })
     }
 
-    /// Runs a process beside a container's own. An empty container is the first.
-    ///
-    /// # Errors
-    /// [`Refused::WrongState`] if the machine is not started, [`Refused::NoContainer`],
-    /// [`Refused::Vmm`].
-    pub async fn exec(&self, id: &MachineId, mut request: ExecRequest) -> Result<vmm::Io, Refused> {
-        request.container = self.container(id, &request.container)?;
-        let boot = self.boot(id, "exec in")?;
-        self.reach
-            .exec(id, boot, request)
-            .await
-            .map_err(|source| vmm_refused(id, source))
-    }
-
-    /// Connects to the standard streams of a container; an empty one is the first.
-    ///
-    /// # Errors
-    /// As [`Self::exec`].
-    pub async fn attach(&self, id: &MachineId, container: &str) -> Result<vmm::Io, Refused> {
-        let container = self.container(id, container)?;
-        let boot = self.boot(id, "attach to")?;
-        self.reach
-            .attach(id, boot, container)
-            .await
-            .map_err(|source| vmm_refused(id, source))
-    }
-
-    /// What a container wrote; the first if the query names none. Works on stopped machines too.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`], [`Refused::NoContainer`], [`Refused::Vmm`].
-    pub async fn logs(
-        &self,
-        id: &MachineId,
-        mut query: LogQuery,
-    ) -> Result<mpsc::Receiver<LogLine>, Refused> {
-        let container = self.container(id, query.container.as_deref().unwrap_or_default())?;
-        query.container = Some(container);
-        self.reach
-            .logs(id, query)
-            .await
-            .map_err(|source| vmm_refused(id, source))
-    }
-
     fn entry(&self, id: &MachineId) -> Result<Arc<Entry>, Refused> {
         self.own(id)
             .ok_or_else(|| Refused::NotFound { id: id.clone() })
-    }
-
-    fn boot(&self, id: &MachineId, verb: &'static str) -> Result<BootId, Refused> {
-        let state = self.entry(id)?.machine.state;
-        self.core
-            .reachable(id)
-            .ok_or(Refused::WrongState { verb, state })
-    }
-
-    /// The container of that name, or the first for an empty name.
-    fn container(&self, id: &MachineId, name: &str) -> Result<String, Refused> {
-        let entry = self.entry(id)?;
-        let mut containers = entry
-            .machine
-            .containers
-            .iter()
-            .map(|container| &container.name);
-        let found = if name.is_empty() {
-            containers.next()
-        } else {
-            containers.find(|known| *known == name)
-        };
-        found.cloned().ok_or_else(|| {
-            let known = entry
-                .machine
-                .containers
-                .iter()
-                .map(|container| container.name.as_str());
-            let known = known.collect::<Vec<_>>().join(", ");
-            Refused::NoContainer {
-                id: id.clone(),
-                container: name.to_owned(),
-                known,
-            }
-        })
-    }
-}
-
-fn vmm_refused(id: &MachineId, source: vmm::VmmError) -> Refused {
-    Refused::Vmm {
-        id: id.clone(),
-        source,
     }
 }

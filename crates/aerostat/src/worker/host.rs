@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::api::{LogLine, LogQuery};
-use types::guest::ExecRequest;
+use types::api::{LogLine, LogQuery, ProcessStat};
+use types::guest::{ExecRequest, Statistics};
 use types::machine::Machine as Shown;
 use types::{BootId, HostId, ImageRef, MachineId};
 use vmm::{Io, Vmm, VmmError};
@@ -150,6 +150,29 @@ pub(super) trait Reach: Send + Sync {
         id: &'a MachineId,
         query: LogQuery,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<LogLine>, VmmError>>;
+    fn signal<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+        container: Option<String>,
+        signal: String,
+    ) -> BoxFuture<'a, Result<(), VmmError>>;
+    fn processes<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+    ) -> BoxFuture<'a, Result<Vec<ProcessStat>, VmmError>>;
+    fn statistics<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+    ) -> BoxFuture<'a, Result<Statistics, VmmError>>;
+    fn copy<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+        copy: vmm::Copy,
+    ) -> BoxFuture<'a, Result<Io, VmmError>>;
 }
 
 impl<V: Vmm, N: Network, I: Images> Reach for Host<V, N, I> {
@@ -201,6 +224,41 @@ impl<V: Vmm, N: Network, I: Images> Reach for Host<V, N, I> {
         query: LogQuery,
     ) -> BoxFuture<'a, Result<mpsc::Receiver<LogLine>, VmmError>> {
         Box::pin(self.vmm.logs(id, query))
+    }
+
+    fn signal<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+        container: Option<String>,
+        signal: String,
+    ) -> BoxFuture<'a, Result<(), VmmError>> {
+        Box::pin(self.vmm.signal(id, boot, container, signal))
+    }
+
+    fn processes<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+    ) -> BoxFuture<'a, Result<Vec<ProcessStat>, VmmError>> {
+        Box::pin(self.vmm.processes(id, boot))
+    }
+
+    fn statistics<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+    ) -> BoxFuture<'a, Result<Statistics, VmmError>> {
+        Box::pin(self.vmm.statistics(id, boot))
+    }
+
+    fn copy<'a>(
+        &'a self,
+        id: &'a MachineId,
+        boot: BootId,
+        copy: vmm::Copy,
+    ) -> BoxFuture<'a, Result<Io, VmmError>> {
+        Box::pin(self.vmm.copy(id, boot, copy))
     }
 }
 

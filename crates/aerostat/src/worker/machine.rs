@@ -74,6 +74,23 @@ pub(crate) struct Machine {
     /// The last lease that was given, unless it was given back or is known to be over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lease: Option<Lease>,
+    /// Services send nothing to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cordoned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) creation_key: Option<String>,
+    #[serde(default)]
+    pub(crate) secrets: SecretsWanted,
+}
+
+/// Which of its app's secrets a machine gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecretsWanted {
+    /// None at all.
+    pub skip: bool,
+    /// Those of at least this version; a boot waits for them.
+    pub min_version: Option<u64>,
 }
 
 /// The fields of a 6PN address, as text in the ledger.

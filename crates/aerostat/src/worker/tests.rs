@@ -44,6 +44,10 @@ async fn create(handle: &Handle, id: u64, config: serde_json::Value) -> Result<M
         config: request.config,
         launch: true,
         lease: None,
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: SecretsWanted::default(),
     };
     handle.create(create).await
 }
@@ -217,6 +221,10 @@ async fn names_and_ids_are_taken_once() {
         config: request.config.clone(),
         launch: false,
         lease: None,
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: SecretsWanted::default(),
     };
     let refused = handle.create(same_id.clone()).await;
     assert!(matches!(refused, Err(Refused::IdTaken { .. })));
@@ -322,6 +330,8 @@ async fn an_update_runs_the_new_configuration() {
         config,
         launch: true,
         current_version: Some(before.version),
+        cordon: false,
+        secrets: SecretsWanted::default(),
     };
     let updated = handle.update(&id, update.clone()).await.unwrap();
     assert_eq!(updated.state, MachineState::Stopping);

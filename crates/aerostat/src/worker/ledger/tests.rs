@@ -41,6 +41,10 @@ fn draft(id: u64) -> Draft {
         config: check(config).unwrap(),
         launch: false,
         lease: None,
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: crate::worker::SecretsWanted::default(),
     };
     let isolation = IsolationClass::Container;
     let build = move |allocation| {

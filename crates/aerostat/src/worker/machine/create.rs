@@ -60,6 +60,9 @@ impl Machine {
             events: VecDeque::new(),
             events_count: 0,
             lease: lease.map(|lease| Lease::begin(lease, Nonce::random(), now)),
+            cordoned: request.cordoned,
+            creation_key: request.creation_key,
+            secrets: request.secrets,
         };
         machine.reset_containers();
         machine

@@ -51,7 +51,7 @@ impl Machine {
             containers: self.containers.clone(),
             nonce: None,
             host_status: "ok".into(),
-            cordoned: false,
+            cordoned: self.cordoned,
             isolation: self.isolation,
             revision,
         }

@@ -33,6 +33,10 @@ pub(super) fn machine(config: serde_json::Value) -> Machine {
         config: checked(config),
         launch: false,
         lease: None,
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: SecretsWanted::default(),
     };
     let ipv4 = std::net::Ipv4Addr::new(172, 19, 0, 2);
     let allocation = Allocation {

@@ -22,6 +22,10 @@ fn machine(config: serde_json::Value) -> Machine {
         config: check(serde_json::from_value(config).unwrap()).unwrap(),
         launch: false,
         lease: None,
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: crate::worker::SecretsWanted::default(),
     };
     let ipv4 = std::net::Ipv4Addr::new(172, 19, 0, 2);
     let allocation = Allocation {

@@ -124,6 +124,8 @@ impl Life {
                         config,
                         launch: true,
                         current_version: None,
+                        cordon: false,
+                        secrets: SecretsWanted::default(),
                     };
                     let _ = self.runtime.block_on(handle.update(&id, update));
                 }

@@ -25,6 +25,8 @@ async fn every_change_of_a_leased_machine_needs_the_nonce() {
         config: request(config.clone()).config,
         launch: true,
         current_version: None,
+        cordon: false,
+        secrets: SecretsWanted::default(),
     };
     let stranger = handle.permitted(Permit::Holder(Nonce::given("000000000000")));
     for other in [&handle, &stranger] {
@@ -102,6 +104,10 @@ async fn a_machine_may_be_born_leased_and_ends_with_its_lease() {
         config: request.config,
         launch: true,
         lease: Some(asked(MINUTE)),
+        cordoned: false,
+        placement: None,
+        creation_key: None,
+        secrets: SecretsWanted::default(),
     };
     let machine = handle.create(create).await.unwrap();
     let id = &machine.id;
