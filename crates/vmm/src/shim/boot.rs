@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use guest::wire::host::{Connection, ControlReceiver, ControlSender, FromGuest};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -42,19 +42,19 @@ pub(super) enum Body {
 
 impl Body {
     /// Starts the body and returns its end of the guest protocol's transport.
-    fn start(
+    async fn start(
         dir: &BootDir,
         paths: &Paths,
         spec: &mut ShimSpec,
-    ) -> Result<(Self, tokio::net::UnixStream), Failure> {
+    ) -> Result<(Self, Transport), Failure> {
         match spec.boot.isolation {
             IsolationClass::Microvm | IsolationClass::Emulated => {
                 let (vm, stream) = Vm::start(paths, spec)?;
-                Ok((Self::Vm(vm), stream))
+                Ok((Self::Vm(vm), Transport::Connected(stream)))
             }
             IsolationClass::Container => {
                 let (containers, stream) = Containers::start(dir, paths, spec)?;
-                Ok((Self::Containers(containers), stream))
+                Ok((Self::Containers(containers), Transport::Connected(stream)))
             }
         }
     }
@@ -76,6 +76,20 @@ impl Body {
                 containers.finish().await;
                 String::new()
             }
+        }
+    }
+}
+
+/// The way to the guest.
+pub(super) enum Transport {
+    Connected(UnixStream),
+}
+
+impl Transport {
+    /// Waits until the guest can be reached, for as long as that takes. May be dropped.
+    async fn connect(self) -> Result<UnixStream, Failure> {
+        match self {
+            Self::Connected(stream) => Ok(stream),
         }
     }
 }
@@ -123,21 +137,26 @@ pub(super) async fn run(
     let accepting = tokio::spawn(server.run(listener, open));
     let deadline = Instant::now() + spec.boot.boot_timeout;
     let mut record = Record { reports, spool };
-    let started = Body::start(dir, paths, &mut spec);
+    let started = Body::start(dir, paths, &mut spec).await;
     let end = match started {
         Err(error) => End::Failed(types::chain(error.as_ref())),
-        Ok((mut body, stream)) => {
-            let connection = Connection::new(stream);
-            connected.send_replace(Some(connection.clone()));
+        Ok((mut body, transport)) => {
             let mut follower = Follower {
                 spec: &spec,
                 record: &mut record,
                 stop_requests,
                 deadline,
             };
-            let end = follower.follow(&mut body, &connection).await;
-            connected.send_replace(None);
-            drop(connection);
+            let end = match follower.reach(&mut body, transport).await {
+                Err(end) => end,
+                Ok(stream) => {
+                    let connection = Connection::new(stream);
+                    connected.send_replace(Some(connection.clone()));
+                    let end = follower.follow(&mut body, &connection).await;
+                    connected.send_replace(None);
+                    end
+                }
+            };
             let words = body.finish(matches!(end, End::Exited(_))).await;
             end.with_last_words(&words)
         }
@@ -186,6 +205,16 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
+    async fn reach(&self, body: &mut Body, transport: Transport) -> Result<UnixStream, End> {
+        tokio::select! {
+            stream = transport.connect() => {
+                stream.map_err(|error| End::Failed(types::chain(error.as_ref())))
+            }
+            reason = body.lost() => Err(End::Failed(reason)),
+            () = sleep_until(self.deadline) => Err(self.late()),
+        }
+    }
+
     async fn follow(&mut self, body: &mut Body, connection: &Connection) -> End {
         let greeting = async {
             let (mut sender, receiver) = connection.control().await?;
