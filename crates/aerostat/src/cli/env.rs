@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
         ("FLY_SEND_METRICS", "0".to_owned()),
     ]);
     match context.format {
-        Format::Table | Format::Name => {
+        Format::Table | Format::Wide | Format::Name => {
             for (name, value) in &variables {
                 output::line(&format!("export {name}={}", quoted(value)))?;
             }

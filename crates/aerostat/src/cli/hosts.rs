@@ -6,7 +6,7 @@ use clap::Subcommand;
 use jiff::SignedDuration;
 use types::fleet::{CreateJoinToken, HostSummary};
 
-use super::output::{self, Format, Table};
+use super::output::{self, Table};
 use super::{Context, Refused};
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +64,7 @@ impl Hosts {
                     address,
                 };
                 let made = client.create_join_token(&body).await?;
-                if context.format != Format::Table {
+                if !context.format.is_table() {
                     let names = || vec![made.token.clone()];
                     return output::print(context.format, &made, || Table::new(&[]), names);
                 }

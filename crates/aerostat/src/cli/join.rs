@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use types::AppName;
 
-use super::output::{self, Format, Table};
+use super::output::{self, Table};
 use super::{Context, Refused, need_root};
 use crate::app::Lock;
 use crate::config::Config;
@@ -107,7 +107,7 @@ fn host_name() -> anyhow::Result<String> {
 }
 
 fn tell(context: &Context, identity: &Identity) -> anyhow::Result<()> {
-    if context.format == Format::Table {
+    if context.format.is_table() {
         return output::line(&format!(
             "This host is number {} of fleet {:.16}, by the name of {}.\n\
              What to do next: aerostat up",

@@ -389,7 +389,7 @@ fn print(context: &Context, machines: &[Machine]) -> anyhow::Result<()> {
             .collect()
     };
     match machines {
-        [machine] if context.format != super::Format::Table => {
+        [machine] if !context.format.is_table() => {
             output::print(context.format, machine, table, names)
         }
         _ => output::print(context.format, &machines, table, names),

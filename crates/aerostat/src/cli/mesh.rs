@@ -25,7 +25,7 @@ fn print(context: &Context, mesh: &MeshStatus) -> anyhow::Result<()> {
     let names = || mesh.peers.iter().map(|peer| peer.id.to_string()).collect();
     output::print(context.format, mesh, || table(&mesh.peers), names)?;
     match context.format {
-        Format::Table => output::line(&dropped(mesh)),
+        Format::Table | Format::Wide => output::line(&dropped(mesh)),
         Format::Json | Format::Yaml | Format::Name => Ok(()),
     }
 }

@@ -23,6 +23,7 @@ mod mesh;
 mod output;
 mod serve;
 mod services;
+mod style;
 mod terminal;
 mod up;
 mod wireguard;

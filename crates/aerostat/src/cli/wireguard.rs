@@ -13,7 +13,7 @@ use types::fleet::{CreateWireGuardPeer, WireGuardPeer, WireGuardPeerAnswer};
 use types::sixpn::MTU;
 use types::{HostId, OrgSlug};
 
-use super::output::{self, Format, Table};
+use super::output::{self, Table};
 use super::{Context, Refused};
 
 /// Less than the 30 s after which impatient firewalls forget a UDP flow, and what Fly's files have.
@@ -174,7 +174,7 @@ PersistentKeepalive = {KEEPALIVE_S}
 }
 
 fn print_new(context: &Context, answer: &WireGuardPeerAnswer, config: &str) -> anyhow::Result<()> {
-    if context.format == Format::Table {
+    if context.format.is_table() {
         return output::write(config.as_bytes());
     }
     #[derive(serde::Serialize)]
