@@ -2,7 +2,7 @@
 
 use hyper::Method;
 use types::AppName;
-use types::api::{App, AppList, CreateApp, RegionList};
+use types::api::{App, AppList, CreateApp, IDEMPOTENCY_KEY_HEADER, RegionList};
 
 use crate::transport::Call;
 use crate::{Client, Error};
@@ -20,6 +20,15 @@ impl Client {
 
     pub async fn create_app(&self, body: &CreateApp) -> Result<App, Error> {
         self.json(&Call::post("/v1/apps".into()).body(body)).await
+    }
+
+    /// As [`Self::create_app`], and may be repeated with the same `key`.
+    ///
+    /// # Errors
+    /// `Api` with code `idempotency_key_reused` if the key came with another body before.
+    pub async fn create_app_once(&self, body: &CreateApp, key: &str) -> Result<App, Error> {
+        let call = Call::post("/v1/apps".into()).body(body);
+        self.json(&call.header(IDEMPOTENCY_KEY_HEADER, key)).await
     }
 
     /// With `force` its machines are destroyed first; without, an app that has machines is kept

@@ -7,20 +7,26 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod control;
 mod error;
+mod files;
 mod hosts;
 mod images;
 mod machines;
 mod mesh;
+mod orgs;
 mod services;
 mod stream;
 mod transport;
 mod watch;
 mod wireguard;
 
+pub use control::Restart;
 pub use error::Error;
+pub use files::Archive;
 pub use images::Pull;
 pub use machines::{MachineFilter, MachineList, WaitFor, WaitQuery};
+pub use orgs::OrgMachineFilter;
 pub use stream::{ExecInput, ExecIo, ExecOutput, ExecParams, Logs};
 pub use transport::{Client, InvalidUrl};
 pub use watch::Watch;

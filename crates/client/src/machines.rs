@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hyper::Method;
 use types::api::{
-    AcquireLease, CreateMachine, Exec, ExecAnswer, LEASE_NONCE_HEADER, Lease, LeaseAnswer,
-    Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine, WaitAnswer,
+    AcquireLease, CreateMachine, Exec, ExecAnswer, IDEMPOTENCY_KEY_HEADER, LEASE_NONCE_HEADER,
+    Lease, LeaseAnswer, Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine, WaitAnswer,
 };
 use types::machine::{Event, Machine, MachineState};
 use types::{AppName, MachineId, VersionId};
@@ -68,7 +68,7 @@ impl WaitQuery {
     }
 }
 
-fn path(app: &AppName, id: &MachineId) -> String {
+pub(crate) fn path(app: &AppName, id: &MachineId) -> String {
     format!("/v1/apps/{app}/machines/{id}")
 }
 
@@ -104,6 +104,22 @@ impl Client {
     ) -> Result<Machine, Error> {
         self.json(&Call::post(format!("/v1/apps/{app}/machines")).body(body))
             .await
+    }
+
+    /// As [`Self::create_machine`], and may be repeated with the same `key`: one machine is
+    /// created, and that is the answer each time, also to two calls at once. The key is the
+    /// caller's own, such as a UUID; it is remembered as long as the machine.
+    ///
+    /// # Errors
+    /// `Api` with code `idempotency_key_reused` if the key came with another body before.
+    pub async fn create_machine_once(
+        &self,
+        app: &AppName,
+        body: &CreateMachine,
+        key: &str,
+    ) -> Result<Machine, Error> {
+        let call = Call::post(format!("/v1/apps/{app}/machines")).body(body);
+        self.json(&call.header(IDEMPOTENCY_KEY_HEADER, key)).await
     }
 
     /// The machine of this name, created if there is none. May be repeated: names are unique
@@ -182,11 +198,6 @@ impl Client {
             timeout.0 = timeout.0.max(Duration::from_millis(1));
         }
         self.json(&Call::post(format!("{}/stop", path(app, id))).body(&body))
-            .await
-    }
-
-    pub async fn restart_machine(&self, app: &AppName, id: &MachineId) -> Result<Done, Error> {
-        self.json(&Call::post(format!("{}/restart", path(app, id))))
             .await
     }
 

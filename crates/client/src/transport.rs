@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use futures::{Stream, TryStreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -27,6 +29,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What this side allows for everything but `wait` and `exec`, which bring their own time.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a request.
+type Pieces = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A client of one Machines API. Cloning is cheap.
 #[derive(Clone)]
@@ -116,6 +121,26 @@ impl Client {
 
     /// Sends `call` and returns the head of the answer, whatever its status.
     pub(crate) async fn open(&self, call: &Call) -> Result<Response<Incoming>, Error> {
+        let body = Full::new(call.body.clone().unwrap_or_default());
+        let body = body.map_err(|never| match never {}).boxed_unsync();
+        self.exchange(call, body).await
+    }
+
+    /// Sends `call` with a body that comes piece by piece. When it breaks, so does the request.
+    pub(crate) async fn send_stream(
+        &self,
+        call: &Call,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Response<Incoming>, Error> {
+        let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
+        let response = self.exchange(call, body).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(call, response).await)
+    }
+
+    async fn exchange(&self, call: &Call, body: Pieces) -> Result<Response<Incoming>, Error> {
         let broken = |source| Error::Broken {
             address: self.address(),
             source,
@@ -126,7 +151,7 @@ impl Client {
             // Ends with the connection: when the answer was read or dropped. Its error also
             // reaches whoever reads the answer.
             tokio::spawn(connection.with_upgrades());
-            let request = self.request(call)?;
+            let request = self.request(call, body)?;
             sender.send_request(request).await.map_err(broken)
         };
         tokio::time::timeout(call.timeout, exchange)
@@ -134,7 +159,7 @@ impl Client {
             .unwrap_or_else(|_| Err(self.timed_out(call.timeout)))
     }
 
-    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, call: &Call, body: Pieces) -> Result<Request<Pieces>, Error> {
         let host = match &self.inner.address {
             Address::Unix(_) => "localhost",
             Address::Tcp(authority) => authority,
@@ -154,7 +179,7 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         request
-            .body(Full::new(call.body.clone().unwrap_or_default()))
+            .body(body)
             .map_err(|source| self.unreadable(call, source))
     }
 

@@ -37,7 +37,12 @@ impl Client {
     /// # Errors
     /// [`Error::Gone`] when what happened after `from` is no longer kept.
     pub async fn watch(&self, app: &AppName, from: Option<u64>) -> Result<Watch, Error> {
-        let call = Call::get(format!("/v1/apps/{app}/watch")).query_if("from", from);
+        self.watch_call(Call::get(format!("/v1/apps/{app}/watch")), from)
+            .await
+    }
+
+    pub(crate) async fn watch_call(&self, call: Call, from: Option<u64>) -> Result<Watch, Error> {
+        let call = call.query_if("from", from);
         let response = self.open(&call).await?;
         match (response.status().as_u16(), from) {
             (410, Some(from)) => return Err(Error::Gone { from }),

@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{AppName, NetworkId, OrgSlug};
-use crate::machine::{Machine, MachineConfig, MachineState};
+use crate::id::{AppName, MachineId, NetworkId, OrgSlug, VersionId};
+use crate::machine::{Guest, Machine, MachineConfig, MachineState, PlacementBid};
 
 /// An app as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct App {
     pub id: String,
+    /// For clients that want a number; made from `id`.
+    #[serde(default)]
+    pub internal_numeric_id: u32,
     pub name: AppName,
     pub machine_count: u64,
     pub volume_count: u64,
@@ -25,11 +28,17 @@ pub struct App {
     /// `deployed` or `pending`.
     pub status: String,
     pub organization: Organization,
+    /// What it was created as (`app_role_id`), for its owner to tell apart.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub app_role: String,
     pub created_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Organization {
+    /// For clients that want a number; made from `slug`.
+    #[serde(default)]
+    pub internal_numeric_id: u32,
     pub name: String,
     pub slug: OrgSlug,
 }
@@ -49,6 +58,9 @@ pub struct CreateApp {
     pub org_slug: String,
     /// Name of the private network; empty for the organisation's own.
     pub network: String,
+    /// A word that lists of apps can be filtered by.
+    #[serde(alias = "app_role", skip_serializing_if = "String::is_empty")]
+    pub app_role_id: String,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -200,6 +212,125 @@ pub struct MachineVersion {
     pub created_at: Option<Timestamp>,
 }
 
+/// Body of `PUT` or `PATCH …/metadata`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateMetadata {
+    /// `null` and the empty text remove a key; keys that are not named stay.
+    pub metadata: BTreeMap<String, Option<String>>,
+    /// Refuse (412) unless this is the machine's version now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_version: Option<String>,
+    /// What Fly's clients write; every change is taken in the order in which it comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+}
+
+/// Body of `POST …/metadata/{key}`, and answer of `GET`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MetadataValue {
+    pub value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+}
+
+/// Answer of `GET …/memory`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    pub available_mb: u64,
+    pub limit_mb: u64,
+}
+
+/// A machine in the list of its organisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrgMachine {
+    pub id: MachineId,
+    pub app_name: AppName,
+    pub name: String,
+    pub state: MachineState,
+    pub region: String,
+    pub instance_id: VersionId,
+    pub version: VersionId,
+    pub private_ip: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Absent in a summary.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<OverviewConfig>,
+}
+
+/// What a list of many machines shows of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OverviewConfig {
+    pub image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A page of the machines of an organisation, those that were changed longest ago first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OrgMachineList {
+    pub machines: Vec<OrgMachine>,
+    /// `?cursor=` of the next page; absent on the last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub next_cursor: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_machine_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_updated_at: Option<Timestamp>,
+    /// Regions whose hosts cannot be reached: their machines are shown as they were.
+    pub error_regions: Vec<String>,
+}
+
+/// Body of `POST /v1/platform/placements`: where would these machines have room?
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AskPlacement {
+    pub org_slug: String,
+    /// Size of each; by default what a machine has that names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Guest>,
+    /// Regions and groups of them, those that are preferred first: `fra,eu,any`. Empty: this
+    /// host's region, then any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// How many; 0: as many as there is room for.
+    pub count: u64,
+    /// Each with a volume of this name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub volume_name: String,
+    /// Each with a volume of this size.
+    pub volume_size_bytes: u64,
+    /// `region` and `spread`: how much the order of the regions counts, and evenness between
+    /// them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, i64>,
+}
+
+/// Answer of `POST /v1/platform/placements`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placements {
+    pub regions: Vec<RegionPlacement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionPlacement {
+    pub region: String,
+    /// Machines that would go there.
+    pub count: u64,
+    /// Hosts that they would go to: so many can be started at a time without one waiting for
+    /// another's host.
+    pub concurrency: u64,
+}
+
+/// The header that makes a creation repeatable: of the requests with one key, one creates, and the
+/// others are answered with what it created. With another body they are refused (422).
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
+
 /// The header with which whoever holds a machine's lease asks for a change.
 pub const LEASE_NONCE_HEADER: &str = "fly-machine-lease-nonce";
 
@@ -258,6 +389,9 @@ pub struct ErrorDetails {
     /// What to try next.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// Of a machine that no host would have: what each said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bids: Vec<PlacementBid>,
 }
 
 /// A region as the API shows it.
@@ -270,6 +404,9 @@ pub struct Region {
     pub gateway_available: bool,
     pub requires_paid_plan: bool,
     pub deprecated: bool,
+    /// Group that the region's code belongs to, such as `eu`; empty for codes of one's own.
+    #[serde(default)]
+    pub geo_region: String,
     /// Hosts that can be reached. Not Fly's.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hosts: Option<u32>,
@@ -382,8 +519,10 @@ pub enum PullEvent {
     Failed { body: ErrorBody },
 }
 
-/// One line of `GET /v1/apps/{app}/watch?from={revision}` (newline-delimited JSON). `from` is the
-/// revision of a list or of an earlier line; without it the watch begins with every machine.
+/// One line of `GET /v1/apps/{app}/machines?watch=true&from={revision}` (newline-delimited JSON, or
+/// server-sent events if the request accepts `text/event-stream`; then `id` is the revision and
+/// `Last-Event-ID` says the same as `from`). `from` is the revision of a list or of an earlier
+/// line; without it the watch begins with every machine.
 /// A revision that is no longer kept is answered with 410: list again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -393,6 +532,9 @@ pub enum WatchEvent {
     Machine {
         revision: u64,
         machine: Box<Machine>,
+        /// The machine's app, in a watch of an organisation.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        app_name: Option<AppName>,
     },
     /// Nothing happened up to this revision. Sent when the watch has caught up and then at least
     /// every 30 s.

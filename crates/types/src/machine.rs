@@ -111,6 +111,9 @@ pub struct Machine {
     /// Services send nothing to it.
     #[serde(default)]
     pub cordoned: bool,
+    /// Digests of the `Idempotency-Key` and the body of the request that created it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub creation_key: Option<String>,
     pub isolation: IsolationClass,
     /// Grows with each change of the machine, and says which of two statements about it is the
     /// newer one. Lists and watches have revisions of their own.

@@ -150,6 +150,7 @@ pub(super) async fn regions(State(api): State<Api>) -> Json<RegionList> {
         gateway_available: false,
         requires_paid_plan: false,
         deprecated: false,
+        geo_region: String::new(),
         hosts: Some(hosts),
         capacity: Some(capacity),
     });
@@ -168,6 +169,8 @@ pub(super) fn show(api: &Shared, app: directory::App) -> App {
         .len();
     let org = api.deps.directory.org(&app.org);
     App {
+        internal_numeric_id: 0,
+        app_role: String::new(),
         id: app.id,
         name: app.name,
         machine_count: machines as u64,
@@ -176,6 +179,7 @@ pub(super) fn show(api: &Shared, app: directory::App) -> App {
         network_id: app.network_id,
         status: if machines == 0 { "pending" } else { "deployed" }.into(),
         organization: Organization {
+            internal_numeric_id: 0,
             name: org.map_or_else(|| app.org.to_string(), |org| org.name),
             slug: app.org,
         },

@@ -394,6 +394,7 @@ fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
         scope: refusal.scope().as_str().into(),
         retryable: refusal.retryable(),
         hint: refusal.hint(),
+        bids: Vec::new(),
     };
     Verdict {
         code,

@@ -97,6 +97,7 @@ impl Reader {
         WatchEvent::Machine {
             revision: self.subscription.revision(),
             machine: Box::new(entry.machine.clone()),
+            app_name: None,
         }
     }
 

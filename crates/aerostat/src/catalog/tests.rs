@@ -31,6 +31,7 @@ pub(crate) fn entry(app: &str, id: u64, revision: u64, state: MachineState) -> E
             nonce: None,
             host_status: "ok".into(),
             cordoned: false,
+            creation_key: None,
             isolation: IsolationClass::Container,
             revision,
         },

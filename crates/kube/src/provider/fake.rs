@@ -303,6 +303,7 @@ async fn create(State(fake): Shared, Json(body): Json<CreateMachine>) -> Respons
         nonce: None,
         host_status: "ok".into(),
         cordoned: false,
+        creation_key: None,
         isolation: IsolationClass::Container,
         revision: 0,
     };
@@ -363,6 +364,7 @@ async fn watch_machines(
             let events = machines.into_iter().map(|machine| WatchEvent::Machine {
                 revision: machine.revision,
                 machine: Box::new(machine),
+                app_name: None,
             });
             let lines = events.map(|event| serde_json::to_string(&event).unwrap() + "\n");
             Some((

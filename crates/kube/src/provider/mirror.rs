@@ -270,7 +270,7 @@ async fn watch(
     let mut last = from;
     while let Some(event) = watch.next().await {
         match event? {
-            WatchEvent::Machine { revision, machine } => {
+            WatchEvent::Machine { revision, machine, .. } => {
                 last = revision;
                 if changes.send(MachineChange::Changed(machine)).await.is_err() {
                     break;
@@ -306,6 +306,7 @@ mod tests {
             nonce: None,
             host_status: "ok".into(),
             cordoned: false,
+            creation_key: None,
             isolation: types::IsolationClass::Container,
             revision,
         };

@@ -1,6 +1,6 @@
 //! Machines on the wire, and through their life.
 
-use client::{MachineFilter, WaitFor, WaitQuery};
+use client::{MachineFilter, Restart, WaitFor, WaitQuery};
 use serde_json::{Value, json};
 use std::time::Duration;
 use types::api::{Exec, StopMachine, UpdateMachine};
@@ -45,7 +45,7 @@ async fn a_machine_lives_through_the_client() {
         .wait_machine(&app, id, &WaitQuery::state(MachineState::Started))
         .await
         .unwrap();
-    client.restart_machine(&app, id).await.unwrap();
+    client.restart_machine(&app, id, &Restart::default()).await.unwrap();
 
     client.destroy_machine(&app, id, true).await.unwrap();
     client

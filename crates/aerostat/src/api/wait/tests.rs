@@ -38,6 +38,7 @@ fn machine(state: MachineState) -> Machine {
         nonce: None,
         host_status: "ok".into(),
         cordoned: false,
+        creation_key: None,
         isolation: IsolationClass::Container,
         revision: 1,
     }

@@ -52,6 +52,7 @@ impl Machine {
             nonce: None,
             host_status: "ok".into(),
             cordoned: self.cordoned,
+            creation_key: self.creation_key.clone(),
             isolation: self.isolation,
             revision,
         }

@@ -49,6 +49,7 @@ fn machine(state: MachineState, containers: Vec<ContainerStatus>) -> Machine {
         nonce: None,
         host_status: "ok".into(),
         cordoned: false,
+        creation_key: None,
         isolation: types::IsolationClass::Container,
         revision: 1,
     }
