@@ -6,7 +6,8 @@ use std::time::Duration;
 use hyper::Method;
 use types::api::{
     AcquireLease, CreateMachine, Exec, ExecAnswer, IDEMPOTENCY_KEY_HEADER, LEASE_NONCE_HEADER,
-    Lease, LeaseAnswer, Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine, WaitAnswer,
+    Lease, LeaseAnswer, Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine,
+    WaitAnswer,
 };
 use types::machine::{Event, Machine, MachineState};
 use types::{AppName, MachineId, VersionId};

@@ -270,7 +270,9 @@ async fn watch(
     let mut last = from;
     while let Some(event) = watch.next().await {
         match event? {
-            WatchEvent::Machine { revision, machine, .. } => {
+            WatchEvent::Machine {
+                revision, machine, ..
+            } => {
                 last = revision;
                 if changes.send(MachineChange::Changed(machine)).await.is_err() {
                     break;

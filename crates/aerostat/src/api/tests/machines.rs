@@ -45,7 +45,10 @@ async fn a_machine_lives_through_the_client() {
         .wait_machine(&app, id, &WaitQuery::state(MachineState::Started))
         .await
         .unwrap();
-    client.restart_machine(&app, id, &Restart::default()).await.unwrap();
+    client
+        .restart_machine(&app, id, &Restart::default())
+        .await
+        .unwrap();
 
     client.destroy_machine(&app, id, true).await.unwrap();
     client
