@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::id::{AppName, MachineId, NetworkId, OrgSlug, VersionId};
 use crate::machine::{Guest, Machine, MachineConfig, MachineState, PlacementBid};
 
 /// An app as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct App {
     pub id: String,
     /// For clients that want a number; made from `id`.
@@ -34,7 +35,7 @@ pub struct App {
     pub created_at: Timestamp,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Organization {
     /// For clients that want a number; made from `slug`.
     #[serde(default)]
@@ -43,13 +44,13 @@ pub struct Organization {
     pub slug: OrgSlug,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppList {
     pub apps: Vec<App>,
     pub total_apps: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CreateApp {
     /// `app_name` is what Fly's documentation shows; its clients send `name`.
@@ -65,7 +66,7 @@ pub struct CreateApp {
     pub other: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CreateMachine {
     /// Made up when empty. Unique within the app.
@@ -90,7 +91,7 @@ pub struct CreateMachine {
     pub other: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UpdateMachine {
     pub config: MachineConfig,
@@ -106,7 +107,7 @@ pub struct UpdateMachine {
     pub other: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StopMachine {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,19 +117,19 @@ pub struct StopMachine {
     pub timeout: Option<crate::machine::Duration>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StartAnswer {
     pub previous_state: MachineState,
     pub migrated: bool,
     pub new_host: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ok {
     pub ok: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitAnswer {
     pub ok: bool,
     pub state: MachineState,
@@ -136,7 +137,7 @@ pub struct WaitAnswer {
     pub event_id: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Exec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -156,7 +157,7 @@ pub struct Exec {
     pub timeout: Option<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecAnswer {
     pub exit_code: i32,
     pub exit_signal: i32,
@@ -165,7 +166,7 @@ pub struct ExecAnswer {
 }
 
 /// A process in a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ProcessStat {
     pub pid: i32,
@@ -184,7 +185,7 @@ pub struct ProcessStat {
     pub container: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ListenSocket {
     /// `tcp` or `udp`.
@@ -194,7 +195,7 @@ pub struct ListenSocket {
 }
 
 /// Body of `POST …/signal`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SignalMachine {
     /// `SIGTERM`, `TERM` or a number; Fly's clients send both words and numbers.
     pub signal: Value,
@@ -204,7 +205,7 @@ pub struct SignalMachine {
 }
 
 /// One version of a machine's configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MachineVersion {
     pub version: String,
     pub user_config: MachineConfig,
@@ -213,7 +214,7 @@ pub struct MachineVersion {
 }
 
 /// Body of `PUT` or `PATCH …/metadata`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UpdateMetadata {
     /// `null` and the empty text remove a key; keys that are not named stay.
@@ -227,7 +228,7 @@ pub struct UpdateMetadata {
 }
 
 /// Body of `POST …/metadata/{key}`, and answer of `GET`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MetadataValue {
     pub value: String,
@@ -236,14 +237,14 @@ pub struct MetadataValue {
 }
 
 /// Answer of `GET …/memory`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     pub available_mb: u64,
     pub limit_mb: u64,
 }
 
 /// A machine in the list of its organisation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OrgMachine {
     pub id: MachineId,
     pub app_name: AppName,
@@ -261,7 +262,7 @@ pub struct OrgMachine {
 }
 
 /// What a list of many machines shows of a configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OverviewConfig {
     pub image: String,
@@ -271,7 +272,7 @@ pub struct OverviewConfig {
 }
 
 /// A page of the machines of an organisation, those that were changed longest ago first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OrgMachineList {
     pub machines: Vec<OrgMachine>,
@@ -287,7 +288,7 @@ pub struct OrgMachineList {
 }
 
 /// Body of `POST /v1/platform/placements`: where would these machines have room?
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AskPlacement {
     pub org_slug: String,
@@ -312,12 +313,12 @@ pub struct AskPlacement {
 }
 
 /// Answer of `POST /v1/platform/placements`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Placements {
     pub regions: Vec<RegionPlacement>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegionPlacement {
     pub region: String,
     /// Machines that would go there.
@@ -335,7 +336,7 @@ pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 pub const LEASE_NONCE_HEADER: &str = "fly-machine-lease-nonce";
 
 /// Body of `POST …/lease`. `?ttl=` says the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AcquireLease {
     /// Seconds.
@@ -347,7 +348,7 @@ pub struct AcquireLease {
 }
 
 /// A lease on a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lease {
     pub nonce: String,
     /// Seconds since 1970.
@@ -360,7 +361,7 @@ pub struct Lease {
 }
 
 /// What the endpoints of leases answer with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseAnswer<T> {
     /// `success`.
     pub status: String,
@@ -368,7 +369,7 @@ pub struct LeaseAnswer<T> {
 }
 
 /// The body of every refusal and error.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ErrorBody {
     /// For people.
@@ -378,7 +379,7 @@ pub struct ErrorBody {
     pub details: ErrorDetails,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ErrorDetails {
     /// Where there was no room: `host`, `volume` or `region`.
@@ -395,7 +396,7 @@ pub struct ErrorDetails {
 }
 
 /// A region as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Region {
     pub code: String,
     pub name: String,
@@ -420,7 +421,7 @@ pub struct Region {
 }
 
 /// What the hosts of a region have for machines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RegionCapacity {
     /// Hardware threads.
@@ -429,7 +430,7 @@ pub struct RegionCapacity {
     pub disk_mb: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RegionList {
     /// Code of the region that is nearest to the caller.
     #[serde(alias = "Nearest")]
@@ -439,7 +440,7 @@ pub struct RegionList {
 }
 
 /// An image that this host holds, ready to boot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Image {
     /// The name it was pulled or imported under.
     pub reference: String,
@@ -451,13 +452,13 @@ pub struct Image {
     pub created_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageList {
     pub images: Vec<Image>,
 }
 
 /// Body of `POST /v1/images`. The answer is newline-delimited JSON of [`PullEvent`]s.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PullImage {
     pub reference: String,
     /// Speak HTTP without TLS to this registry.
@@ -466,7 +467,7 @@ pub struct PullImage {
 }
 
 /// Body of `POST /v1/images/import`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImportImage {
     /// On the API's own host: an OCI layout (a directory, or a tar file of one) or an archive of
     /// `docker save`. Absolute.
@@ -477,7 +478,7 @@ pub struct ImportImage {
 }
 
 /// Body of `POST /v1/images/prune`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PruneImages {
     /// Also what was imported, and no registry can give back.
     #[serde(default)]
@@ -485,14 +486,14 @@ pub struct PruneImages {
 }
 
 /// What `POST /v1/images/prune` removed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PrunedImages {
     pub images: Vec<Image>,
     pub freed_bytes: u64,
 }
 
 /// How far a pull has come. Layers are counted from 0, the lowest; several go on at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "stage", rename_all = "lowercase")]
 pub enum PullProgress {
     Downloading {
@@ -508,7 +509,7 @@ pub enum PullProgress {
 }
 
 /// One line of the answer to a pull.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum PullEvent {
     /// How far it is.
@@ -524,7 +525,7 @@ pub enum PullEvent {
 /// `Last-Event-ID` says the same as `from`). `from` is the revision of a list or of an earlier
 /// line; without it the watch begins with every machine.
 /// A revision that is no longer kept is answered with 410: list again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum WatchEvent {
     /// A machine as it is now, also for a new one. A destroyed one is shown once, in state
@@ -562,7 +563,7 @@ pub mod channel {
     pub const CLOSE_STDIN: u8 = 255;
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub struct TerminalSize {
     #[serde(alias = "Width")]
@@ -572,7 +573,7 @@ pub struct TerminalSize {
 }
 
 /// How an exec ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "result", rename_all = "lowercase")]
 pub enum ExecStatus {
     /// `exit_code` is 128 and the signal's number after a signal.
@@ -613,7 +614,7 @@ impl LogLine {
 }
 
 /// What to send of a container's log.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LogQuery {
     /// May stay empty when the machine has one container.

@@ -4,6 +4,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{HostId, NetworkId, OrgSlug};
@@ -12,7 +13,7 @@ use crate::{HostId, NetworkId, OrgSlug};
 pub type PublicKeyText = String;
 
 /// A host of the fleet, as everybody in it may know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostRecord {
     pub id: HostId,
     /// For people.
@@ -30,20 +31,20 @@ pub struct HostRecord {
 }
 
 /// How clients outside reach a host's gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayRecord {
     pub public_key: PublicKeyText,
     pub endpoint: SocketAddr,
 }
 
 /// `GET /v1/hosts`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostList {
     pub hosts: Vec<HostSummary>,
 }
 
 /// A host, and what is thought of it here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostSummary {
     #[serde(flatten)]
     pub host: HostRecord,
@@ -51,7 +52,7 @@ pub struct HostSummary {
 }
 
 /// `host_status` of a machine, in Fly's words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostStatus {
     #[default]
@@ -73,7 +74,7 @@ impl HostStatus {
 }
 
 /// `POST /v1/hosts/tokens`: an invitation for one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CreateJoinToken {
     /// Seconds for which it can be used.
@@ -91,7 +92,7 @@ impl Default for CreateJoinToken {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinToken {
     /// For `aerostat join`. Whoever has it may join, once.
     pub token: String,
@@ -99,7 +100,7 @@ pub struct JoinToken {
 }
 
 /// `POST /v1/orgs/{org}/wireguard/peers`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CreateWireGuardPeer {
     /// Unique in the organisation; also its DNS label.
@@ -113,7 +114,7 @@ pub struct CreateWireGuardPeer {
 }
 
 /// A WireGuard peer that may come to a gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WireGuardPeer {
     pub name: String,
     pub org: OrgSlug,
@@ -128,7 +129,7 @@ pub struct WireGuardPeer {
 }
 
 /// A peer and the way to its gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WireGuardPeerAnswer {
     #[serde(flatten)]
     pub peer: WireGuardPeer,
@@ -137,13 +138,13 @@ pub struct WireGuardPeerAnswer {
     pub resolver: Ipv6Addr,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WireGuardPeerList {
     pub peers: Vec<WireGuardPeer>,
 }
 
 /// `GET /v1/mesh`: how this host sees the others.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MeshStatus {
     pub host: HostId,
     pub public_key: PublicKeyText,
@@ -155,7 +156,7 @@ pub struct MeshStatus {
 }
 
 /// Another host, as the mesh of this one sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MeshPeer {
     pub id: HostId,
     pub name: String,

@@ -323,7 +323,7 @@ pub struct HealthReport {
 }
 
 /// What a machine uses, as its own kernel counts (in class `container` its cgroup).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct Statistics {
     pub memory_bytes: u64,
@@ -339,7 +339,7 @@ pub struct Statistics {
     pub containers: BTreeMap<String, ContainerStatistics>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct ContainerStatistics {
     pub memory_bytes: u64,

@@ -15,6 +15,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{MachineId, VersionId};
@@ -27,7 +28,9 @@ pub use volumes::*;
 
 /// How strongly a machine is kept apart from its host. Chosen by policy and never silently
 /// changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum IsolationClass {
     /// Hardware virtualisation.
@@ -84,7 +87,7 @@ where
 }
 
 /// A machine as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     pub id: MachineId,
     pub name: String,
@@ -122,7 +125,7 @@ pub struct Machine {
 }
 
 /// The image that a machine runs, as far as it is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ImageIdentity {
     pub registry: String,
@@ -132,7 +135,7 @@ pub struct ImageIdentity {
 }
 
 /// The states of a machine, with Fly's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
     Created,
@@ -212,7 +215,7 @@ impl fmt::Display for MachineState {
 }
 
 /// Something that happened to a machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// A ULID; ids of one machine rise with time.
     pub id: String,
@@ -228,7 +231,7 @@ pub struct Event {
     pub request: Option<EventRequest>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EventRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,7 +247,7 @@ pub struct EventRequest {
 }
 
 /// How a machine came to its host: what was asked, and who answered what.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Placement {
     /// How long it took, in milliseconds.
@@ -254,7 +257,7 @@ pub struct Placement {
 }
 
 /// One host's answer to the question who can take a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PlacementBid {
     /// `0003`, as in addresses.
@@ -270,7 +273,7 @@ pub struct PlacementBid {
 }
 
 /// How a machine, or a container of it, ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ExitEvent {
     /// What a shell would say: the exit code, or 128 and the signal.
@@ -302,7 +305,7 @@ impl Default for ExitEvent {
 }
 
 /// One container of a machine as it is now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerStatus {
     pub name: String,
     pub state: ContainerState,
@@ -322,13 +325,13 @@ pub struct ContainerStatus {
     pub message: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PastRun {
     pub started_at: Option<Timestamp>,
     pub exit_event: ExitEvent,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerState {
     /// Not started in this boot yet.

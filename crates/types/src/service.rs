@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AppName, MachineId, NetworkId};
@@ -19,7 +20,7 @@ pub const SERVICE_PORTS_MAX: usize = 100;
 pub const SERVICE_BACKENDS_MAX: usize = 1000;
 
 /// `PUT /v1/apps/{app}/services/{name}`: what a service is to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
@@ -34,7 +35,7 @@ pub struct ServiceSpec {
 }
 
 /// What is answered on the VIP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServicePort {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -47,7 +48,7 @@ pub struct ServicePort {
     pub target_port: u16,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     #[default]
@@ -55,7 +56,7 @@ pub enum Protocol {
 }
 
 /// One that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     #[serde(flatten)]
     pub target: Target,
@@ -67,7 +68,7 @@ pub struct Backend {
     pub hostname: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     /// A machine of the same network; it takes part while it is started.
@@ -77,7 +78,7 @@ pub enum Target {
 }
 
 /// A service that is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     pub name: String,
     pub app: AppName,
@@ -89,7 +90,7 @@ pub struct Service {
 }
 
 /// `GET /v1/apps/{app}/services`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceList {
     pub services: Vec<Service>,
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A file system that outlives the machines it is mounted in, on the disk of one host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Volume {
     /// `vol_` and 16 lower-case letters and digits.
     pub id: String,
@@ -35,7 +36,7 @@ pub struct Volume {
     pub bytes_total: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeState {
     Creating,
@@ -47,7 +48,7 @@ pub enum VolumeState {
     Destroyed,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CreateVolume {
     pub name: String,
@@ -79,7 +80,7 @@ pub struct CreateVolume {
     pub other: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UpdateVolume {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,13 +89,13 @@ pub struct UpdateVolume {
     pub auto_backup_enabled: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExtendVolume {
     /// GiB, more than now.
     pub size_gb: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExtendedVolume {
     pub volume: Volume,
     /// Whether the machine sees the new size only after a restart.
@@ -102,7 +103,7 @@ pub struct ExtendedVolume {
 }
 
 /// A volume as it was at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VolumeSnapshot {
     /// `vs_` and 16 lower-case letters and digits.
     pub id: String,

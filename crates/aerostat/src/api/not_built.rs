@@ -2,77 +2,87 @@
 //! than "not found".
 
 use axum::Router;
-use axum::routing::any;
+use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 use super::Api;
 use super::error::ApiError;
 
-/// Paths of Fly's OpenAPI document and its client libraries, by feature.
-const PATHS: [(&str, &str); 29] = [
-    ("/v1/apps/{app}/deploy_token", "tokens"),
-    ("/v1/apps/{app}/ip_assignments", "public addresses"),
-    ("/v1/apps/{app}/ip_assignments/{*rest}", "public addresses"),
-    ("/v1/apps/{app}/volumes", "volumes"),
-    ("/v1/apps/{app}/volumes/{*rest}", "volumes"),
-    ("/v1/apps/{app}/secrets", "secrets"),
-    ("/v1/apps/{app}/secrets/{*rest}", "secrets"),
-    ("/v1/apps/{app}/secretkeys", "secret keys"),
-    ("/v1/apps/{app}/secretkeys/{*rest}", "secret keys"),
-    ("/v1/apps/{app}/certificates", "certificates"),
-    ("/v1/apps/{app}/certificates/{*rest}", "certificates"),
-    ("/v1/apps/{app}/network_policies", "network policies"),
-    (
-        "/v1/apps/{app}/network_policies/{*rest}",
-        "network policies",
-    ),
-    (
-        "/v1/apps/{app}/machines/{id}/suspend",
-        "machines that are suspended",
-    ),
-    (
-        "/v1/apps/{app}/machines/{id}/signal",
-        "signals other than those of a stop",
-    ),
-    ("/v1/apps/{app}/machines/{id}/ps", "process lists"),
-    ("/v1/apps/{app}/machines/{id}/versions", "lists of versions"),
-    (
-        "/v1/apps/{app}/machines/{id}/cordon",
-        "services, which could be cordoned,",
-    ),
-    (
-        "/v1/apps/{app}/machines/{id}/uncordon",
-        "services, which could be cordoned,",
-    ),
-    (
-        "/v1/apps/{app}/machines/{id}/metadata/{key}",
-        "changes of metadata without an update",
-    ),
-    ("/v1/apps/{app}/machines/{id}/memory", "memory balloons"),
-    (
-        "/v1/apps/{app}/machines/{id}/memory/reclaim",
-        "memory balloons",
-    ),
-    (
-        "/v1/orgs/{org}/machines",
-        "lists of an organisation's machines",
-    ),
-    ("/v1/orgs/{org}/volumes", "volumes"),
-    ("/v1/platform/placements", "placement questions"),
-    ("/v1/tokens/{*rest}", "tokens"),
-    ("/v1/postgres", "managed databases"),
-    ("/v1/postgres/{*rest}", "managed databases"),
-    ("/api/{*rest}", "the endpoints of Fly's web application"),
+/// Methods and paths of Fly's OpenAPI document and its client libraries, and the feature that they
+/// belong to. `ANY` stands for every method.
+pub(super) const PATHS: &[(&str, &str, &str)] = &[
+    ("POST", "/v1/apps/{app}/deploy_token", "tokens"),
+    ("GET POST", "/v1/apps/{app}/ip_assignments", PUBLIC),
+    ("DELETE", "/v1/apps/{app}/ip_assignments/{ip}", PUBLIC),
+    ("GET POST", "/v1/apps/{app}/volumes", "volumes"),
+    ("GET PUT POST DELETE", "/v1/apps/{app}/volumes/{id}", "volumes"),
+    ("PUT", "/v1/apps/{app}/volumes/{id}/extend", "volumes"),
+    ("GET POST", "/v1/apps/{app}/volumes/{id}/snapshots", "volumes"),
+    ("GET", "/v1/orgs/{org}/volumes", "volumes"),
+    ("GET POST", "/v1/apps/{app}/secrets", "secrets"),
+    ("GET POST DELETE", "/v1/apps/{app}/secrets/{name}", "secrets"),
+    ("GET", "/v1/apps/{app}/secretkeys", KEYS),
+    ("GET POST DELETE", "/v1/apps/{app}/secretkeys/{name}", KEYS),
+    ("POST", "/v1/apps/{app}/secretkeys/{name}/generate", KEYS),
+    ("POST", "/v1/apps/{app}/secretkeys/{name}/encrypt", KEYS),
+    ("POST", "/v1/apps/{app}/secretkeys/{name}/decrypt", KEYS),
+    ("POST", "/v1/apps/{app}/secretkeys/{name}/sign", KEYS),
+    ("POST", "/v1/apps/{app}/secretkeys/{name}/verify", KEYS),
+    ("GET", "/v1/apps/{app}/certificates", CERTIFICATES),
+    ("POST", "/v1/apps/{app}/certificates/acme", CERTIFICATES),
+    ("POST", "/v1/apps/{app}/certificates/custom", CERTIFICATES),
+    ("GET DELETE", "/v1/apps/{app}/certificates/{hostname}", CERTIFICATES),
+    ("DELETE", "/v1/apps/{app}/certificates/{hostname}/acme", CERTIFICATES),
+    ("DELETE", "/v1/apps/{app}/certificates/{hostname}/custom", CERTIFICATES),
+    ("POST", "/v1/apps/{app}/certificates/{hostname}/check", CERTIFICATES),
+    ("GET POST", "/v1/apps/{app}/network_policies", "network policies"),
+    ("DELETE", "/v1/apps/{app}/network_policies/{id}", "network policies"),
+    ("POST", "/v1/apps/{app}/machines/{id}/suspend", "machines that are suspended"),
+    ("POST", "/v1/apps/{app}/machines/{id}/signal", "signals other than those of a stop"),
+    ("GET", "/v1/apps/{app}/machines/{id}/ps", "process lists"),
+    ("GET", "/v1/apps/{app}/machines/{id}/versions", "lists of versions"),
+    ("POST", "/v1/apps/{app}/machines/{id}/cordon", "cordons"),
+    ("POST", "/v1/apps/{app}/machines/{id}/uncordon", "cordons"),
+    ("PUT PATCH", "/v1/apps/{app}/machines/{id}/metadata", METADATA),
+    ("GET POST DELETE", "/v1/apps/{app}/machines/{id}/metadata/{key}", METADATA),
+    ("GET PUT", "/v1/apps/{app}/machines/{id}/memory", BALLOONS),
+    ("POST", "/v1/apps/{app}/machines/{id}/memory/reclaim", BALLOONS),
+    ("GET", "/v1/orgs/{org}/machines", "lists of an organisation's machines"),
+    ("POST", "/v1/platform/placements", "placement questions"),
+    ("GET", "/v1/tokens/current", "tokens"),
+    ("POST", "/v1/tokens/authenticate", "tokens"),
+    ("POST", "/v1/tokens/authorize", "tokens"),
+    ("POST", "/v1/tokens/oidc", "tokens for other clouds"),
+    ("POST", "/v1/tokens/kms", "tokens for a key service"),
+    ("ANY", "/v1/postgres", "managed databases"),
+    ("ANY", "/v1/postgres/{*rest}", "managed databases"),
+    ("ANY", "/api/{*rest}", "the endpoints of Fly's web application"),
 ];
 
+const PUBLIC: &str = "public addresses";
+const KEYS: &str = "secret keys";
+const CERTIFICATES: &str = "certificates";
+const METADATA: &str = "changes of metadata without an update";
+const BALLOONS: &str = "memory balloons";
+
 pub(super) fn routes() -> Router<Api> {
-    PATHS.iter().fold(Router::new(), |router, (path, feature)| {
-        router.route(path, any(async move || ApiError::NotBuilt { feature }))
-    })
+    let mut router = Router::new();
+    for (methods, path, feature) in PATHS {
+        for method in methods.split(' ') {
+            router = router.route(path, refusal(method, feature));
+        }
+    }
+    router
 }
 
-/// Methods of paths of which others are built.
-pub(super) async fn metadata() -> ApiError {
-    ApiError::NotBuilt {
-        feature: "changes of metadata without an update",
-    }
+fn refusal(method: &str, feature: &'static str) -> MethodRouter<Api> {
+    let refuse = async move || ApiError::NotBuilt { feature };
+    let filter = match method {
+        "GET" => MethodFilter::GET,
+        "POST" => MethodFilter::POST,
+        "PUT" => MethodFilter::PUT,
+        "PATCH" => MethodFilter::PATCH,
+        "DELETE" => MethodFilter::DELETE,
+        _ => return any(refuse),
+    };
+    on(filter, refuse)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::volumes::{Mount, SharedDirectory};
 use super::{IsolationClass, is_default, null_is_empty};
 
 /// What a machine is asked to be.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MachineConfig {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -79,7 +80,7 @@ pub struct MachineConfig {
 
 /// How the (only) process of a machine is started. `exec` beats entry point and command, also the
 /// image's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Init {
     #[serde(
@@ -102,7 +103,7 @@ pub struct Init {
 }
 
 /// One of several processes of one image.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Process {
     #[serde(
@@ -144,7 +145,7 @@ pub struct Process {
     pub other: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
     Hourly,
@@ -154,7 +155,7 @@ pub enum Schedule {
 }
 
 /// Size of a machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Guest {
     pub cpu_kind: String,
@@ -176,7 +177,7 @@ impl Default for Guest {
 }
 
 /// What happens when a machine, or one container of it, ends by itself.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Restart {
     pub policy: RestartPolicy,
@@ -185,7 +186,7 @@ pub struct Restart {
     pub max_retries: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     No,
@@ -196,7 +197,7 @@ pub enum RestartPolicy {
 
 /// How a machine is asked to stop: a signal (`SIGINT` by default), then the time it has before it
 /// is killed (5 s by default).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StopConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,7 +206,7 @@ pub struct StopConfig {
     pub timeout: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Dns {
     #[serde(skip_serializing_if = "is_default")]
@@ -233,7 +234,7 @@ pub struct Dns {
 }
 
 /// An option of the resolver: `ndots` and `2`, or `edns0` alone.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DnsOption {
     pub name: String,
@@ -242,7 +243,7 @@ pub struct DnsOption {
 }
 
 /// The writable layer over a machine's images.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RootFs {
     /// Size of the writable layer, in GiB; 0 stands for the default.

@@ -1,0 +1,21 @@
+//! Every route in one table: the router and the OpenAPI document are both made of it, so that
+//! neither knows a path that the other does not.
+
+mod apps;
+mod fleet;
+mod images;
+mod machines;
+mod route;
+
+pub(super) use route::{Content, Limit, Parameter, Route};
+
+/// Whatever is built. What is not stands in [`super::not_built`].
+pub(super) fn all() -> Vec<Route> {
+    let tables = [
+        apps::routes(),
+        machines::routes(),
+        fleet::routes(),
+        images::routes(),
+    ];
+    tables.into_iter().flatten().collect()
+}
