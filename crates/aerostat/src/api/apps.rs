@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use types::api::{
     App, AppList, CreateApp, Ok as Done, Organization, Region, RegionCapacity, RegionList,
 };
@@ -169,7 +170,7 @@ pub(super) fn show(api: &Shared, app: directory::App) -> App {
         .len();
     let org = api.deps.directory.org(&app.org);
     App {
-        internal_numeric_id: 0,
+        internal_numeric_id: number_of(&app.id),
         app_role: String::new(),
         id: app.id,
         name: app.name,
@@ -179,10 +180,17 @@ pub(super) fn show(api: &Shared, app: directory::App) -> App {
         network_id: app.network_id,
         status: if machines == 0 { "pending" } else { "deployed" }.into(),
         organization: Organization {
-            internal_numeric_id: 0,
+            internal_numeric_id: number_of(app.org.as_str()),
             name: org.map_or_else(|| app.org.to_string(), |org| org.name),
             slug: app.org,
         },
         created_at: app.created_at,
     }
+}
+
+/// A number for clients that want one, always the same for the same text. It fits 31 bits, and two
+/// apps may share one: nothing here is found by it.
+pub(super) fn number_of(text: &str) -> u32 {
+    let digest = Sha256::digest(text);
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 1
 }

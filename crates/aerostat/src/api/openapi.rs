@@ -86,7 +86,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         }
         answers.insert(code.to_string(), answer);
     }
-    answers.insert("default".into(), json!({"$ref": "#/components/responses/Error"}));
+    answers.insert(
+        "default".into(),
+        json!({"$ref": "#/components/responses/Error"}),
+    );
     let mut operation = json!({
         "summary": route.summary,
         "parameters": parameters,
@@ -122,7 +125,7 @@ fn names_in(path: &str) -> impl Iterator<Item = Value> {
         let name = segment.strip_prefix('{')?.strip_suffix('}')?;
         Some(name.trim_start_matches('*'))
     });
-    names.map(|name| {
-        json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
-    })
+    names.map(
+        |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
+    )
 }

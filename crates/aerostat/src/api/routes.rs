@@ -7,7 +7,7 @@ mod images;
 mod machines;
 mod route;
 
-pub(super) use route::{Content, Limit, Parameter, Route};
+pub(super) use route::{Content, Route};
 
 /// Whatever is built. What is not stands in [`super::not_built`].
 pub(super) fn all() -> Vec<Route> {

@@ -10,5 +10,7 @@ mod images;
 mod leases;
 mod machines;
 mod mesh;
+mod openapi;
+mod schema;
 mod streams;
 mod watch;

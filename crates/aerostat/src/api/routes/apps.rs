@@ -23,7 +23,12 @@ pub(super) fn routes() -> Vec<Route> {
         delete("/v1/apps/{app}", "Deletes an app", apps::delete)
             .query(&[("force", "Destroys its machines first")])
             .accepts::<Done>(),
-        get("/v1/apps/{app}/services", "Services, by name", services::list).gives::<ServiceList>(),
+        get(
+            "/v1/apps/{app}/services",
+            "Services, by name",
+            services::list,
+        )
+        .gives::<ServiceList>(),
         get("/v1/apps/{app}/services/{name}", "A service", services::get).gives::<Service>(),
         put(
             "/v1/apps/{app}/services/{name}",
@@ -38,7 +43,11 @@ pub(super) fn routes() -> Vec<Route> {
             services::delete,
         )
         .says_nothing(),
-        get("/v1/platform/regions", "Regions that hosts are in", apps::regions)
-            .gives::<RegionList>(),
+        get(
+            "/v1/platform/regions",
+            "Regions that hosts are in",
+            apps::regions,
+        )
+        .gives::<RegionList>(),
     ]
 }

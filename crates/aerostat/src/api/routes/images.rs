@@ -10,9 +10,13 @@ use super::route::{Limit, Route, delete, get, post};
 pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v1/images", "Images", images::list).gives::<ImageList>(),
-        post("/v1/images", "Pulls an image, and tells how far it is", images::pull)
-            .takes::<PullImage>()
-            .streams::<PullEvent>(),
+        post(
+            "/v1/images",
+            "Pulls an image, and tells how far it is",
+            images::pull,
+        )
+        .takes::<PullImage>()
+        .streams::<PullEvent>(),
         delete("/v1/images", "Removes an image", images::remove)
             .query(&[("reference", "Its name")])
             .gives::<Done>(),
@@ -24,9 +28,13 @@ pub(super) fn routes() -> Vec<Route> {
         .takes::<ImportImage>()
         .gives::<Image>()
         .limit(Limit::Transfer),
-        post("/v1/images/prune", "Removes what no machine uses", images::prune)
-            .takes::<PruneImages>()
-            .gives::<PrunedImages>()
-            .limit(Limit::Transfer),
+        post(
+            "/v1/images/prune",
+            "Removes what no machine uses",
+            images::prune,
+        )
+        .takes::<PruneImages>()
+        .gives::<PrunedImages>()
+        .limit(Limit::Transfer),
     ]
 }

@@ -19,21 +19,36 @@ pub(super) fn routes() -> Vec<Route> {
 
 fn lists() -> Vec<Route> {
     vec![
-        get("/v1/apps/{app}/watch", "Changes of an app's machines", watch::watch)
-            .query(&[("from", "The revision to go on from")])
-            .streams::<WatchEvent>(),
-        get("/v1/apps/{app}/machines", "Machines of an app", machines::list)
-            .query(&[
-                ("state", "Only these states; repeated, or separated by commas"),
-                ("region", "Only of this region"),
-                ("metadata.{key}", "Only those with this value"),
-                ("include_deleted", "Also destroyed ones"),
-                ("summary", "Without events and checks"),
-            ])
-            .gives::<Vec<Machine>>(),
-        post("/v1/apps/{app}/machines", "Creates a machine", create::create)
-            .takes::<CreateMachine>()
-            .gives::<Machine>(),
+        get(
+            "/v1/apps/{app}/watch",
+            "Changes of an app's machines",
+            watch::watch,
+        )
+        .query(&[("from", "The revision to go on from")])
+        .streams::<WatchEvent>(),
+        get(
+            "/v1/apps/{app}/machines",
+            "Machines of an app",
+            machines::list,
+        )
+        .query(&[
+            (
+                "state",
+                "Only these states; repeated, or separated by commas",
+            ),
+            ("region", "Only of this region"),
+            ("metadata.{key}", "Only those with this value"),
+            ("include_deleted", "Also destroyed ones"),
+            ("summary", "Without events and checks"),
+        ])
+        .gives::<Vec<Machine>>(),
+        post(
+            "/v1/apps/{app}/machines",
+            "Creates a machine",
+            create::create,
+        )
+        .takes::<CreateMachine>()
+        .gives::<Machine>(),
     ]
 }
 
@@ -93,11 +108,17 @@ fn life() -> Vec<Route> {
             wait::wait,
         )
         .query(&[
-            ("state", "started (if absent), any other state, or settled; repeated or with commas"),
+            (
+                "state",
+                "started (if absent), any other state, or settled; repeated or with commas",
+            ),
             ("timeout", "Seconds, 1 to 60; 60 if absent"),
             ("version", "Only this version counts"),
             ("instance_id", "What older clients call the version"),
-            ("from_event_id", "Only what happened after this event counts"),
+            (
+                "from_event_id",
+                "Only what happened after this event counts",
+            ),
         ])
         .gives::<WaitAnswer>(),
         get(

@@ -13,6 +13,17 @@ async fn an_app_looks_as_fly_s_clients_expect() {
     let fields = app.as_object_mut().unwrap();
     assert_eq!(fields.remove("id").unwrap().as_str().unwrap().len(), 16);
     assert!(fields.remove("created_at").unwrap().is_string());
+    let number = fields.remove("internal_numeric_id").unwrap();
+    assert!(
+        number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok())
+    );
+    fields["organization"]
+        .as_object_mut()
+        .unwrap()
+        .remove("internal_numeric_id")
+        .unwrap();
     let expected = json!({
         "name": "web", "machine_count": 0, "volume_count": 0, "network": "default",
         "network_id": 1, "status": "pending",
