@@ -3,7 +3,7 @@
 //! Clones share their machines, as the shims of a host outlive its worker: a test "restarts" the
 //! worker by giving a clone to the next one. An exec echoes its input and exits with 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use types::api::{LogLine, LogQuery, ProcessStat};
 use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest, Statistics};
 use types::machine::ExitEvent;
-use types::{BootId, MachineId};
+use types::{BootId, IsolationClass, MachineId};
 
 use crate::{BootSpec, Copy, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
 
@@ -42,6 +42,12 @@ struct State {
     kept: BTreeMap<MachineId, Vec<LogLine>>,
     stops: Vec<(MachineId, BootId, Option<String>, Duration)>,
     specs: Vec<BootSpec>,
+    /// Machines of which something is saved.
+    suspended: BTreeSet<MachineId>,
+}
+
+fn is_ready(report: &Report) -> bool {
+    report.event == ReportEvent::Ready
 }
 
 #[derive(Debug)]
@@ -119,6 +125,11 @@ impl FakeVmm {
         self.state().specs.clone()
     }
 
+    /// Machines of which something is saved.
+    pub fn suspended(&self) -> Vec<MachineId> {
+        self.state().suspended.iter().cloned().collect()
+    }
+
     /// Boots that have not ended.
     pub fn alive(&self) -> Vec<(MachineId, BootId)> {
         let state = self.state();
@@ -169,11 +180,22 @@ impl Vmm for FakeVmm {
             spec: spec.clone(),
             reports: watch::Sender::new(Vec::new()),
         };
-        match state.script.clone() {
-            Script::Refuse { reason } => {
-                let machine = spec.machine;
-                return Err(VmmError::ShimFailed { machine, reason });
-            }
+        let class = spec.isolation;
+        if spec.resume && class == IsolationClass::Container {
+            return Err(VmmError::CannotSuspend { class });
+        }
+        let script = state.script.clone();
+        if let Script::Refuse { reason } = script {
+            let machine = spec.machine;
+            return Err(VmmError::ShimFailed { machine, reason });
+        }
+        // Whatever becomes of this boot: nobody else goes on from what was saved.
+        let was_saved = state.suspended.remove(&spec.machine);
+        match script {
+            _ if spec.resume && !was_saved => boot.push(ReportEvent::Failed {
+                reason: "nothing is saved of this machine".to_owned(),
+            }),
+            Script::Refuse { .. } => {}
             Script::Fail { reason } => boot.push(ReportEvent::Failed { reason }),
             Script::Hang => {}
             Script::Ready => {
@@ -286,11 +308,29 @@ impl Vmm for FakeVmm {
     }
 
     async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
-        self.alive_spec(machine, boot)?;
-        Err(VmmError::NotBuilt { what: "suspension" })
+        let class = self.alive_spec(machine, boot)?.isolation;
+        if class == IsolationClass::Container {
+            return Err(VmmError::CannotSuspend { class });
+        }
+        let mut state = self.state();
+        let key = (machine.clone(), boot);
+        let found = state.boots.get(&key);
+        let ready = |boot: &Boot| boot.reports.borrow().iter().any(is_ready);
+        if !found.is_some_and(ready) {
+            return Err(VmmError::Refused {
+                machine: machine.clone(),
+                reason: "the machine is not ready".to_owned(),
+            });
+        }
+        state.suspended.insert(machine.clone());
+        if let Some(boot) = state.boots.get(&key) {
+            boot.push(ReportEvent::Suspended);
+        }
+        Ok(())
     }
 
-    async fn discard_suspended(&self, _machine: &MachineId) -> Result<(), VmmError> {
+    async fn discard_suspended(&self, machine: &MachineId) -> Result<(), VmmError> {
+        self.state().suspended.remove(machine);
         Ok(())
     }
 
@@ -333,7 +373,9 @@ impl Vmm for FakeVmm {
     }
 
     async fn forget(&self, machine: &MachineId) -> Result<(), VmmError> {
-        self.state().kept.remove(machine);
+        let mut state = self.state();
+        state.kept.remove(machine);
+        state.suspended.remove(machine);
         Ok(())
     }
 
@@ -348,5 +390,49 @@ impl Vmm for FakeVmm {
                 .map(|(id, boot)| (id.clone(), Some(*boot))),
         );
         Ok(present.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn end(vmm: &FakeVmm, spec: &BootSpec) -> Option<ReportEvent> {
+        let mut reports = vmm.reports(&spec.machine, spec.boot, 0).await.unwrap();
+        let mut last = None;
+        while let Some(report) = reports.recv().await {
+            last = Some(report.event);
+        }
+        last
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_resumed_once_from_what_was_saved_and_not_from_nothing() {
+        let vmm = FakeVmm::new();
+        let mut spec = crate::shim::tests::spec().boot;
+        spec.isolation = IsolationClass::Emulated;
+        vmm.boot(spec.clone()).await.unwrap();
+        vmm.suspend(&spec.machine, spec.boot).await.unwrap();
+        assert_eq!(end(&vmm, &spec).await, Some(ReportEvent::Suspended));
+        vmm.kill(&spec.machine, spec.boot).await.unwrap();
+        assert_eq!(vmm.suspended(), std::slice::from_ref(&spec.machine));
+        spec.resume = true;
+        spec.boot = BootId(spec.boot.0 + 1);
+        vmm.boot(spec.clone()).await.unwrap();
+        assert_eq!(vmm.alive().len(), 1);
+        spec.boot = BootId(spec.boot.0 + 1);
+        vmm.boot(spec.clone()).await.unwrap();
+        let end = end(&vmm, &spec).await;
+        assert!(matches!(end, Some(ReportEvent::Failed { .. })), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_container_machine_is_not_suspended() {
+        let vmm = FakeVmm::new();
+        let spec = crate::shim::tests::spec().boot;
+        vmm.boot(spec.clone()).await.unwrap();
+        let refused = vmm.suspend(&spec.machine, spec.boot).await;
+        assert!(matches!(refused, Err(VmmError::CannotSuspend { .. })));
+        assert_eq!(vmm.alive().len(), 1);
     }
 }

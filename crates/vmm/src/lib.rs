@@ -16,6 +16,7 @@ mod cgroup;
 mod container;
 mod error;
 pub mod fake;
+mod hold;
 mod local;
 mod mount;
 mod paths;
@@ -24,6 +25,7 @@ mod qemu;
 mod report_log;
 mod shim;
 mod spool;
+mod suspended;
 mod sys;
 
 pub use api::{

@@ -25,6 +25,7 @@ use crate::paths::{BootDir, Paths, is_file_name, remove};
 use crate::report_log::{self, ReportLog};
 use crate::shim::{self, Request, SPEC_VERSION, ShimSpec};
 use crate::spool::{self, Reader};
+use crate::suspended::Suspended;
 use crate::{BootSpec, Copy, Io, Offers, Report, ReportEvent, Vmm, VmmError, qemu};
 
 /// Reports on their way to the worker, which writes each one down.
@@ -95,6 +96,9 @@ impl Local {
                 qemu::guest_files(&self.config.guest_dir)?;
             }
             IsolationClass::Container => {
+                if spec.resume {
+                    return Err(VmmError::CannotSuspend { class });
+                }
                 if spec.attachment.machine_netns.is_none() {
                     return Err(wrong("class container needs a network namespace".into()));
                 }
@@ -234,8 +238,13 @@ impl Vmm for Local {
             return Err(Self::gone(machine, boot));
         }
         let (sender, receiver) = mpsc::channel(REPORTS_MAX);
+        let shimless = Shimless {
+            suspended: self.paths.suspended(machine),
+            boot,
+            dir,
+        };
         let machine = machine.clone();
-        tokio::spawn(async move { follow_reports(&machine, dir, after, sender).await });
+        tokio::spawn(async move { follow_reports(&machine, shimless, after, sender).await });
         Ok(receiver)
     }
 
@@ -256,7 +265,8 @@ impl Vmm for Local {
     async fn kill(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
         let dir = self.paths.boot(machine, boot);
         let (host, machine) = (self.config.host, machine.clone());
-        blocking(move || kill(host, &machine, boot, &dir)).await
+        let suspended = self.paths.suspended(&machine);
+        blocking(move || kill(host, &machine, boot, &dir, &suspended)).await
     }
 
     async fn exec(
@@ -299,14 +309,21 @@ impl Vmm for Local {
     }
 
     async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
-        if self.alive(machine).is_none() {
+        let dir = self.paths.boot(machine, boot);
+        if !shim::is_alive(&dir) {
             return Err(Self::gone(machine, boot));
         }
-        Err(VmmError::NotBuilt { what: "suspension" })
+        let class = ShimSpec::read(&dir)?.boot.isolation;
+        if class == IsolationClass::Container {
+            return Err(VmmError::CannotSuspend { class });
+        }
+        let opened = channel::open(machine, &dir, &Request::Suspend).await?;
+        opened.map(drop).ok_or_else(|| Self::gone(machine, boot))
     }
 
-    async fn discard_suspended(&self, _machine: &MachineId) -> Result<(), VmmError> {
-        Ok(())
+    async fn discard_suspended(&self, machine: &MachineId) -> Result<(), VmmError> {
+        let suspended = self.paths.suspended(machine);
+        blocking(move || suspended.discard()).await
     }
 
     async fn processes(
@@ -390,12 +407,12 @@ impl Vmm for Local {
 /// Sends reports from the shim, and when there is none (any more) from its file.
 async fn follow_reports(
     machine: &MachineId,
-    dir: BootDir,
+    boot: Shimless,
     mut after: u64,
     sender: mpsc::Sender<Report>,
 ) {
     loop {
-        let pause = match some_reports(machine, &dir, &mut after, &sender).await {
+        let pause = match some_reports(machine, &boot, &mut after, &sender).await {
             Ok(Followed::ToTheEnd) => return,
             Ok(Followed::UntilShimLeft) => POLL,
             Err(error) => {
@@ -419,12 +436,12 @@ enum Followed {
 
 async fn some_reports(
     machine: &MachineId,
-    dir: &BootDir,
+    boot: &Shimless,
     after: &mut u64,
     sender: &mpsc::Sender<Report>,
 ) -> Result<Followed, VmmError> {
     let request = Request::Reports { after: *after };
-    if let Some(mut stream) = channel::open(machine, dir, &request).await? {
+    if let Some(mut stream) = channel::open(machine, &boot.dir, &request).await? {
         loop {
             let report = tokio::select! {
                 report = channel::report(&mut stream) => report,
@@ -439,8 +456,8 @@ async fn some_reports(
             }
         }
     }
-    let at_end = dir.clone();
-    let Some(reports) = blocking(move || reports_at_end(&at_end)).await? else {
+    let at_end = boot.clone();
+    let Some(reports) = blocking(move || at_end.reports()).await? else {
         return Ok(Followed::UntilShimLeft);
     };
     for report in reports.into_iter().filter(|report| report.seq > *after) {
@@ -451,35 +468,56 @@ async fn some_reports(
     Ok(Followed::ToTheEnd)
 }
 
-/// The reports of a boot that has no shim, with an end put to them if it left none. `None` if the
-/// shim lives; none at all if the boot was killed meanwhile.
-fn reports_at_end(dir: &BootDir) -> Result<Option<Vec<Report>>, VmmError> {
-    let path = dir.reports();
-    let read = || {
-        let Some(_lock) = shim::try_lock(dir)? else {
-            return Ok(None);
-        };
-        let begun = path.exists();
-        let mut log = ReportLog::open(&path)?;
-        if !log.is_ended() {
-            let reason = if begun {
-                "the shim was killed"
-            } else {
-                "the shim was never started"
+/// A boot that may have lost its shim.
+#[derive(Debug, Clone)]
+struct Shimless {
+    boot: BootId,
+    dir: BootDir,
+    suspended: Suspended,
+}
+
+impl Shimless {
+    /// The reports of the boot, with an end put to them if its shim left none. `None` if the shim
+    /// lives; none at all if the boot was killed meanwhile.
+    fn reports(&self) -> Result<Option<Vec<Report>>, VmmError> {
+        let path = self.dir.reports();
+        let read = || {
+            let Some(_lock) = shim::try_lock(&self.dir)? else {
+                return Ok(None);
             };
-            log.push(ReportEvent::Failed {
-                reason: reason.to_owned(),
-            })?;
+            let begun = path.exists();
+            let mut log = ReportLog::open(&path)?;
+            if !log.is_ended() {
+                log.push(self.end(begun))?;
+            }
+            report_log::read(&path).map(Some)
+        };
+        match read() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(Vec::new())),
+            result => result.map_err(VmmError::file("read reports", &path)),
         }
-        report_log::read(&path).map(Some)
-    };
-    match read() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(Vec::new())),
-        result => result.map_err(VmmError::file("read reports", &path)),
+    }
+
+    /// A shim that was killed when it had saved the machine has done what it was asked for.
+    fn end(&self, begun: bool) -> ReportEvent {
+        let reason = match begun {
+            true if self.suspended.is_of(self.boot) => return ReportEvent::Suspended,
+            true => "the shim was killed",
+            false => "the shim was never started",
+        };
+        ReportEvent::Failed {
+            reason: reason.to_owned(),
+        }
     }
 }
 
-fn kill(host: HostId, machine: &MachineId, boot: BootId, dir: &BootDir) -> Result<(), VmmError> {
+fn kill(
+    host: HostId,
+    machine: &MachineId,
+    boot: BootId,
+    dir: &BootDir,
+    suspended: &Suspended,
+) -> Result<(), VmmError> {
     let left = |what: String| VmmError::Left {
         machine: machine.clone(),
         boot,
@@ -505,6 +543,7 @@ fn kill(host: HostId, machine: &MachineId, boot: BootId, dir: &BootDir) -> Resul
             group
                 .destroy()
                 .map_err(|error| left(format!("its control group: {error}")))?;
+            suspended.tidy()?;
             remove(&dir.0)?;
             // The machine's directory, if this was its only boot.
             if let Some(parent) = dir.0.parent() {

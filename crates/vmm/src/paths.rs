@@ -5,8 +5,9 @@
 //!      logs/<container>/<boot>.<run>.<n>.log
 //!      upper-<container>.ext4            writable layers, made new at each boot
 //!      console.log                       of the newest boot (VM classes)
+//!      suspended/                        memory of a suspended machine
 //!  <run_dir>/machines/<id>/<boot>/       until kill()
-//!      spec.json lock reports shim.sock shim.log
+//!      spec.json lock reports shim.sock shim.log control.sock
 //!      mnt/<container>/{image,upper,root}   oci/    (mounts are visible to the shim only)
 //! ```
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use types::{BootId, MachineId};
 
 use crate::VmmError;
+use crate::suspended::Suspended;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
@@ -31,6 +33,16 @@ impl Paths {
 
     pub(crate) fn logs(&self, machine: &MachineId) -> PathBuf {
         self.data(machine).join("logs")
+    }
+
+    /// What the machine has saved, or not.
+    pub(crate) fn suspended(&self, machine: &MachineId) -> Suspended {
+        Suspended::new(self.data(machine))
+    }
+
+    /// The writable layer of a container.
+    pub(crate) fn upper(&self, machine: &MachineId, container: &str) -> PathBuf {
+        self.data(machine).join(format!("upper-{container}.ext4"))
     }
 
     pub(crate) fn boot(&self, machine: &MachineId, boot: BootId) -> BootDir {
@@ -100,6 +112,11 @@ impl BootDir {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("shim.sock")
+    }
+
+    /// The host's end of QEMU's control port.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.0.join("control.sock")
     }
 
     pub(crate) fn mounts(&self, container: &str) -> PathBuf {

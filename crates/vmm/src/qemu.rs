@@ -6,12 +6,13 @@
 
 mod argv;
 mod console;
+mod qmp;
+mod suspend;
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,12 +24,13 @@ use tracing::{info, warn};
 use types::IsolationClass;
 
 use crate::cgroup::Group;
-use crate::paths::Paths;
-use crate::shim::ShimSpec;
+use crate::paths::{BootDir, Paths};
+use crate::shim::{ShimSpec, through_dir};
 use crate::{VmmError, mount, probe, sys};
 
-use argv::{Accelerator, Disk, Machine};
+use argv::{Accelerator, Begin, Disk, DiskKind, Machine};
 use console::Console;
+use qmp::Qmp;
 
 /// A guest that has said that it is done powers off at once.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,31 +51,55 @@ pub(crate) fn guest_files(guest_dir: &Path) -> Result<[PathBuf; 2], VmmError> {
 pub(crate) struct Vm {
     qemu: Child,
     console: Console,
+    qmp: Qmp,
+    dir: BootDir,
+    accelerator: Accelerator,
 }
 
 impl Vm {
-    /// Starts QEMU. Returns with it the host's end of the control port. Sets the disks' serial
+    /// Starts QEMU, and with `resume` gives it the memory that was saved. Sets the disks' serial
     /// numbers in `spec`. Must be called on the thread that lives as long as the shim.
-    pub(crate) fn start(
+    pub(crate) async fn start(
+        dir: &BootDir,
         paths: &Paths,
         spec: &mut ShimSpec,
-    ) -> Result<(Self, tokio::net::UnixStream), Failure> {
+    ) -> Result<Self, Failure> {
+        let accelerator = match spec.boot.isolation {
+            IsolationClass::Microvm => Accelerator::Kvm,
+            IsolationClass::Emulated | IsolationClass::Container => Accelerator::Tcg,
+        };
+        if !spec.boot.resume {
+            return Self::spawn(dir, paths, spec, accelerator, Begin::Boot);
+        }
+        let suspended = paths.suspended(&spec.boot.machine);
+        let about = suspended.read()?;
+        let mut vm = Self::spawn(dir, paths, spec, accelerator, Begin::Restore)?;
+        vm.restore(&suspended, &about, &spec.boot).await?;
+        Ok(vm)
+    }
+
+    fn spawn(
+        dir: &BootDir,
+        paths: &Paths,
+        spec: &mut ShimSpec,
+        accelerator: Accelerator,
+        begin: Begin,
+    ) -> Result<Self, Failure> {
         let [kernel, initramfs] = guest_files(&spec.guest_dir)?;
         let open = |path: &Path| File::open(path).map_err(VmmError::file("open", path));
         let (kernel, initramfs) = (open(&kernel)?, open(&initramfs)?);
         let mut fds: Vec<OwnedFd> = Vec::new();
-        let disks = disks(paths, spec, &mut fds)?;
+        let disks = disks(paths, spec, begin, &mut fds)?;
         let boot = &spec.boot;
         let tap = sys::open_tap(&boot.attachment.ifname)
             .map_err(VmmError::file("open tap", &boot.attachment.ifname))?;
-        let (control, control_theirs) = UnixStream::pair()?;
+        let control = through_dir(&dir.control(), UnixListener::bind)
+            .map_err(VmmError::file("listen on", dir.control()))?;
         let (console, console_theirs) = UnixStream::pair()?;
+        let (monitor, monitor_theirs) = UnixStream::pair()?;
         let machine = Machine {
             name: boot.machine.as_str(),
-            accelerator: match boot.isolation {
-                IsolationClass::Microvm => Accelerator::Kvm,
-                IsolationClass::Emulated | IsolationClass::Container => Accelerator::Tcg,
-            },
+            accelerator,
             firmware: &probe::qboot().ok_or("the firmware qboot.rom is not installed")?,
             cpus: boot.guest.cpus,
             memory_mib: boot.guest.memory_mb,
@@ -82,13 +108,15 @@ impl Vm {
             disks: &disks,
             tap: tap.as_raw_fd(),
             mac: boot.attachment.mac,
-            control: control_theirs.as_raw_fd(),
+            control: control.as_raw_fd(),
             console: console_theirs.as_raw_fd(),
+            monitor: monitor_theirs.as_raw_fd(),
+            begin,
         };
         let mut command = std::process::Command::new(probe::QEMU);
         command.args(machine.argv()).stdin(Stdio::null());
-        fds.extend([kernel.into(), initramfs.into(), tap]);
-        fds.extend([control_theirs.into(), console_theirs.into()]);
+        fds.extend([kernel.into(), initramfs.into(), tap, control.into()]);
+        fds.extend([console_theirs.into(), monitor_theirs.into()]);
         sys::keep_fds(&mut command, fds.iter().map(AsRawFd::as_raw_fd).collect());
         sys::confine(
             &mut command,
@@ -104,8 +132,15 @@ impl Vm {
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0")?;
         info!(pid, "QEMU started");
         let log = paths.data(&boot.machine).join("console.log");
-        let console = Console::start(to_tokio(console)?, &log);
-        Ok((Self { qemu, console }, to_tokio(control)?))
+        console.set_nonblocking(true)?;
+        let console = Console::start(tokio::net::UnixStream::from_std(console)?, &log);
+        Ok(Self {
+            qemu,
+            console,
+            qmp: Qmp::new(monitor)?,
+            dir: dir.clone(),
+            accelerator,
+        })
     }
 
     /// Returns when QEMU has ended. May be dropped.
@@ -140,46 +175,53 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn to_tokio(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
-    stream.set_nonblocking(true)?;
-    tokio::net::UnixStream::from_std(stream)
-}
-
-/// Opens two disks for each container: its image, and a fresh writable layer.
-fn disks(paths: &Paths, spec: &mut ShimSpec, fds: &mut Vec<OwnedFd>) -> Result<Vec<Disk>, Failure> {
+/// Opens two disks for each container, its image and a writable layer, and one for each volume.
+/// Writable layers are made anew, unless the memory of a machine that has used them is restored.
+fn disks(
+    paths: &Paths,
+    spec: &mut ShimSpec,
+    begin: Begin,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<Vec<Disk>, Failure> {
     let boot = &mut spec.boot;
-    let data = paths.data(&boot.machine);
     let mut disks = Vec::new();
+    let mut add = |file: File, serial: &str, kind| {
+        disks.push(Disk {
+            serial: serial.to_owned(),
+            fd: file.as_raw_fd(),
+            kind,
+        });
+        fds.push(file.into());
+    };
     for (index, container) in boot.spec.containers.iter_mut().enumerate() {
         let name = &container.name;
         let image = boot.images.iter().find(|image| image.container == *name);
         let image = &image
             .ok_or(format!("container {name} has no image"))?
             .rootfs;
-        let upper = data.join(format!("upper-{name}.ext4"));
-        mount::make_upper(&upper, boot.rootfs_size_bytes)?;
+        let upper = paths.upper(&boot.machine, name);
+        match begin {
+            Begin::Boot => mount::make_upper(&upper, boot.rootfs_size_bytes)?,
+            Begin::Restore => {}
+        }
         container.image_disk = format!("image{index}");
         container.upper_disk = format!("upper{index}");
         let image = File::open(image).map_err(VmmError::file("open image", image))?;
-        let mut writable = OpenOptions::new();
-        let upper = writable
-            .read(true)
-            .write(true)
-            .open(&upper)
-            .map_err(VmmError::file("open writable layer", &upper))?;
-        disks.push(Disk {
-            serial: container.image_disk.clone(),
-            fd: image.as_raw_fd(),
-            read_only: true,
-        });
-        disks.push(Disk {
-            serial: container.upper_disk.clone(),
-            fd: upper.as_raw_fd(),
-            read_only: false,
-        });
-        fds.extend([OwnedFd::from(image), OwnedFd::from(upper)]);
+        add(image, &container.image_disk, DiskKind::Image);
+        let upper = open_writable(&upper, "open writable layer")?;
+        add(upper, &container.upper_disk, DiskKind::Upper);
+    }
+    for (index, volume) in boot.spec.volumes.iter_mut().enumerate() {
+        volume.disk = format!("volume{index}");
+        let file = open_writable(Path::new(&volume.file), "open volume")?;
+        add(file, &volume.disk, DiskKind::Volume);
     }
     Ok(disks)
+}
+
+fn open_writable(path: &Path, doing: &'static str) -> Result<File, VmmError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    file.map_err(VmmError::file(doing, path))
 }
 
 /// Groups that QEMU needs beside its user's: the one that may use KVM.

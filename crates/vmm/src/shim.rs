@@ -165,6 +165,8 @@ fn stage_1(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let (mut reader, writer) = io::pipe()?;
     match sys::fork()? {
         ForkResult::Parent { .. } => {
+            // The child has the same lock, which dropping would unlock.
+            std::mem::forget(lock);
             drop(writer);
             let mut problem = String::new();
             reader.read_to_string(&mut problem)?;
@@ -320,11 +322,11 @@ pub(crate) fn is_begun(dir: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn spec() -> ShimSpec {
+    pub(crate) fn spec() -> ShimSpec {
         let text = json!({
             "version": SPEC_VERSION,
             "data_dir": "/d", "run_dir": "/r", "guest_dir": "/g", "host": 0x0a7b_0002,

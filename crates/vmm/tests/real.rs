@@ -1,6 +1,7 @@
 //! Machines that really run: as root, from an image of Debian's busybox, in namespaces made here.
 
 mod fixture;
+mod suspend;
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use types::api::TerminalSize;
 use types::guest::{
     ExecEnd, ExecRequest, Frame, FrameKind, GuestMessage, HostMessage, LogChunk, Malformed, Open,
-    VERSION,
+    Resume, VERSION,
 };
 
 use super::mux::{Lease, Opener, Stream};
@@ -40,9 +40,27 @@ impl Connection {
     /// # Errors
     /// If the connection fails, or the guest speaks another version.
     pub async fn control(&self) -> Result<(ControlSender, ControlReceiver), WireError> {
+        self.open_control(None).await
+    }
+
+    /// [`Self::control`] of a guest that was suspended: it tells the state of everything.
+    ///
+    /// # Errors
+    /// If the connection fails, or the guest speaks another version.
+    pub async fn control_again(
+        &self,
+        resume: Resume,
+    ) -> Result<(ControlSender, ControlReceiver), WireError> {
+        self.open_control(Some(resume)).await
+    }
+
+    async fn open_control(
+        &self,
+        resume: Option<Resume>,
+    ) -> Result<(ControlSender, ControlReceiver), WireError> {
         let open = Open::Control {
             version: VERSION,
-            resume: None,
+            resume,
         };
         let (reader, writer, lease) = self.open(&open).await?;
         let sender = ControlSender { writer };

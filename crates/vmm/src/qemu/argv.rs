@@ -29,7 +29,25 @@ pub(super) enum Accelerator {
 pub(super) struct Disk {
     pub(super) serial: String,
     pub(super) fd: RawFd,
-    pub(super) read_only: bool,
+    pub(super) kind: DiskKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskKind {
+    /// Read only, and shared by many machines.
+    Image,
+    /// Lives as long as the boot.
+    Upper,
+    /// Outlives the machine: what the guest flushes must be on the host's disk.
+    Volume,
+}
+
+/// What QEMU does when it is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    Boot,
+    /// Wait for the memory of a machine, and then for leave to go on.
+    Restore,
 }
 
 /// What one machine has. Numbers of descriptors are those that QEMU inherits.
@@ -45,8 +63,11 @@ pub(super) struct Machine<'a> {
     pub(super) disks: &'a [Disk],
     pub(super) tap: RawFd,
     pub(super) mac: MacAddress,
+    /// A socket that listens.
     pub(super) control: RawFd,
     pub(super) console: RawFd,
+    pub(super) monitor: RawFd,
+    pub(super) begin: Begin,
 }
 
 impl Machine<'_> {
@@ -76,7 +97,11 @@ impl Machine<'_> {
         argv.add("-serial", "chardev:console");
         argv.add("-device", "virtio-rng-pci,disable-legacy=on");
         argv.add("-device", "virtio-serial-pci,disable-legacy=on");
-        argv.add("-chardev", format!("socket,id=control,fd={}", self.control));
+        // The shim may connect again, which tells the guest that its host is another one.
+        argv.add(
+            "-chardev",
+            format!("socket,id=control,fd={},server=on,wait=off", self.control),
+        );
         argv.add(
             "-device",
             format!("virtserialport,chardev=control,name={VIRTIO_PORT}"),
@@ -89,6 +114,15 @@ impl Machine<'_> {
         );
         for (set, disk) in self.disks.iter().enumerate() {
             argv.disk(set, disk);
+        }
+        argv.add("-chardev", format!("socket,id=monitor,fd={}", self.monitor));
+        argv.add("-mon", "chardev=monitor,mode=control");
+        match self.begin {
+            Begin::Boot => {}
+            Begin::Restore => {
+                argv.add("-incoming", "defer");
+                argv.0.push("-S".into());
+            }
         }
         argv.0
     }
@@ -103,20 +137,23 @@ impl Argv {
     }
 
     fn disk(&mut self, set: usize, disk: &Disk) {
-        let Disk {
-            serial,
-            fd,
-            read_only,
-        } = disk;
-        let read_only = if *read_only { "on" } else { "off" };
+        let Disk { serial, fd, kind } = disk;
+        let read_only = match kind {
+            DiskKind::Image => "on",
+            DiskKind::Upper | DiskKind::Volume => "off",
+        };
+        // The host's page cache may write a layer late: it is gone with the boot.
+        let no_flush = match kind {
+            DiskKind::Image | DiskKind::Upper => "on",
+            DiskKind::Volume => "off",
+        };
         self.add("-add-fd", format!("fd={fd},set={set}"));
-        // The host's page cache may write late: the disk is gone with the boot.
         self.add(
             "-blockdev",
             format!(
                 "driver=raw,node-name={serial},read-only={read_only},discard=unmap,\
-                 cache.no-flush=on,file.driver=file,file.filename=/dev/fdset/{set},\
-                 file.locking=off,file.discard=unmap,file.cache.no-flush=on"
+                 cache.no-flush={no_flush},file.driver=file,file.filename=/dev/fdset/{set},\
+                 file.locking=off,file.discard=unmap,file.cache.no-flush={no_flush}"
             ),
         );
         self.add(
@@ -130,8 +167,8 @@ impl Argv {
 mod tests {
     use super::*;
 
-    fn argv(accelerator: Accelerator, disks: &[Disk]) -> String {
-        let machine = Machine {
+    fn machine(accelerator: Accelerator, disks: &[Disk]) -> Machine<'_> {
+        Machine {
             name: "00000000000001",
             accelerator,
             firmware: Path::new("/qboot.rom"),
@@ -144,8 +181,13 @@ mod tests {
             mac: MacAddress([2, 0, 0, 0, 0, 0x1f]),
             control: 6,
             console: 7,
-        };
-        let argv = machine.argv().into_iter();
+            monitor: 11,
+            begin: Begin::Boot,
+        }
+    }
+
+    fn argv(accelerator: Accelerator, disks: &[Disk]) -> String {
+        let argv = machine(accelerator, disks).argv().into_iter();
         argv.map(|a| a.into_string().unwrap())
             .collect::<Vec<_>>()
             .join(" ")
@@ -162,20 +204,38 @@ mod tests {
 
     #[test]
     fn disks_are_found_by_serial_number_and_images_cannot_be_written() {
-        let disk = |serial: &str, fd, read_only| Disk {
+        let disk = |serial: &str, fd, kind| Disk {
             serial: serial.into(),
             fd,
-            read_only,
+            kind,
         };
         let argv = argv(
             Accelerator::Tcg,
-            &[disk("image0", 8, true), disk("upper0", 9, false)],
+            &[
+                disk("image0", 8, DiskKind::Image),
+                disk("upper0", 9, DiskKind::Upper),
+                disk("volume0", 10, DiskKind::Volume),
+            ],
         );
         assert!(argv.contains("-add-fd fd=8,set=0"), "{argv}");
         assert!(argv.contains("node-name=image0,read-only=on,"), "{argv}");
         assert!(argv.contains("drive=image0,serial=image0"), "{argv}");
         assert!(argv.contains("node-name=upper0,read-only=off,"), "{argv}");
         assert!(argv.contains("/dev/fdset/1"), "{argv}");
+        // Only what outlives the machine is flushed.
+        let volume = "node-name=volume0,read-only=off,discard=unmap,cache.no-flush=off,";
+        assert!(argv.contains(volume), "{argv}");
+        assert_eq!(argv.matches("no-flush=on").count(), 4, "{argv}");
+    }
+
+    #[test]
+    fn a_machine_that_is_restored_has_the_same_devices_and_waits() {
+        let mut machine = machine(Accelerator::Tcg, &[]);
+        let boot = machine.argv();
+        machine.begin = Begin::Restore;
+        let restore = machine.argv();
+        assert_eq!(restore[..boot.len()], boot);
+        assert_eq!(restore[boot.len()..], ["-incoming", "defer", "-S"]);
     }
 
     #[test]

@@ -3,25 +3,31 @@
 //! The class-specific part is behind [`Body`]; what follows is the same for all of them: talk to
 //! the guest, write down what it says, pass stops on, and put an end to it in time.
 
-use std::time::Duration;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine;
 use guest::wire::host::{Connection, ControlReceiver, ControlSender, FromGuest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tracing::{debug, error, info, warn};
 use types::IsolationClass;
-use types::guest::{ContainerReportState, GuestMessage, HostMessage};
+use types::guest::{ContainerReportState, GuestMessage, HostMessage, Resume};
 use types::machine::ExitEvent;
 
-use super::server::{Server, Stop};
+use super::server::{Server, Stop, Suspend};
 use super::{Failure, ShimSpec};
-use crate::ReportEvent;
 use crate::container::Containers;
 use crate::paths::{BootDir, Paths};
 use crate::qemu::Vm;
 use crate::report_log::ReportLog;
+use crate::shim::through_dir;
 use crate::spool::{FILE_BYTES_MAX, Spool};
+use crate::{BootSpec, ReportEvent, VmmError};
 
 /// Messages and log chunks between the task that reads and the one that writes them down.
 const GUEST_EVENTS_MAX: usize = 64;
@@ -31,6 +37,14 @@ const STOPS_MAX: usize = 4;
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the loss of the body to the end of what it said before.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A machine that stands still says nothing new; this is for what is on its way.
+const QUIET: Duration = Duration::from_millis(20);
+/// For a guest that goes on to notice that it lost its host, at first and at most.
+const SETTLE: Duration = Duration::from_millis(15);
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// A guest that goes on says hello at once, unless its host is busy; doubled each time.
+const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
+const ENTROPY_BYTES: usize = 64;
 /// How long connections may take to get the last lines and reports.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -49,12 +63,12 @@ impl Body {
     ) -> Result<(Self, Transport), Failure> {
         match spec.boot.isolation {
             IsolationClass::Microvm | IsolationClass::Emulated => {
-                let (vm, stream) = Vm::start(paths, spec)?;
-                Ok((Self::Vm(vm), Transport::Connected(stream)))
+                let vm = Vm::start(dir, paths, spec).await?;
+                Ok((Self::Vm(vm), Transport::Socket(dir.control())))
             }
             IsolationClass::Container => {
                 let (containers, stream) = Containers::start(dir, paths, spec)?;
-                Ok((Self::Containers(containers), Transport::Connected(stream)))
+                Ok((Self::Containers(containers), Transport::Pair(Some(stream))))
             }
         }
     }
@@ -64,6 +78,22 @@ impl Body {
         match self {
             Self::Vm(vm) => vm.lost().await,
             Self::Containers(containers) => containers.lost().await,
+        }
+    }
+
+    /// Lets the machine stand still.
+    async fn pause(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Vm(vm) => vm.pause().await,
+            Self::Containers(_) => Err(cannot_suspend()),
+        }
+    }
+
+    /// Saves the machine that stands still. When this returns, what is needed to go on is on disk.
+    async fn save(&mut self, paths: &Paths, boot: &BootSpec) -> Result<(), Failure> {
+        match self {
+            Self::Vm(vm) => vm.save(paths, boot).await,
+            Self::Containers(_) => Err(cannot_suspend()),
         }
     }
 
@@ -80,16 +110,28 @@ impl Body {
     }
 }
 
+fn cannot_suspend() -> Failure {
+    let class = IsolationClass::Container;
+    VmmError::CannotSuspend { class }.into()
+}
+
 /// The way to the guest.
 pub(super) enum Transport {
-    Connected(UnixStream),
+    /// Can be had once.
+    Pair(Option<UnixStream>),
+    Socket(PathBuf),
 }
 
 impl Transport {
     /// Waits until the guest can be reached, for as long as that takes. May be dropped.
-    async fn connect(self) -> Result<UnixStream, Failure> {
+    async fn connect(&mut self) -> Result<UnixStream, Failure> {
         match self {
-            Self::Connected(stream) => Ok(stream),
+            Self::Pair(stream) => Ok(stream.take().ok_or("the guest was reached already")?),
+            Self::Socket(path) => {
+                let stream = through_dir(path, std::os::unix::net::UnixStream::connect)?;
+                stream.set_nonblocking(true)?;
+                Ok(UnixStream::from_std(stream)?)
+            }
         }
     }
 }
@@ -98,6 +140,7 @@ impl Transport {
 enum End {
     Exited(ExitEvent),
     Failed(String),
+    Suspended,
 }
 
 impl End {
@@ -106,7 +149,7 @@ impl End {
             Self::Failed(reason) if !words.is_empty() => {
                 Self::Failed(format!("{reason}; its console ends with: {words}"))
             }
-            Self::Failed(_) | Self::Exited(_) => self,
+            Self::Failed(_) | Self::Exited(_) | Self::Suspended => self,
         }
     }
 }
@@ -119,16 +162,18 @@ pub(super) async fn run(
     listener: UnixListener,
 ) {
     let boot = &spec.boot;
-    info!(machine = %boot.machine, boot = boot.boot.0, "boot begins");
+    info!(machine = %boot.machine, boot = boot.boot.0, resume = boot.resume, "boot begins");
     let logs = paths.logs(&boot.machine);
     let spool = Spool::new(logs.clone(), boot.boot, FILE_BYTES_MAX);
     let (stops, stop_requests) = mpsc::channel(STOPS_MAX);
+    let (suspends, suspend_requests) = mpsc::channel(STOPS_MAX);
     let (connected, guest) = watch::channel(None);
     let (over, is_over) = watch::channel(false);
     let server = Server {
         guest,
         reports: reports.subscribe(),
         stops,
+        suspends,
         logs,
         written: spool.subscribe(),
         over: is_over,
@@ -137,26 +182,21 @@ pub(super) async fn run(
     let accepting = tokio::spawn(server.run(listener, open));
     let deadline = Instant::now() + spec.boot.boot_timeout;
     let mut record = Record { reports, spool };
-    let started = Body::start(dir, paths, &mut spec).await;
+    let started = start(dir, paths, &mut spec, deadline).await;
     let end = match started {
-        Err(error) => End::Failed(types::chain(error.as_ref())),
+        Err(reason) => End::Failed(reason),
         Ok((mut body, transport)) => {
             let mut follower = Follower {
                 spec: &spec,
+                paths,
                 record: &mut record,
+                connected: &connected,
                 stop_requests,
+                suspend_requests,
                 deadline,
             };
-            let end = match follower.reach(&mut body, transport).await {
-                Err(end) => end,
-                Ok(stream) => {
-                    let connection = Connection::new(stream);
-                    connected.send_replace(Some(connection.clone()));
-                    let end = follower.follow(&mut body, &connection).await;
-                    connected.send_replace(None);
-                    end
-                }
-            };
+            let end = follower.follow(&mut body, transport).await;
+            connected.send_replace(None);
             let words = body.finish(matches!(end, End::Exited(_))).await;
             end.with_last_words(&words)
         }
@@ -167,6 +207,29 @@ pub(super) async fn run(
     let _ = accepting.await;
     let _ = timeout(LEAVE_TIMEOUT, all_closed.recv()).await;
     info!("boot is over");
+}
+
+/// Starts the body in time, or says why not. Whoever does not resume a machine that was suspended
+/// gives up what was saved, since its disks are made anew.
+async fn start(
+    dir: &BootDir,
+    paths: &Paths,
+    spec: &mut ShimSpec,
+    deadline: Instant,
+) -> Result<(Body, Transport), String> {
+    if !spec.boot.resume {
+        let discarded = paths.suspended(&spec.boot.machine).discard();
+        discarded.map_err(|error| types::chain(&error))?;
+    }
+    let limit = spec.boot.boot_timeout;
+    match timeout_at(deadline, Body::start(dir, paths, spec)).await {
+        Ok(started) => started.map_err(|error| types::chain(error.as_ref())),
+        Err(_) => Err(late(limit)),
+    }
+}
+
+fn late(limit: Duration) -> String {
+    format!("the machine was not ready within {limit:?}")
 }
 
 /// What is written down.
@@ -187,6 +250,7 @@ impl Record {
     fn end(&mut self, end: End) {
         match end {
             End::Exited(exit) => self.report(ReportEvent::Exited { exit }),
+            End::Suspended => self.report(ReportEvent::Suspended),
             End::Failed(reason) => {
                 warn!(reason, "boot failed");
                 self.report(ReportEvent::Failed { reason });
@@ -198,55 +262,104 @@ impl Record {
 /// Listens to a guest.
 struct Follower<'a> {
     spec: &'a ShimSpec,
+    paths: &'a Paths,
     record: &'a mut Record,
+    connected: &'a watch::Sender<Option<Connection>>,
     stop_requests: mpsc::Receiver<Stop>,
+    suspend_requests: mpsc::Receiver<Suspend>,
     /// For `Ready`.
     deadline: Instant,
 }
 
-impl Follower<'_> {
-    async fn reach(&self, body: &mut Body, transport: Transport) -> Result<UnixStream, End> {
-        tokio::select! {
-            stream = transport.connect() => {
-                stream.map_err(|error| End::Failed(types::chain(error.as_ref())))
-            }
-            reason = body.lost() => Err(End::Failed(reason)),
-            () = sleep_until(self.deadline) => Err(self.late()),
-        }
-    }
+/// Why a follower no longer listens.
+enum Next {
+    Over(End),
+    Suspend,
+}
 
-    async fn follow(&mut self, body: &mut Body, connection: &Connection) -> End {
-        let greeting = async {
-            let (mut sender, receiver) = connection.control().await?;
-            let start = HostMessage::Start(Box::new(self.spec.boot.spec.clone()));
-            sender.send(&start).await?;
-            Ok::<_, guest::wire::WireError>((sender, receiver))
-        };
+impl Follower<'_> {
+    async fn follow(&mut self, body: &mut Body, mut transport: Transport) -> End {
         let greeted = tokio::select! {
-            greeted = greeting => greeted,
+            greeted = greet(&mut transport, self.spec) => greeted,
             reason = body.lost() => return End::Failed(reason),
             () = sleep_until(self.deadline) => return self.late(),
         };
-        match greeted {
-            Ok((sender, receiver)) => {
-                let events = read(receiver);
-                self.listen(body, sender, events).await
-            }
-            Err(error) => End::Failed(types::chain(&error)),
+        let line = match greeted {
+            Ok(line) => line,
+            Err(error) => return End::Failed(types::chain(error.as_ref())),
+        };
+        self.connected.send_replace(Some(line.connection));
+        let mut events = read(line.receiver);
+        match self.listen(body, line.sender, &mut events).await {
+            Next::Over(end) => end,
+            Next::Suspend => self.suspend(body, &line.hang_up, events).await,
         }
     }
 
     fn late(&self) -> End {
-        let limit = self.spec.boot.boot_timeout;
-        End::Failed(format!("the machine was not ready within {limit:?}"))
+        End::Failed(late(self.spec.boot.boot_timeout))
+    }
+
+    /// Why the machine cannot be suspended now, if it cannot.
+    fn obstacle(&self, is_ready: bool) -> Option<String> {
+        let boot = &self.spec.boot;
+        match boot.isolation {
+            IsolationClass::Container => Some(cannot_suspend().to_string()),
+            IsolationClass::Microvm | IsolationClass::Emulated if !is_ready => {
+                Some("the machine is not ready".to_owned())
+            }
+            IsolationClass::Microvm | IsolationClass::Emulated => {
+                let suspended = self.paths.suspended(&boot.machine);
+                suspended.obstacle(boot.guest.memory_mb)
+            }
+        }
+    }
+
+    /// Saves the machine. What it said before it stood still is written down; that its host is gone
+    /// it learns when it goes on.
+    async fn suspend(
+        &mut self,
+        body: &mut Body,
+        hang_up: &HangUp,
+        mut events: mpsc::Receiver<FromGuest>,
+    ) -> End {
+        self.connected.send_replace(None);
+        let failed = |error: Failure| {
+            let reason = types::chain(error.as_ref());
+            End::Failed(format!("the machine could not be suspended: {reason}"))
+        };
+        if let Err(error) = body.pause().await {
+            return failed(error);
+        }
+        let mut patience = QUIET;
+        loop {
+            match timeout(patience, events.recv()).await {
+                Ok(Some(FromGuest::Log(chunk))) => self.log(&chunk),
+                Ok(Some(FromGuest::Message(message))) => {
+                    if let Some(end) = self.message(message) {
+                        return end;
+                    }
+                }
+                Ok(None) => break,
+                Err(_) if patience == QUIET => {
+                    hang_up.now();
+                    patience = LAST_WORDS_TIMEOUT;
+                }
+                Err(_) => break,
+            }
+        }
+        match body.save(self.paths, &self.spec.boot).await {
+            Ok(()) => End::Suspended,
+            Err(error) => failed(error),
+        }
     }
 
     async fn listen(
         &mut self,
         body: &mut Body,
         mut sender: ControlSender,
-        mut events: mpsc::Receiver<FromGuest>,
-    ) -> End {
+        events: &mut mpsc::Receiver<FromGuest>,
+    ) -> Next {
         let mut is_ready = false;
         let mut lost: Option<(String, Instant)> = None;
         loop {
@@ -258,25 +371,33 @@ impl Follower<'_> {
                     Some(FromGuest::Message(message)) => {
                         is_ready |= matches!(message, GuestMessage::Ready);
                         if let Some(end) = self.message(message) {
-                            return end;
+                            return Next::Over(end);
                         }
                     }
                     None => {
-                        return End::Failed(match lost {
+                        return Next::Over(End::Failed(match lost {
                             Some((reason, _)) => reason,
                             None => why_silent(body).await,
-                        });
+                        }));
                     }
                 },
                 Some(stop) = self.stop_requests.recv() => pass_on(&mut sender, stop).await,
+                Some(answer) = self.suspend_requests.recv() => match self.obstacle(is_ready) {
+                    // Whoever asked may have gone.
+                    Some(reason) => drop(answer.send(Err(reason))),
+                    None => {
+                        let _ = answer.send(Ok(()));
+                        return Next::Suspend;
+                    }
+                },
                 reason = body.lost(), if lost.is_none() => {
                     lost = Some((reason, Instant::now() + LAST_WORDS_TIMEOUT));
                 }
                 () = sleep_until(lost_until.unwrap_or(self.deadline)), if lost_until.is_some() => {
                     let reason = lost.map(|(reason, _)| reason).unwrap_or_default();
-                    return End::Failed(reason);
+                    return Next::Over(End::Failed(reason));
                 }
-                () = sleep_until(self.deadline), if !is_ready => return self.late(),
+                () = sleep_until(self.deadline), if !is_ready => return Next::Over(self.late()),
             }
         }
     }
@@ -323,6 +444,87 @@ impl Follower<'_> {
             GuestMessage::Exited { exit } => Some(End::Exited(exit)),
         }
     }
+}
+
+/// A guest that has said hello.
+struct Line {
+    connection: Connection,
+    hang_up: HangUp,
+    sender: ControlSender,
+    receiver: ControlReceiver,
+}
+
+/// Ends a connection also for those who still use it.
+struct HangUp(std::os::unix::net::UnixStream);
+
+impl HangUp {
+    fn of(stream: &UnixStream) -> io::Result<Self> {
+        let copy = stream.as_fd().try_clone_to_owned()?;
+        Ok(Self(copy.into()))
+    }
+
+    fn now(&self) {
+        // It fails if the other side was faster.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Waits for the guest and tells it what it needs to know. May be dropped.
+async fn greet(transport: &mut Transport, spec: &ShimSpec) -> Result<Line, Failure> {
+    if spec.boot.resume {
+        return greet_again(transport).await;
+    }
+    let stream = transport.connect().await?;
+    let hang_up = HangUp::of(&stream)?;
+    let connection = Connection::new(stream);
+    let (mut sender, receiver) = connection.control().await?;
+    let start = HostMessage::Start(Box::new(spec.boot.spec.clone()));
+    sender.send(&start).await?;
+    Ok(Line {
+        connection,
+        hang_up,
+        sender,
+        receiver,
+    })
+}
+
+/// Waits for a guest that was suspended. It has to notice first that its last connection is gone:
+/// if it was too slow for that, it takes the new one for the old, and another one is tried.
+async fn greet_again(transport: &mut Transport) -> Result<Line, Failure> {
+    let (mut pause, mut patience) = (SETTLE, HELLO_TIMEOUT);
+    loop {
+        sleep(pause).await;
+        let stream = transport.connect().await?;
+        let hang_up = HangUp::of(&stream)?;
+        let connection = Connection::new(stream);
+        let heard = timeout(patience, connection.control_again(resume()?)).await;
+        match heard {
+            Ok(Ok((sender, receiver))) => {
+                return Ok(Line {
+                    connection,
+                    hang_up,
+                    sender,
+                    receiver,
+                });
+            }
+            Ok(Err(error)) => debug!(error = types::chain(&error), "guest is not there yet"),
+            Err(_) => debug!("guest is silent"),
+        }
+        hang_up.now();
+        pause = (pause * 2).min(SETTLE_MAX);
+        patience *= 2;
+    }
+}
+
+/// What a guest that was suspended cannot know.
+fn resume() -> Result<Resume, Failure> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let mut entropy = [0; ENTROPY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+    Ok(Resume {
+        unix_ms: i64::try_from(now.as_millis())?,
+        entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
+    })
 }
 
 /// Why a guest is no longer heard. That its body has ended may be known a moment later only.

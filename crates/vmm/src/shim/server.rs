@@ -12,7 +12,7 @@ use guest::wire::{SMALL_FRAME_BYTES_MAX, WireError, read_frame, write_frame};
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
 use types::api::LogQuery;
@@ -36,6 +36,8 @@ pub(crate) enum Request {
         signal: Option<String>,
         grace_ms: u64,
     },
+    /// Accepted when the machine is about to stand still.
+    Suspend,
     /// Answered with the frames of the guest's exec stream.
     Exec(ExecRequest),
     /// Answered with the frames of the guest's attach stream.
@@ -58,6 +60,9 @@ pub(crate) struct Stop {
     pub(crate) grace_ms: u64,
 }
 
+/// A suspension that was asked for, and where to say whether it begins.
+pub(crate) type Suspend = oneshot::Sender<Result<(), String>>;
+
 /// What connections share.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -65,6 +70,7 @@ pub(crate) struct Server {
     pub(crate) guest: watch::Receiver<Option<Connection>>,
     pub(crate) reports: watch::Receiver<Vec<Report>>,
     pub(crate) stops: mpsc::Sender<Stop>,
+    pub(crate) suspends: mpsc::Sender<Suspend>,
     pub(crate) logs: PathBuf,
     pub(crate) written: watch::Receiver<u64>,
     /// Becomes true when the boot is over and everything was written.
@@ -116,6 +122,19 @@ impl Server {
                 let sent = self.stops.send(Stop { signal, grace_ms }).await;
                 match sent {
                     Ok(()) => accept(&mut writer).await,
+                    Err(_) => refuse(&mut writer, "the boot is over".into()).await,
+                }
+            }
+            Request::Suspend => {
+                if self.guest.borrow().is_none() {
+                    return refuse(&mut writer, "the machine is not ready".into()).await;
+                }
+                let (answer, begun) = oneshot::channel();
+                // Nobody is there to receive it, or to answer, when the boot is over.
+                let _ = self.suspends.send(answer).await;
+                match begun.await {
+                    Ok(Ok(())) => accept(&mut writer).await,
+                    Ok(Err(reason)) => refuse(&mut writer, reason).await,
                     Err(_) => refuse(&mut writer, "the boot is over".into()).await,
                 }
             }
