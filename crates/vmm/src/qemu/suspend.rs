@@ -4,7 +4,6 @@
 //! stands still while it is saved, so one pass over its memory is enough.
 
 use std::fs::File;
-use std::future::Future;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -155,15 +154,13 @@ async fn receive_memory(qmp: &mut Qmp, file: &File) -> Result<(), Failure> {
     .await
 }
 
-fn until<'a>(
-    qmp: &'a mut Qmp,
-    query: &'a str,
-    done: impl Fn(&Value) -> Result<bool, Failure> + 'a,
-) -> impl Future<Output = Result<(), Failure>> + 'a {
-    async move {
-        while !done(&qmp.execute(query, json!({})).await?)? {
-            sleep(POLL).await;
-        }
-        Ok(())
+async fn until(
+    qmp: &mut Qmp,
+    query: &str,
+    done: impl Fn(&Value) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    while !done(&qmp.execute(query, json!({})).await?)? {
+        sleep(POLL).await;
     }
+    Ok(())
 }

@@ -50,7 +50,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What runs the containers.
 pub(super) enum Body {
-    Vm(Vm),
+    Vm(Box<Vm>),
     Containers(Containers),
 }
 
@@ -64,7 +64,7 @@ impl Body {
         match spec.boot.isolation {
             IsolationClass::Microvm | IsolationClass::Emulated => {
                 let vm = Vm::start(dir, paths, spec).await?;
-                Ok((Self::Vm(vm), Transport::Socket(dir.control())))
+                Ok((Self::Vm(Box::new(vm)), Transport::Socket(dir.control())))
             }
             IsolationClass::Container => {
                 let (containers, stream) = Containers::start(dir, paths, spec)?;
