@@ -18,9 +18,10 @@ use anyhow::{Context, Result, bail, ensure};
 /// Debian's package that depends on the newest such kernel.
 const KERNEL: &str = "linux-image-6.12-cloud-amd64";
 
-/// Modules that a guest needs; what they depend on is found. virtio_mmio is for VMMs without PCI.
-const MODULES: [&str; 7] = [
+/// Modules that a guest needs; what they depend on is found. virtio_mmio is for VMMs without PCI, vsock for Firecracker.
+const MODULES: [&str; 8] = [
     "virtio_mmio",
+    "vmw_vsock_virtio_transport",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",

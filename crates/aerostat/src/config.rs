@@ -137,6 +137,14 @@ pub struct Config {
     /// can be pulled again go, idle longest first. 0: no limit. Unset: a fifth of the disk, since a
     /// full one stops every machine, and what goes comes back with the next pull.
     pub images_gib_max: Option<u64>,
+    /// The Firecracker that runs class `microvm`, 1.16 or newer. Unset: `firecracker` in `PATH`;
+    /// where there is none, QEMU runs it.
+    pub firecracker: Option<PathBuf>,
+    /// Firecracker's jailer, of the same release. Unset: `jailer` in `PATH`.
+    pub jailer: Option<PathBuf>,
+    /// The kernel of virtual machines, an uncompressed ELF image with everything that a guest
+    /// needs built in. Unset: what `aerostat kernel use` chose, else Debian's.
+    pub kernel: Option<PathBuf>,
     /// Time a machine has from its start until its guest is ready, in seconds.
     pub boot_timeout_s: u32,
     /// Size of a machine's writable layer where it does not say, in MiB.
@@ -165,6 +173,9 @@ impl Default for Config {
             plain_http_registries: Vec::new(),
             registry_credentials: None,
             images_gib_max: None,
+            firecracker: None,
+            jailer: None,
+            kernel: None,
             boot_timeout_s: 60,
             rootfs_mib: 1024,
             egress: true,
@@ -235,8 +246,16 @@ impl Config {
             return wrong("region", "must be lower-case letters, digits and dashes");
         }
         let relative = |path: &PathBuf| path.is_relative();
-        if self.registry_credentials.as_ref().is_some_and(relative) {
-            return wrong("registry_credentials", "must be an absolute path");
+        let paths = [
+            ("registry_credentials", &self.registry_credentials),
+            ("firecracker", &self.firecracker),
+            ("jailer", &self.jailer),
+            ("kernel", &self.kernel),
+        ];
+        for (key, path) in paths {
+            if path.as_ref().is_some_and(relative) {
+                return wrong(key, "must be an absolute path");
+            }
         }
         if self.boot_timeout_s == 0 {
             return wrong("boot_timeout_s", "must be 1 or more");
@@ -251,6 +270,14 @@ impl Config {
             plain_http_registries: self.plain_http_registries.clone(),
             credentials_file: named.or_else(CredentialsFile::of_user),
             ..PullOptions::default()
+        }
+    }
+
+    /// Where Firecracker is looked for.
+    pub fn firecracker_paths(&self) -> vmm::FirecrackerPaths {
+        vmm::FirecrackerPaths {
+            firecracker: self.firecracker.clone(),
+            jailer: self.jailer.clone(),
         }
     }
 

@@ -15,7 +15,7 @@ use nix::unistd::sync;
 use crate::console::{Console, say};
 use crate::containers::{Containers, unmount_all};
 use crate::mounts::mount_guest;
-use crate::port::Port;
+use crate::vsock::{self, Transport};
 
 /// Modules in the initial RAM file system, with the order in which to load them.
 const MODULES: &str = "/modules";
@@ -80,7 +80,11 @@ fn load_modules() -> Result<(), BootError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         order => order.map_err(step("read the order of modules"))?,
     };
+    let has_vsock = vsock::is_wanted();
     for name in order.lines() {
+        if vsock::has_use_for(name) && !has_vsock {
+            continue;
+        }
         let doing = || format!("load module {name}");
         let file = File::open(Path::new(MODULES).join(name)).map_err(step(doing()))?;
         match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
@@ -95,10 +99,10 @@ fn load_modules() -> Result<(), BootError> {
 
 async fn serve() -> Result<(), BootError> {
     let reaper = Reaper::start().map_err(step("listen for the end of processes"))?;
-    let port = Port::open().map_err(step("open the control port"))?;
+    let transport = Transport::open().map_err(step("open the way to the host"))?;
     let guest = Guest::new(Containers::default(), reaper);
     loop {
-        let connection = port.connected().await;
+        let connection = transport.connected().await;
         let connection = connection.map_err(step("wait for the host"))?;
         match guest.serve(connection).await {
             Ended::Exited(_) => return Ok(()),

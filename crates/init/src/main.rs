@@ -1,7 +1,7 @@
 //! PID 1 inside a guest: the container runtime of the VM classes, as one static program.
 //!
 //! ```text
-//! kernel --> /init: file systems, modules --> virtio port --> Guest::serve --> exit: power off
+//! kernel --> /init: file systems, modules --> port or vsock --> Guest::serve --> exit: power off
 //!                                                                 |
 //!                                          /init enter <fd>: becomes a container's process
 //! ```
@@ -21,6 +21,7 @@ mod network;
 mod plan;
 mod port;
 mod sys;
+mod vsock;
 
 use std::process::ExitCode;
 

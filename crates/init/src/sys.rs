@@ -1,9 +1,10 @@
 //! System calls without a safe wrapper.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{SockFlag, accept4};
 use nix::unistd::{ForkResult, fork};
 
 /// Which side of a fork this is.
@@ -28,6 +29,15 @@ pub(crate) fn fork_alone() -> nix::Result<Forked> {
         }),
         ForkResult::Child => Ok(Forked::Child),
     }
+}
+
+/// Takes a connection that waits at `listener`.
+pub(crate) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let accepted = accept4(listener.as_raw_fd(), flags)?;
+    // Needed: nix hands over a number.
+    // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
 
 /// Takes over a descriptor that this process was started with.

@@ -32,6 +32,13 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Name of the virtio-serial port that carries the protocol.
 pub const VIRTIO_PORT: &str = "aerostat.control";
 
+/// Port of the guest's vsock that carries the protocol where there is no virtio-serial port. The
+/// guest listens; it is told to do so by [`VSOCK_WANTED`] on its kernel's command line.
+pub const VSOCK_PORT: u32 = 1024;
+
+/// Word on the kernel's command line.
+pub const VSOCK_WANTED: &str = "aerostat.control=vsock";
+
 /// A piece of a stream: `length u32 big-endian | kind u8 | payload`; the length counts the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {

@@ -130,6 +130,19 @@ impl Group {
         Path::new(&self.host).join(&self.name)
     }
 
+    /// Whether the controllers are those of version 1.
+    pub(crate) fn is_v1(&self) -> bool {
+        matches!(self.hierarchies, Hierarchies::V1(_))
+    }
+
+    /// What a file of the group holds.
+    pub(crate) fn read(&self, controller: &str, file: &str) -> io::Result<String> {
+        let root = self.hierarchies.controller(controller);
+        let root = root.ok_or(io::ErrorKind::NotFound)?;
+        let text = fs::read_to_string(root.join(self.relative()).join(file))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Makes the group and sets its limits.
     pub(crate) fn create(&self, limits: Limits) -> io::Result<()> {
         for root in self.hierarchies.roots() {

@@ -3,6 +3,7 @@
 //! ```text
 //!  worker ── Vmm ── Local ──shim.sock── shim (one process per boot; outlives the worker)
 //!                                        │  spec.json, reports, logs/
+//!                                        ├── microvm: Firecracker ── vsock ── init
 //!                                        ├── microvm, emulated: QEMU ── virtio-serial ── init
 //!                                        └── container: supervision in process ── libcontainer
 //! ```
@@ -16,6 +17,7 @@ mod cgroup;
 mod container;
 mod error;
 pub mod fake;
+mod firecracker;
 mod hold;
 mod local;
 mod mount;
@@ -34,6 +36,7 @@ pub use api::{
 };
 pub use container::container_main;
 pub use error::VmmError;
+pub use firecracker::{FirecrackerMissing, FirecrackerPaths, FirecrackerPrograms};
 pub use local::{Local, LocalConfig};
 pub use probe::{Kvm, Offer, Offers, probe};
 pub use shim::shim_main;

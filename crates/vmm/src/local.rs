@@ -144,6 +144,7 @@ impl Local {
                 guest_dir: self.config.guest_dir.clone(),
                 host: self.config.host,
                 program: self.config.shim.clone(),
+                firecracker: self.config.offers.firecracker.clone(),
                 boot: spec,
             };
             spec.write(&dir)?;

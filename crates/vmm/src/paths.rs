@@ -5,10 +5,11 @@
 //!      logs/<container>/<boot>.<run>.<n>.log
 //!      upper-<container>.ext4            writable layers, made new at each boot
 //!      console.log                       of the newest boot (VM classes)
+//!      firecracker.log firecracker/      of the newest boot (Firecracker)
 //!      suspended/                        memory of a suspended machine
 //!  <run_dir>/machines/<id>/<boot>/       until kill()
 //!      spec.json lock reports shim.sock shim.log control.sock
-//!      mnt/<container>/{image,upper,root}   oci/    (mounts are visible to the shim only)
+//!      mnt/<container>/{image,upper,root}   oci/ jail/   (mounts are the shim's only)
 //! ```
 
 use std::fs;
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use types::{BootId, MachineId};
 
-use crate::VmmError;
 use crate::suspended::Suspended;
+use crate::{BootSpec, VmmError};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
@@ -38,6 +39,15 @@ impl Paths {
     /// What the machine has saved, or not.
     pub(crate) fn suspended(&self, machine: &MachineId) -> Suspended {
         Suspended::new(self.data(machine))
+    }
+
+    /// Every file that a machine's memory has to fit: writable layers and volumes.
+    pub(crate) fn disks(&self, boot: &BootSpec) -> Vec<PathBuf> {
+        let containers = boot.spec.containers.iter();
+        let uppers = containers.map(|container| self.upper(&boot.machine, &container.name));
+        let volumes = boot.spec.volumes.iter();
+        let volumes = volumes.map(|volume| PathBuf::from(&volume.file));
+        uppers.chain(volumes).collect()
     }
 
     /// The writable layer of a container.
@@ -117,6 +127,11 @@ impl BootDir {
     /// The host's end of QEMU's control port.
     pub(crate) fn control(&self) -> PathBuf {
         self.0.join("control.sock")
+    }
+
+    /// Base of Firecracker's jail.
+    pub(crate) fn jail(&self) -> PathBuf {
+        self.0.join("jail")
     }
 
     pub(crate) fn mounts(&self, container: &str) -> PathBuf {

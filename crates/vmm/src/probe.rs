@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 use types::IsolationClass;
 
+use crate::firecracker::{self, FirecrackerPaths, FirecrackerPrograms};
 use crate::sys::{self, GuestEnd};
 
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Real hardware needs less than a millisecond, an interpreter a few.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Changes when the probe learns to look at something else.
-const CACHE_VERSION: u32 = 1;
+const CACHE_VERSION: u32 = 2;
 
 /// What `/dev/kvm` is good for, found by running guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,10 @@ pub struct Offers {
     pub kvm: Kvm,
     /// Version of QEMU, if there is one.
     pub qemu: Option<String>,
+    /// What runs class `microvm`; if there is none, QEMU does.
+    pub firecracker: Option<FirecrackerPrograms>,
+    /// Why there is none, for people.
+    pub firecracker_missing: Option<String>,
     pub classes: BTreeMap<IsolationClass, Offer>,
 }
 
@@ -77,8 +82,26 @@ struct Cached {
 }
 
 /// Finds out what this host offers. The answer is kept in the file `cache` for as long as the
-/// host is not rebooted; something missing is looked for again. Blocks, for a few seconds at most.
-pub fn probe(cache: &Path) -> Offers {
+/// host is not rebooted; something missing is looked for again, and so is Firecracker, which may
+/// be exchanged at any time. Blocks, for a few seconds at most.
+pub fn probe(cache: &Path, paths: &FirecrackerPaths) -> Offers {
+    let mut offers = lasting(cache);
+    match firecracker::find(paths) {
+        Ok(programs) => {
+            if offers.kvm == Kvm::Usable {
+                let by = format!("Firecracker {} with KVM", programs.version);
+                let microvm = Offer::Offered { by };
+                offers.classes.insert(IsolationClass::Microvm, microvm);
+            }
+            offers.firecracker = Some(programs);
+        }
+        Err(missing) => offers.firecracker_missing = Some(missing.to_string()),
+    }
+    offers
+}
+
+/// What can be remembered.
+fn lasting(cache: &Path) -> Offers {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let known = fs::read(cache)
         .ok()
@@ -136,6 +159,8 @@ fn look() -> Offers {
     Offers {
         kvm,
         qemu,
+        firecracker: None,
+        firecracker_missing: None,
         classes: classes.into_iter().collect(),
     }
 }
@@ -237,7 +262,8 @@ mod tests {
     fn every_class_is_offered_or_has_a_reason_and_the_answer_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("offers.json");
-        let offers = probe(&cache);
+        let paths = FirecrackerPaths::default();
+        let offers = probe(&cache, &paths);
         for class in IsolationClass::ALL {
             assert_eq!(
                 offers.offers(class),
@@ -246,8 +272,8 @@ mod tests {
             );
         }
         eprintln!("{offers:?}");
-        assert_eq!(probe(&cache), offers);
+        assert_eq!(probe(&cache, &paths), offers);
         fs::write(&cache, b"rubbish").unwrap();
-        assert_eq!(probe(&cache), offers);
+        assert_eq!(probe(&cache, &paths), offers);
     }
 }

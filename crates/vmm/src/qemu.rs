@@ -29,7 +29,7 @@ use crate::shim::{ShimSpec, through_dir};
 use crate::{VmmError, mount, probe, sys};
 
 use argv::{Accelerator, Begin, Disk, DiskKind, Machine};
-use console::Console;
+pub(crate) use console::Console;
 use qmp::Qmp;
 
 /// A guest that has said that it is done powers off at once.

@@ -35,7 +35,7 @@ use types::HostId;
 use crate::cgroup::{Group, Limits};
 use crate::paths::{BootDir, Paths};
 use crate::report_log::ReportLog;
-use crate::{BootSpec, VmmError, sys};
+use crate::{BootSpec, FirecrackerPrograms, VmmError, sys};
 
 pub(crate) use server::{Answer, REQUEST_BYTES_MAX, Request};
 pub(crate) use socket::through_dir;
@@ -59,6 +59,9 @@ pub(crate) struct ShimSpec {
     pub(crate) host: HostId,
     /// Program with the sub-command `container`.
     pub(crate) program: PathBuf,
+    /// What runs class `microvm`; QEMU if there is none.
+    #[serde(default)]
+    pub(crate) firecracker: Option<FirecrackerPrograms>,
     pub(crate) boot: BootSpec,
 }
 
@@ -107,7 +110,7 @@ impl ShimSpec {
         }
     }
 
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         let memory = u64::from(self.boot.guest.memory_mb) << 20;
         let overhead = match self.boot.isolation {
             types::IsolationClass::Microvm | types::IsolationClass::Emulated => VM_OVERHEAD_BYTES,

@@ -12,7 +12,7 @@
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -262,6 +262,17 @@ impl Unfinished {
         made.map_err(VmmError::file("make", &path))
     }
 
+    /// Takes over a file that a VMM made under a name of its own, on the same file system.
+    pub(crate) fn adopt(&self, name: &str, made: &Path) -> Result<(), VmmError> {
+        let path = self.of.unfinished().join(name);
+        let take = || {
+            chown(made, Some(0), Some(0))?;
+            fs::set_permissions(made, fs::Permissions::from_mode(0o600))?;
+            fs::rename(made, &path)
+        };
+        take().map_err(VmmError::file("take over", made))
+    }
+
     /// Ends it: when this returns, it and `disks` (the files it fits) are on disk.
     pub(crate) fn complete(self, mut about: About, disks: &[PathBuf]) -> Result<(), VmmError> {
         let dir = self.of.unfinished();
@@ -304,7 +315,6 @@ fn sync_directory(path: &Path) -> Result<(), VmmError> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

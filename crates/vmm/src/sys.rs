@@ -158,6 +158,14 @@ pub(crate) fn confine(command: &mut Command, uid: u32, groups: Vec<Gid>) {
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// Lets the child gain nothing by running other programs.
+pub(crate) fn no_new_privileges(command: &mut Command) {
+    let before_exec = || Ok(nix::sys::prctl::set_no_new_privs()?);
+    // Needed: nothing else runs between fork and exec.
+    // SAFETY: the closure makes one async-signal-safe system call and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+}
+
 /// Receives one file descriptor that was sent over a Unix socket.
 pub(crate) fn receive_fd(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
     let mut data = [0; 256];

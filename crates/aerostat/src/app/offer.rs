@@ -42,7 +42,7 @@ pub(super) fn images_bytes_max(config: &Config, folder: &Path) -> anyhow::Result
 
 /// The machines' bodies on this host.
 pub(crate) fn local_vmm(config: &Config, paths: &Paths, host: HostId) -> vmm::Local {
-    let offers = vmm::probe(&paths.probe());
+    let offers = vmm::probe(&paths.probe(), &config.firecracker_paths());
     vmm::Local::new(vmm::LocalConfig {
         data_dir: paths.data_dir.clone(),
         run_dir: paths.run_dir.clone(),

@@ -304,7 +304,8 @@ fn disk(data_dir: &Path) -> Check {
 }
 
 fn classes(context: &Context) -> Vec<Check> {
-    let offers = vmm::probe(&context.paths.probe());
+    let paths = context.config().unwrap_or_default().firecracker_paths();
+    let offers = vmm::probe(&context.paths.probe(), &paths);
     let kvm = match offers.kvm {
         vmm::Kvm::Usable => Check::ok("kvm", "runs Linux guests"),
         vmm::Kvm::Emulated => Check::bad(

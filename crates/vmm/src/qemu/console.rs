@@ -5,8 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
@@ -17,12 +16,15 @@ const TAIL_BYTES_MAX: usize = 1 << 10;
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct Console {
     task: JoinHandle<Vec<u8>>,
 }
 
 impl Console {
-    pub(super) fn start(mut stream: UnixStream, log: &Path) -> Self {
+    pub(crate) fn start<R>(mut stream: R, log: &Path) -> Self
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+    {
         let log = log.to_owned();
         let task = tokio::spawn(async move {
             let mut log = Log::open(log)
@@ -42,8 +44,13 @@ impl Console {
         Self { task }
     }
 
-    /// The end of what stood there. Call when QEMU has ended.
-    pub(super) async fn end(self) -> String {
+    /// Stops reading.
+    pub(crate) fn stop(self) {
+        self.task.abort();
+    }
+
+    /// The end of what stood there. Call when the writer has ended.
+    pub(crate) async fn end(self) -> String {
         let tail = timeout(END_TIMEOUT, self.task).await;
         let tail = tail.ok().and_then(Result::ok).unwrap_or_default();
         let text = String::from_utf8_lossy(&tail);

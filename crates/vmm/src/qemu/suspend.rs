@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -55,11 +54,7 @@ impl Vm {
         let saved = saved.map_err(|_| format!("the machine was not saved within {limit:?}"))?;
         self.explain(saved).await?;
         hold::at(&self.dir, Point::Saved).await;
-        let containers = boot.spec.containers.iter();
-        let uppers = containers.map(|container| paths.upper(&boot.machine, &container.name));
-        let volumes = boot.spec.volumes.iter();
-        let volumes = volumes.map(|volume| PathBuf::from(&volume.file));
-        let disks: Vec<PathBuf> = uppers.chain(volumes).collect();
+        let disks = paths.disks(boot);
         spawn_blocking(move || unfinished.complete(about, &disks)).await??;
         hold::at(&self.dir, Point::Completed).await;
         Ok(())

@@ -22,6 +22,7 @@ use types::machine::ExitEvent;
 use super::server::{Server, Stop, Suspend};
 use super::{Failure, ShimSpec};
 use crate::container::Containers;
+use crate::firecracker::{Firecracker, Vsock};
 use crate::paths::{BootDir, Paths};
 use crate::qemu::Vm;
 use crate::report_log::ReportLog;
@@ -51,6 +52,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What runs the containers.
 pub(super) enum Body {
     Vm(Box<Vm>),
+    Firecracker(Box<Firecracker>),
     Containers(Containers),
 }
 
@@ -62,6 +64,10 @@ impl Body {
         spec: &mut ShimSpec,
     ) -> Result<(Self, Transport), Failure> {
         match spec.boot.isolation {
+            IsolationClass::Microvm if spec.firecracker.is_some() => {
+                let (vm, vsock) = Firecracker::start(dir, paths, spec).await?;
+                Ok((Self::Firecracker(Box::new(vm)), Transport::Vsock(vsock)))
+            }
             IsolationClass::Microvm | IsolationClass::Emulated => {
                 let vm = Vm::start(dir, paths, spec).await?;
                 Ok((Self::Vm(Box::new(vm)), Transport::Socket(dir.control())))
@@ -77,6 +83,7 @@ impl Body {
     async fn lost(&mut self) -> String {
         match self {
             Self::Vm(vm) => vm.lost().await,
+            Self::Firecracker(vm) => vm.lost().await,
             Self::Containers(containers) => containers.lost().await,
         }
     }
@@ -85,6 +92,7 @@ impl Body {
     async fn pause(&mut self) -> Result<(), Failure> {
         match self {
             Self::Vm(vm) => vm.pause().await,
+            Self::Firecracker(vm) => vm.pause().await,
             Self::Containers(_) => Err(cannot_suspend()),
         }
     }
@@ -93,6 +101,7 @@ impl Body {
     async fn save(&mut self, paths: &Paths, boot: &BootSpec) -> Result<(), Failure> {
         match self {
             Self::Vm(vm) => vm.save(paths, boot).await,
+            Self::Firecracker(vm) => vm.save(paths, boot).await,
             Self::Containers(_) => Err(cannot_suspend()),
         }
     }
@@ -102,6 +111,7 @@ impl Body {
     async fn finish(self, exited: bool) -> String {
         match self {
             Self::Vm(vm) => vm.finish(exited).await,
+            Self::Firecracker(vm) => vm.finish(exited).await,
             Self::Containers(containers) => {
                 containers.finish().await;
                 String::new()
@@ -120,6 +130,8 @@ pub(super) enum Transport {
     /// Can be had once.
     Pair(Option<UnixStream>),
     Socket(PathBuf),
+    /// Nobody may listen yet.
+    Vsock(Vsock),
 }
 
 impl Transport {
@@ -132,6 +144,7 @@ impl Transport {
                 stream.set_nonblocking(true)?;
                 Ok(UnixStream::from_std(stream)?)
             }
+            Self::Vsock(vsock) => Ok(vsock.connect().await),
         }
     }
 }

@@ -1,0 +1,6 @@
+//! The driver against a faithful fake of the API, and against Firecracker itself where there is
+//! one.
+
+mod fake;
+mod real;
+mod tiny;
