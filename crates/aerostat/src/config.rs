@@ -1,6 +1,7 @@
 //! The configuration of one host: a typed TOML file in which every key has a default that works
 //! on one server, and the paths that flags and environment may set.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -130,6 +131,9 @@ pub struct Config {
     pub isolation_refused: Vec<IsolationClass>,
     /// Registries that are spoken to without TLS, as `host:port`.
     pub plain_http_registries: Vec<String>,
+    /// For a registry, others that are asked first, as `host:port`, in their order. A mirror that
+    /// fails or does not have the image is passed over. It is trusted with what tags mean.
+    pub registry_mirrors: BTreeMap<String, Vec<String>>,
     /// File of registry credentials in Docker's format. Unset: `$DOCKER_CONFIG/config.json` or
     /// `~/.docker/config.json` of the user that the daemon runs as, which may be absent.
     pub registry_credentials: Option<PathBuf>,
@@ -171,6 +175,7 @@ impl Default for Config {
             isolation_default: None,
             isolation_refused: Vec::new(),
             plain_http_registries: Vec::new(),
+            registry_mirrors: BTreeMap::new(),
             registry_credentials: None,
             images_gib_max: None,
             firecracker: None,
@@ -268,6 +273,7 @@ impl Config {
         let named = self.registry_credentials.clone().map(CredentialsFile::at);
         PullOptions {
             plain_http_registries: self.plain_http_registries.clone(),
+            mirrors: self.registry_mirrors.clone(),
             credentials_file: named.or_else(CredentialsFile::of_user),
             ..PullOptions::default()
         }

@@ -71,11 +71,9 @@ impl ImageGarbage {
     /// Collects until the token says to end. The worker must have told the catalog of its
     /// machines before.
     pub async fn run(self, end: CancellationToken) {
-        let Some(bytes_max) = self.bytes_max else {
-            return;
-        };
         let rules = GarbageRules {
-            bytes_max,
+            // Without a limit there are still layers that nobody will ask for again.
+            bytes_max: self.bytes_max.unwrap_or(u64::MAX),
             idle_min: IDLE_MIN,
             imported: Imported::Stay,
         };
@@ -88,7 +86,7 @@ impl ImageGarbage {
             let garbage = self.clone();
             let collect = move || garbage.store.collect_garbage(rules, || garbage.in_use());
             match tokio::task::spawn_blocking(collect).await {
-                Ok(Ok(freed)) if freed.images.is_empty() => {}
+                Ok(Ok(freed)) if freed == Freed::default() => {}
                 Ok(Ok(freed)) => {
                     for image in &freed.images {
                         info!(image = %image.reference, "image removed, as images take too much room");

@@ -1,6 +1,6 @@
 //! OCI image layouts, a directory or the tar archive of one (`skopeo copy … oci-archive:…`,
 //! `docker save` since version 25), and archives of `docker save` before that, imported into the
-//! store.
+//! store. Archives may be compressed with gzip or zstd.
 
 mod docker;
 mod source;
@@ -116,7 +116,8 @@ impl ImageStore {
         name: Option<&ImageRef>,
         limits: &Limits,
     ) -> Result<Image, ImportError> {
-        let source = Source::open(path)?;
+        let work = self.begin()?;
+        let source = Source::open(path, &work, limits)?;
         let found = match source.is_docker_archive() {
             true => docker::find(&source, path, name)?,
             false => find(&source, path, name)?,
@@ -129,7 +130,6 @@ impl ImageStore {
             diff_ids,
         } = found.config;
         let record = Record::new(found.name, found.digest, config, rootfs, created).imported();
-        let work = self.begin()?;
         if self.has_rootfs(&rootfs)
             && let Some(image) = self.commit(&record, None, &work)?
         {

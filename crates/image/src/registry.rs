@@ -1,42 +1,42 @@
 //! Pulling: an image comes from a registry into the store.
 //!
 //! Manifest (through an index to this host's platform), configuration, then the layers, a few
-//! at a time: each is downloaded into an unnamed file, checked, unpacked, and its compressed
-//! form forgotten. If any step fails the store is as before.
+//! at a time: each is taken from those that are kept, or downloaded from where an earlier try broke
+//! off, checked and unpacked. If any step fails the store has the images that it had before.
+//!
+//! Mirrors are asked first, in their order; one that does not have the image, or fails, is passed
+//! over, and the registry itself has the last word.
 
 mod client;
+mod fetch;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use tracing::warn;
 use types::ImageRef;
 
-use crate::convert::{self, layer_name};
+use crate::convert;
 use crate::credentials::{CredentialsError, CredentialsFile};
 use crate::digest::Digest;
 use crate::error::{ImageError, Limits, StoreError};
 use crate::layout::check_diff_ids;
-use crate::manifest::{
-    CONFIG_BYTES_MAX, ConfigFile, Descriptor, Document, INDEX_DEPTH_MAX, Manifest, choose,
-};
-use crate::spool::{Blob, Budget, Spool, spool};
-use crate::store::{Image, ImageStore, Record, Work};
+use crate::manifest::{CONFIG_BYTES_MAX, ConfigFile, Document, INDEX_DEPTH_MAX, Manifest, choose};
+use crate::spool::Spool;
+use crate::store::{Image, ImageStore, Record};
 use client::Registry;
-
-/// Layers in work at a time; registries start to throttle above this, and so do disks.
-const LAYERS_AT_A_TIME: usize = 3;
+use fetch::Fetch;
 
 /// How an image is pulled. The default is HTTPS, anonymous, with the default limits.
 #[derive(Clone, Default)]
 pub struct PullOptions {
     /// Registries, as `host:port`, that are spoken to without TLS because somebody said so.
     pub plain_http_registries: Vec<String>,
+    /// For a registry, others to ask first, as `host:port`. Whoever names one trusts it with what
+    /// tags mean.
+    pub mirrors: BTreeMap<String, Vec<String>>,
     /// Shown to the registry before what the file has.
     pub credentials: Option<Credentials>,
     /// Where the registry's credentials are looked up.
@@ -50,6 +50,7 @@ impl fmt::Debug for PullOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PullOptions")
             .field("plain_http_registries", &self.plain_http_registries)
+            .field("mirrors", &self.mirrors)
             .field("credentials", &self.credentials)
             .field("credentials_file", &self.credentials_file)
             .field("limits", &self.limits)
@@ -193,6 +194,25 @@ pub enum PullError {
     Image(#[from] ImageError),
 }
 
+impl PullError {
+    /// Whether another registry may do better.
+    fn is_about_the_registry(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::Unauthorized { .. }
+            | Self::Credentials(_)
+            | Self::Unreachable { .. }
+            | Self::Registry { .. }
+            | Self::Image(
+                ImageError::DigestMismatch { .. }
+                | ImageError::SizeMismatch { .. }
+                | ImageError::Malformed { .. },
+            ) => true,
+            Self::NotImported { .. } | Self::Image(_) => false,
+        }
+    }
+}
+
 impl From<StoreError> for PullError {
     fn from(error: StoreError) -> Self {
         Self::Image(error.into())
@@ -219,7 +239,27 @@ impl ImageStore {
                 reference: reference.clone(),
             });
         }
-        let registry = Registry::connect(reference, options).await?;
+        let mirrors = options.mirrors.get(&reference.registry);
+        for mirror in mirrors.into_iter().flatten() {
+            match self.pull_from(mirror, reference, options).await {
+                Err(error) if error.is_about_the_registry() => {
+                    warn!(mirror, image = %reference, error = types::chain(&error),
+                        "mirror passed over");
+                }
+                done => return done,
+            }
+        }
+        self.pull_from(&reference.registry, reference, options)
+            .await
+    }
+
+    async fn pull_from(
+        &self,
+        endpoint: &str,
+        reference: &ImageRef,
+        options: &PullOptions,
+    ) -> Result<Image, PullError> {
+        let registry = Registry::connect(endpoint, reference, options).await?;
         let (digest, manifest) = find_manifest(&registry).await?;
         let config = registry
             .document(&manifest.config, "configuration", CONFIG_BYTES_MAX)
@@ -243,7 +283,13 @@ impl ImageStore {
                 return Ok(image);
             }
         }
-        let spools = fetch_layers(&registry, &manifest.layers, options, &work).await?;
+        let fetch = Fetch {
+            store: self,
+            registry: &registry,
+            options,
+            work: &work,
+        };
+        let spools = fetch.layers(&manifest.layers).await?;
         options.report(Progress::Writing {
             layers: spools.len(),
         });
@@ -262,7 +308,7 @@ impl ImageStore {
 }
 
 /// Follows the reference, through indexes, to the manifest for this host.
-async fn find_manifest(registry: &Registry<'_>) -> Result<(Digest, Manifest), PullError> {
+async fn find_manifest(registry: &Registry) -> Result<(Digest, Manifest), PullError> {
     let (mut digest, mut bytes) = registry.manifest(None).await?;
     for _ in 0..=INDEX_DEPTH_MAX {
         match Document::parse(&bytes)? {
@@ -279,107 +325,6 @@ async fn find_manifest(registry: &Registry<'_>) -> Result<(Digest, Manifest), Pu
         why,
     }
     .into())
-}
-
-/// Downloads and unpacks the layers; each with what it is called in messages.
-async fn fetch_layers(
-    registry: &Registry<'_>,
-    layers: &[Descriptor],
-    options: &PullOptions,
-    work: &Arc<Work>,
-) -> Result<Vec<(Spool, String)>, PullError> {
-    let packed_bytes = layers
-        .iter()
-        .fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
-    let bytes_max = options.limits.unpacked_bytes_max;
-    if packed_bytes > bytes_max {
-        let what = "the image, still packed,".to_owned();
-        return Err(ImageError::TooLarge {
-            what,
-            bytes: packed_bytes,
-            bytes_max,
-        }
-        .into());
-    }
-    let budget = Arc::new(Budget::new(bytes_max));
-    let count = layers.len();
-    let fetched = layers.iter().enumerate().map(|(index, layer)| {
-        let (budget, work) = (Arc::clone(&budget), Arc::clone(work));
-        async move {
-            let name = layer_name(index, count, &layer.digest);
-            let report = |done_bytes| {
-                let total_bytes = layer.size;
-                let layers = count;
-                options.report(Progress::Downloading {
-                    layer: index,
-                    layers,
-                    done_bytes,
-                    total_bytes,
-                });
-            };
-            let packed = download(registry, layer, &name, &work, &report).await?;
-            options.report(Progress::Unpacking {
-                layer: index,
-                layers: count,
-            });
-            let (digest, bytes) = (Some(layer.digest), layer.size);
-            blocking("unpack", move || {
-                let reader = rewound(packed).map_err(ImageError::io("read a downloaded layer"))?;
-                let blob = Blob {
-                    reader,
-                    digest,
-                    bytes,
-                    name: name.clone(),
-                };
-                Ok((spool(blob, work.unnamed_file()?, &budget)?, name))
-            })
-            .await
-        }
-    });
-    // The vector is needed: a lazy iterator of borrowing futures is not `Send` enough.
-    let fetched: Vec<_> = fetched.collect();
-    futures::stream::iter(fetched)
-        .buffered(LAYERS_AT_A_TIME)
-        .try_collect()
-        .await
-}
-
-/// Downloads a layer; one whose connection breaks is begun again a few times.
-async fn download(
-    registry: &Registry<'_>,
-    layer: &Descriptor,
-    name: &str,
-    work: &Work,
-    report: &(impl Fn(u64) + Sync),
-) -> Result<File, PullError> {
-    const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
-    for pause in PAUSES {
-        match registry
-            .download(layer, name, work.unnamed_file()?, report)
-            .await
-        {
-            Err(PullError::Unreachable {
-                registry, source, ..
-            }) => {
-                warn!(
-                    registry,
-                    source,
-                    layer = name,
-                    "download broke off, trying again"
-                );
-                tokio::time::sleep(pause).await;
-            }
-            other => return other,
-        }
-    }
-    registry
-        .download(layer, name, work.unnamed_file()?, report)
-        .await
-}
-
-fn rewound(mut file: File) -> std::io::Result<File> {
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
 }
 
 /// Runs file work on a thread that may wait.

@@ -21,6 +21,12 @@ pub(crate) struct Spool {
     pub(crate) diff_id: Digest,
 }
 
+impl Spool {
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+}
+
 impl ReadAt for Spool {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
@@ -164,10 +170,16 @@ fn unpack(
     }
 }
 
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// Whether a file that begins like this is one that [`spool`] unpacks.
+pub(crate) fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(GZIP) || start.starts_with(ZSTD)
+}
+
 /// The reader that undoes the compression the stream begins with.
 fn decoder<'r, R: Read>(packed: &'r mut R) -> io::Result<Box<dyn Read + 'r>> {
-    const GZIP: &[u8] = &[0x1f, 0x8b];
-    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
     /// 128 MiB of window, the most that the `zstd` command uses without being asked to.
     const ZSTD_WINDOW_LOG_MAX: u32 = 27;
     let mut magic = Vec::with_capacity(ZSTD.len());

@@ -4,6 +4,7 @@
 //! <root>/lock                     flock, held while anything below changes its name
 //! <root>/references/<hash>.json   one record per reference
 //! <root>/rootfs/<hash>.erofs      one file per list of layers, shared by the records
+//! <root>/blobs/<hash>             layers as they were downloaded, whole and begun (a cache)
 //! <root>/work/<random>/           one directory per conversion, with a flock of its own
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! is removed by the next process that opens the store, as are root file systems that no record
 //! names.
 
+mod blobs;
 mod garbage;
 mod work;
 
@@ -28,6 +30,7 @@ use types::ImageRef;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::manifest::ImageConfig;
+pub(crate) use blobs::{Begun, Part};
 pub use garbage::{Freed, GarbageRules, Imported};
 pub(crate) use work::Work;
 
@@ -118,7 +121,12 @@ impl ImageStore {
         let store = Self {
             root: root.to_owned(),
         };
-        for directory in [store.references(), store.rootfs(), store.work()] {
+        for directory in [
+            store.references(),
+            store.rootfs(),
+            store.blobs(),
+            store.work(),
+        ] {
             fs::create_dir_all(&directory).map_err(StoreError::io("create", directory))?;
         }
         let lock = store.lock()?;

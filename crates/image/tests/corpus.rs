@@ -8,6 +8,7 @@ use std::path::Path;
 fn every_layer_of_the_corpus_is_accepted_or_refused_as_its_name_says() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/layer");
     let mut seen = 0;
+    let mut wrong = Vec::new();
     for file in fs::read_dir(corpus).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -17,10 +18,13 @@ fn every_layer_of_the_corpus_is_accepted_or_refused_as_its_name_says() {
             expected || name.starts_with("refused-"),
             "{name} says nothing"
         );
-        assert_eq!(accepted, expected, "{name}");
+        if accepted != expected {
+            wrong.push(name.to_owned());
+        }
         seen += 1;
     }
-    assert!(seen >= 25, "only {seen} layers");
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(seen >= 60, "only {seen} layers");
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn a_layer_cut_anywhere_is_read_or_refused() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/layer");
     for file in fs::read_dir(corpus).unwrap() {
         let bytes = fs::read(file.unwrap().path()).unwrap();
-        for end in (0..bytes.len()).step_by(97) {
+        for end in (0..bytes.len()).step_by((bytes.len() / 50).max(97)) {
             image::fuzz_layer(&bytes[..end]);
         }
     }

@@ -238,7 +238,7 @@ fn breaking_proxy(upstream: String, broken: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_off_is_begun_again() {
+async fn a_download_that_breaks_off_goes_on_where_it_was() {
     let Some(registry) = Registry::start("a_download_that_breaks_off", "") else {
         return;
     };
@@ -266,10 +266,13 @@ async fn a_download_that_breaks_off_is_begun_again() {
         };
         registry.store().pull(&reference, &options).await
     };
-    let error = pull(100).await.unwrap_err();
-    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
-    registry.assert_nothing_stored();
-    pull(2).await.unwrap();
+    // No connection gets far enough; that the third pull ends well is the work of all before it.
+    for _ in 0..2 {
+        let error = pull(100).await.unwrap_err();
+        assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+        registry.assert_nothing_stored();
+    }
+    pull(100).await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::ImportError;
 use crate::digest::Digest;
+use crate::error::Limits;
 use crate::layer::{Change, Layer, LayerError, ReadAt};
+use crate::spool::{Blob, Budget, is_compressed, spool};
+use crate::store::Work;
 
 #[derive(Debug)]
 pub(super) enum Source {
@@ -36,6 +39,27 @@ pub(super) struct Archive {
     bytes: u64,
 }
 
+impl Archive {
+    fn is_compressed(&self) -> bool {
+        let mut magic = [0; 4];
+        self.read_exact_at(&mut magic, 0).is_ok() && is_compressed(&magic)
+    }
+
+    fn unpack(self, path: &Path, work: &Work, limits: &Limits) -> Result<Self, ImportError> {
+        let blob = Blob {
+            reader: self.file,
+            digest: None,
+            bytes: self.bytes,
+            name: format!("archive {}", path.display()),
+        };
+        let budget = Budget::new(limits.unpacked_bytes_max);
+        let spool = spool(blob, work.unnamed_file()?, &budget)?;
+        let bytes = spool.total_bytes();
+        let file = spool.into_file();
+        Ok(Self { file, bytes })
+    }
+}
+
 impl ReadAt for Archive {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
@@ -53,7 +77,8 @@ const ARCHIVE_NAMES_BYTES_MAX: usize = 16 << 20;
 const LINKS_FOLLOWED_MAX: usize = 8;
 
 impl Source {
-    pub(super) fn open(layout: &Path) -> Result<Self, ImportError> {
+    /// Opens a directory or an archive; a compressed one is unpacked into a file of `work` first.
+    pub(super) fn open(layout: &Path, work: &Work, limits: &Limits) -> Result<Self, ImportError> {
         let fail = |missing: &str| {
             let (path, missing) = (layout.to_owned(), missing.to_owned());
             move |source| ImportError::NoLayout {
@@ -67,11 +92,14 @@ impl Source {
             Self::Directory(layout.to_owned())
         } else {
             let file = open_regular(layout).map_err(fail("."))?;
-            Self::archive(Archive {
+            let mut archive = Archive {
                 file,
                 bytes: metadata.len(),
-            })
-            .map_err(fail("."))?
+            };
+            if archive.is_compressed() {
+                archive = archive.unpack(layout, work, limits)?;
+            }
+            Self::archive(archive).map_err(fail("."))?
         };
         if let (Err(error), false) = (source.file("oci-layout"), source.is_docker_archive()) {
             return Err(fail("oci-layout")(error));
@@ -90,14 +118,6 @@ impl Source {
     fn archive(archive: Archive) -> io::Result<Self> {
         let mut files = HashMap::new();
         let mut names_bytes = 0;
-        let mut magic = [0; 4];
-        if archive.read_exact_at(&mut magic, 0).is_ok()
-            && (magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd])
-        {
-            return Err(io::Error::other(
-                "the archive is compressed: unpack it first (`gunzip`, `unzstd`)",
-            ));
-        }
         for entry in Layer::new(&archive) {
             let entry = entry.map_err(|error| match error {
                 LayerError::Io(error) => error,

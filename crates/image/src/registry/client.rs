@@ -8,11 +8,12 @@ use std::fs::File;
 use std::time::Duration;
 
 use futures::StreamExt;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
 use oci_client::errors::{DigestError, OciDistributionError};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use tokio::io::AsyncWriteExt;
+use tracing::warn;
 use types::ImageRef;
 
 use super::{Credentials, PullError, PullOptions, Shown};
@@ -23,13 +24,14 @@ use crate::layout::check_document;
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, MANIFEST_BYTES_MAX, OCI_INDEX, OCI_MANIFEST,
 };
+use crate::store::Part;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("aerostat/", env!("CARGO_PKG_VERSION"));
 
-pub(super) struct Registry<'a> {
+pub(super) struct Registry {
     oci: oci_client::Client,
     http: reqwest::Client,
     auth: RegistryAuth,
@@ -38,15 +40,22 @@ pub(super) struct Registry<'a> {
     token: Option<String>,
     scheme: &'static str,
     target: Reference,
-    reference: &'a ImageRef,
+    /// What was asked for; a mirror is asked for it under its own name.
+    reference: ImageRef,
+    endpoint: String,
 }
 
-impl<'a> Registry<'a> {
+impl Registry {
     pub(super) async fn connect(
-        reference: &'a ImageRef,
+        endpoint: &str,
+        reference: &ImageRef,
         options: &PullOptions,
     ) -> Result<Self, PullError> {
-        let plain = options.plain_http_registries.contains(&reference.registry);
+        let plain = options.plain_http_registries.iter().any(|r| r == endpoint);
+        let asked = ImageRef {
+            registry: endpoint.to_owned(),
+            ..reference.clone()
+        };
         let config = ClientConfig {
             protocol: if plain {
                 ClientProtocol::Http
@@ -64,9 +73,9 @@ impl<'a> Registry<'a> {
             .read_timeout(READ_TIMEOUT)
             .user_agent(USER_AGENT)
             .build();
-        let (auth, shown) = introduce(reference, options).await?;
+        let (auth, shown) = introduce(&asked, options).await?;
         let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| {
-            let registry = reference.registry.clone();
+            let registry = endpoint.to_owned();
             let reference = Box::new(reference.clone());
             PullError::Unreachable {
                 reference,
@@ -81,8 +90,9 @@ impl<'a> Registry<'a> {
             shown,
             token: None,
             scheme: if plain { "http" } else { "https" },
-            target: target(reference),
-            reference,
+            target: target(&asked),
+            reference: reference.clone(),
+            endpoint: endpoint.to_owned(),
         };
         let operation = RegistryOperation::Pull;
         let token = registry
@@ -175,7 +185,7 @@ impl<'a> Registry<'a> {
             }
             .into());
         }
-        let mut stream = self.blob(descriptor, &what).await?;
+        let mut stream = self.blob(descriptor, &what, 0).await?.1;
         let mut bytes = Vec::new();
         while let Some(piece) = stream.next().await {
             match piece {
@@ -192,74 +202,99 @@ impl<'a> Registry<'a> {
         Ok(bytes)
     }
 
-    /// Downloads a layer into `file` and checks it.
+    /// Downloads what is missing of a layer and checks the whole. `hasher` has seen what is there,
+    /// `file` appends to it.
     pub(super) async fn download(
         &self,
         layer: &Descriptor,
         name: &str,
-        file: File,
+        part: &Part,
+        (mut hasher, file): (Hasher, File),
         report: &(impl Fn(u64) + Sync),
-    ) -> Result<File, PullError> {
+    ) -> Result<(), PullError> {
         const BUFFER_BYTES: usize = 1 << 20;
-        let mut stream = self.blob(layer, name).await?;
-        let mut out =
-            tokio::io::BufWriter::with_capacity(BUFFER_BYTES, tokio::fs::File::from_std(file));
-        let mut hasher = Hasher::new();
-        report(0);
-        while let Some(piece) = stream.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) if is_digest_error(&error) => break,
-                Err(error) => return Err(self.unreachable(error)),
-            };
-            hasher.update(&piece);
-            if hasher.bytes > layer.size {
-                break;
+        let store = || ImageError::io(format!("store {name}"));
+        if hasher.bytes < layer.size {
+            let (from, mut stream) = self.blob(layer, name, hasher.bytes).await?;
+            if from != hasher.bytes {
+                part.restart().map_err(store())?;
+                hasher = Hasher::new();
             }
-            out.write_all(&piece)
-                .await
-                .map_err(ImageError::io(format!("store {name}")))?;
+            let mut out =
+                tokio::io::BufWriter::with_capacity(BUFFER_BYTES, tokio::fs::File::from_std(file));
             report(hasher.bytes);
+            while let Some(piece) = stream.next().await {
+                let piece = match piece {
+                    Ok(piece) => piece,
+                    Err(error) if is_digest_error(&error) => break,
+                    Err(error) => {
+                        // What came until now is what the next try goes on from.
+                        out.flush().await.map_err(store())?;
+                        return Err(self.unreachable(error));
+                    }
+                };
+                hasher.update(&piece);
+                if hasher.bytes > layer.size {
+                    break;
+                }
+                out.write_all(&piece).await.map_err(store())?;
+                report(hasher.bytes);
+            }
+            out.flush().await.map_err(store())?;
         }
         if hasher.bytes != layer.size {
-            let (expected, actual) = (layer.size, hasher.bytes);
-            let what = name.to_owned();
             return Err(ImageError::SizeMismatch {
-                what,
-                expected,
-                actual,
+                what: name.to_owned(),
+                expected: layer.size,
+                actual: hasher.bytes,
             }
             .into());
         }
         let actual = hasher.finish();
         if actual != layer.digest {
-            let (what, expected) = (name.to_owned(), layer.digest);
             return Err(ImageError::DigestMismatch {
-                what,
-                expected,
+                what: name.to_owned(),
+                expected: layer.digest,
                 actual,
             }
             .into());
         }
-        out.flush()
-            .await
-            .map_err(ImageError::io(format!("store {name}")))?;
-        Ok(out.into_inner().into_std().await)
+        Ok(())
     }
 
+    /// A blob from `offset` on, or from its beginning if the registry cannot do that; says which.
+    ///
     /// Only the digest is passed on: a descriptor's own `urls` would let a manifest send this
     /// host to addresses of its author's choice.
     async fn blob(
         &self,
         descriptor: &Descriptor,
         what: &str,
-    ) -> Result<oci_client::client::SizedStream, PullError> {
+        offset: u64,
+    ) -> Result<(u64, SizedStream), PullError> {
         let digest = descriptor.digest.to_string();
+        if offset > 0 {
+            let rest =
+                self.oci
+                    .pull_blob_stream_partial(&self.target, digest.as_str(), offset, None);
+            // A registry that knows no ranges may answer with anything.
+            match rest.await {
+                Ok(BlobResponse::Partial(stream)) => return Ok((offset, stream)),
+                Ok(BlobResponse::Full(stream)) => return Ok((0, stream)),
+                Err(error) => match self.explain(error, what) {
+                    error @ PullError::Unreachable { .. } => return Err(error),
+                    error => warn!(
+                        error = types::chain(&error),
+                        "no part of a layer, asking for all of it"
+                    ),
+                },
+            }
+        }
         let stream = self
             .oci
             .pull_blob_stream(&self.target, digest.as_str())
             .await;
-        stream.map_err(|error| self.explain(error, what))
+        Ok((0, stream.map_err(|error| self.explain(error, what))?))
     }
 
     fn explain(&self, error: OciDistributionError, what: &str) -> PullError {
@@ -277,10 +312,7 @@ impl<'a> Registry<'a> {
     }
 
     fn about(&self) -> (Box<ImageRef>, String) {
-        (
-            Box::new(self.reference.clone()),
-            self.reference.registry.clone(),
-        )
+        (Box::new(self.reference.clone()), self.endpoint.clone())
     }
 
     fn unauthorized(&self, answer: String) -> PullError {

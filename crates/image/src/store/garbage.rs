@@ -1,6 +1,6 @@
 //! Garbage collection: which images go when they take too much room, and in which order.
 //!
-//! What is removed is a root file system together with all records that name it, the one that has
+//! Layers that were kept for later pulls go first. Then, what is removed is a root file system together with all records that name it, the one that has
 //! been idle longest first. A record's modification time is when its image was last used.
 //!
 //! The users are asked under the store's lock, under which they also get what they use
@@ -23,7 +23,8 @@ use crate::error::StoreError;
 /// What may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GarbageRules {
-    /// All root file systems together may have this size; 0 removes all that may be removed.
+    /// All root file systems and kept layers together may have this size; 0 removes all that may be
+    /// removed.
     pub bytes_max: u64,
     /// What was used, pulled or imported within this time stays.
     pub idle_min: Duration,
@@ -67,9 +68,16 @@ impl ImageStore {
     ) -> Result<Freed, StoreError> {
         let lock = self.lock()?;
         let groups = self.groups(rules, &in_use())?;
-        let mut freed = Freed::default();
+        let images_bytes: u64 = groups.iter().map(|group| group.bytes).sum();
+        // What costs only a download goes first.
+        let for_blobs = rules.bytes_max.saturating_sub(images_bytes);
+        let (blobs_bytes, blobs_freed) = self.collect_blobs(&lock, for_blobs)?;
+        let mut freed = Freed {
+            images: Vec::new(),
+            bytes: blobs_freed,
+        };
         let mut files = Vec::new();
-        for group in surplus(groups, rules.bytes_max) {
+        for group in surplus(groups, rules.bytes_max.saturating_sub(blobs_bytes)) {
             for record in group.records {
                 let path = self.record_path(&record.reference);
                 fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
@@ -85,7 +93,7 @@ impl ImageStore {
         files.dedup();
         // A damaged record keeps files: nobody knows which ones it names.
         files.retain(|(path, _)| !path.exists());
-        freed.bytes = files.iter().map(|(_, bytes)| bytes).sum();
+        freed.bytes += files.iter().map(|(_, bytes)| bytes).sum::<u64>();
         Ok(freed)
     }
 

@@ -219,13 +219,24 @@ fn archives_that_lie_are_refused_in_words() {
 }
 
 #[test]
-fn a_compressed_archive_says_what_to_do() {
-    let case = Case::new();
-    let path = case.root.path().join("image.tar.gz");
-    std::fs::write(&path, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]).unwrap();
-    let error = case
-        .store
-        .import(&path, Some(&"localhost/x:1".parse().unwrap()));
-    let error = types::chain(&error.unwrap_err()).to_string();
-    assert!(error.contains("gunzip"), "{error}");
+fn a_compressed_archive_is_unpacked_on_the_way_and_within_bounds() {
+    let name: ImageRef = "localhost/x:1".parse().unwrap();
+    let case = one("c.json", "1/layer.tar", json!(null));
+    let plain = std::fs::read(case.path()).unwrap();
+    let image = case.store.import(&case.path(), Some(&name)).unwrap();
+    let packed = case.root.path().join("image.tar.zst");
+    std::fs::write(&packed, zstd::encode_all(&plain[..], 3).unwrap()).unwrap();
+    let again = case.store.import(&packed, Some(&name)).unwrap();
+    assert_eq!(again.digest, image.digest);
+
+    let limits = crate::Limits {
+        unpacked_bytes_max: 1000,
+        ..crate::Limits::default()
+    };
+    let error = case.store.import_within(&packed, Some(&name), &limits);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("larger than 1000 bytes"), "{error}");
+    std::fs::write(&packed, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]).unwrap();
+    let error = case.store.import(&packed, Some(&name)).unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
 }
