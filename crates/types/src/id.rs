@@ -100,6 +100,72 @@ text_id!(
     is_dns_label
 );
 
+text_id!(
+    /// A volume: `vol_` and 16 lower-case letters and digits, the first four of which are the
+    /// number of its host, so that every host knows whom to ask.
+    VolumeId,
+    "volume id",
+    "`vol_` and 16 lower-case letters and digits",
+    |t| t.strip_prefix("vol_").is_some_and(is_base36)
+);
+text_id!(
+    /// A snapshot of a volume: `vs_`, and then as [`VolumeId`].
+    SnapshotId,
+    "snapshot id",
+    "`vs_` and 16 lower-case letters and digits",
+    |t| t.strip_prefix("vs_").is_some_and(is_base36)
+);
+
+fn is_base36(text: &str) -> bool {
+    text.len() == 16
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && u16::from_str_radix(&text[..4], 36).is_ok()
+}
+
+/// 16 digits of base 36: the host's number, and twelve out of `bits`.
+fn of_host(host: HostId, mut bits: u64) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut number = u64::from(host.number());
+    let mut text = [b'0'; 16];
+    for (index, digit) in text.iter_mut().rev().enumerate() {
+        let rest = if index < 12 { &mut bits } else { &mut number };
+        *digit = DIGITS[usize::try_from(*rest % 36).unwrap_or(0)];
+        *rest /= 36;
+    }
+    text.iter().copied().map(char::from).collect()
+}
+
+fn host_of(digits: &str) -> HostId {
+    // Every id has been checked when it was made.
+    HostId::new(u16::from_str_radix(&digits[..4], 36).unwrap_or_default())
+}
+
+impl VolumeId {
+    /// A volume of `host`.
+    pub fn new(host: HostId, random: u64) -> Self {
+        Self(format!("vol_{}", of_host(host, random)))
+    }
+
+    /// The host that has it on its disk.
+    pub fn host(&self) -> HostId {
+        host_of(&self.0["vol_".len()..])
+    }
+}
+
+impl SnapshotId {
+    /// A snapshot of a volume of `host`.
+    pub fn new(host: HostId, random: u64) -> Self {
+        Self(format!("vs_{}", of_host(host, random)))
+    }
+
+    /// The host that has it on its disk.
+    pub fn host(&self) -> HostId {
+        host_of(&self.0["vs_".len()..])
+    }
+}
+
 fn is_dns_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text
@@ -224,5 +290,28 @@ mod tests {
         assert_eq!(HostId::from_bits(0x0a7b_0002), Some(HostId::new(2)));
         assert_eq!(HostId::from_bits(2), None);
         assert!(serde_json::from_str::<MachineId>("\"x\"").is_err());
+    }
+
+    #[test]
+    fn a_volume_s_id_names_its_host() {
+        for number in [0, 2, 35, 4095, u16::MAX] {
+            let host = HostId::new(number);
+            let id = VolumeId::new(host, u64::MAX);
+            assert_eq!(id.host(), host, "{id}");
+            assert_eq!(id.as_str().parse::<VolumeId>().unwrap(), id);
+            assert_eq!(SnapshotId::new(host, 7).host(), host);
+        }
+        assert_eq!(
+            VolumeId::new(HostId::new(2), 35).as_str(),
+            "vol_000200000000000z"
+        );
+        for wrong in [
+            "vol_",
+            "vol_000200000000000Z",
+            "vol_zzzz000000000000",
+            "vs_0002",
+        ] {
+            assert!(wrong.parse::<VolumeId>().is_err(), "{wrong}");
+        }
     }
 }

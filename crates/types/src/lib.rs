@@ -15,7 +15,9 @@ pub mod sixpn;
 pub mod volume;
 
 pub use chain::chain;
-pub use id::{AppName, BootId, HostId, MachineId, NetworkId, OrgSlug, VersionId};
+pub use id::{
+    AppName, BootId, HostId, MachineId, NetworkId, OrgSlug, SnapshotId, VersionId, VolumeId,
+};
 pub use image_ref::ImageRef;
 pub use machine::IsolationClass;
 pub use sixpn::SixPn;

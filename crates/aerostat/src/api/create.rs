@@ -129,6 +129,7 @@ async fn place(api: &Shared, new: &New) -> Result<Place, ApiError> {
     let others = deps.hosts.others(deps.rpc.host());
     let bidders = bidders(&deps.worker, &others, &deps.rpc, &new.body.region);
     let bidders = bidders.map_err(ApiError::NoPlace)?;
+    let bidders = placement::among_volumes(bidders, &new.config).map_err(ApiError::NoPlace)?;
     let request = BidRequest {
         app: new.app.name.clone(),
         network: new.app.network_id,

@@ -19,7 +19,7 @@ use vmm::VmmError;
 
 use crate::directory;
 use crate::rpc::Unreachable;
-use crate::worker::{Invalid, NoBid, Refused, Scope};
+use crate::worker::{Invalid, NoBid, Refused, Scope, VolumeRefused};
 
 /// What Fly's clients look for when an app cannot have its name.
 const NAME_TAKEN: &str = "Name has already been taken";
@@ -389,6 +389,9 @@ fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
         | NoBid::RegionUnknown { .. }
         | NoBid::NoHost { .. } => code,
         NoBid::Late | NoBid::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        NoBid::VolumePlacement { .. } => StatusCode::PRECONDITION_FAILED,
+        NoBid::VolumesApart { .. } => StatusCode::BAD_REQUEST,
+        NoBid::Volume(refused) => return volume(refused),
     };
     let details = ErrorDetails {
         scope: refusal.scope().as_str().into(),
@@ -435,9 +438,33 @@ fn worker(refused: &Refused) -> Verdict {
         Refused::NoContainer { .. } => verdict(StatusCode::BAD_REQUEST, "no_container"),
         Refused::Busy => verdict(StatusCode::SERVICE_UNAVAILABLE, "busy").retryable(),
         Refused::ShuttingDown => shutting_down(),
+        Refused::Volume(refused) => volume(refused),
         Refused::Vmm { source, .. } => body(source),
         Refused::Ledger { .. } => internal(),
     }
+}
+
+fn volume(refused: &VolumeRefused) -> Verdict {
+    let code = match refused {
+        VolumeRefused::NotFound { .. } | VolumeRefused::NoSnapshot { .. } => StatusCode::NOT_FOUND,
+        // Fly's answer where there is no room for a volume is 400.
+        VolumeRefused::Foreign { .. }
+        | VolumeRefused::Invalid { .. }
+        | VolumeRefused::NoCapacity { .. } => StatusCode::BAD_REQUEST,
+        VolumeRefused::Attached { .. }
+        | VolumeRefused::WrongState { .. }
+        | VolumeRefused::Copying { .. } => StatusCode::CONFLICT,
+        VolumeRefused::Running { .. } | VolumeRefused::InUse { .. } => {
+            StatusCode::PRECONDITION_FAILED
+        }
+        VolumeRefused::DiskFull | VolumeRefused::TooMany { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        VolumeRefused::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        VolumeRefused::ShuttingDown => return shutting_down(),
+    };
+    let mut verdict = verdict(code, refused.code()).hint(refused.hint());
+    verdict.details.retryable = refused.retryable();
+    verdict.details.scope = Scope::Volume.as_str().into();
+    verdict
 }
 
 fn body(error: &VmmError) -> Verdict {

@@ -13,16 +13,20 @@
 mod hosts;
 mod rank;
 mod summary;
+mod volumes;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use types::HostId;
 
-use crate::worker::{Bid, BidRequest, Handle, NoBid, Remote, Reservation};
+use crate::worker::{
+    Bid, BidRequest, Handle, NoBid, Remote, Reservation, VolumeBid, VolumeBidRequest,
+};
 
 pub use hosts::{Host, Hosts, bidders};
 pub use rank::{Offer, rank};
+pub use volumes::{among_volumes, at_volumes, place_volume};
 
 /// Time in which a worker has to bid; one that is late does not take part. Two round trips (a
 /// connection, and the question) within one continent.
@@ -51,6 +55,13 @@ impl Bidder {
         match self {
             Self::Here(handle) => handle.bid(request).await,
             Self::There(remote) => remote.bid(request).await,
+        }
+    }
+
+    async fn bid_volume(&self, request: &VolumeBidRequest) -> Result<VolumeBid, NoBid> {
+        match self {
+            Self::Here(handle) => handle.volumes().bid(request).await,
+            Self::There(remote) => remote.bid_volume(request).await,
         }
     }
 
@@ -108,7 +119,8 @@ pub async fn place(bidders: &[Bidder], request: &BidRequest) -> Result<Place, No
             Err(_) => refusals.push(NoBid::Late),
         }
     }
-    Err(summary::summary(bidders.len(), refusals))
+    let refusal = summary::summary(bidders.len(), refusals);
+    Err(volumes::refused_there(&request.config, refusal))
 }
 
 #[cfg(test)]

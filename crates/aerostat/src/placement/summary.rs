@@ -46,7 +46,8 @@ fn order(refusal: &NoBid) -> u8 {
         NoBid::ClassNotOffered { .. } => 4,
         NoBid::ConfigRefused { .. } => 5,
         NoBid::RegionUnknown { .. } => 6,
-        NoBid::NoHost { .. } => 7,
+        NoBid::Volume(_) | NoBid::VolumePlacement { .. } | NoBid::VolumesApart { .. } => 7,
+        NoBid::NoHost { .. } => 8,
     }
 }
 
@@ -60,6 +61,9 @@ fn free(refusal: &NoBid) -> u64 {
         NoBid::ClassNotOffered { .. }
         | NoBid::ConfigRefused { .. }
         | NoBid::RegionUnknown { .. }
+        | NoBid::Volume(_)
+        | NoBid::VolumePlacement { .. }
+        | NoBid::VolumesApart { .. }
         | NoBid::Late
         | NoBid::Unreachable { .. }
         | NoBid::NoHost { .. } => 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use types::{AppName, IsolationClass, MachineId, NetworkId};
+use types::{AppName, IsolationClass, MachineId, NetworkId, VolumeId};
 use ulid::Ulid;
 
 use super::check::CheckedConfig;
@@ -164,6 +164,10 @@ pub(crate) struct Accounts {
     capacity: Capacity,
     held: BTreeMap<MachineId, Claim>,
     promised: BTreeMap<Ulid, (Claim, Timestamp)>,
+    /// Sizes of volumes, in MiB.
+    volumes: BTreeMap<VolumeId, u64>,
+    /// What volumes took of the disk when its room was measured, in MiB.
+    volumes_credit_mb: u64,
 }
 
 impl Accounts {
@@ -172,7 +176,50 @@ impl Accounts {
             capacity,
             held: BTreeMap::new(),
             promised: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            volumes_credit_mb: 0,
         }
+    }
+
+    /// What existing volumes took of the disk when its room was measured.
+    pub(crate) fn credit_volumes(&mut self, mb: u64) {
+        self.volumes_credit_mb = mb;
+    }
+
+    /// Room on the disk that no volume has, in MiB. Volumes are sparse files too, but what is
+    /// written to one must not fail, so their whole size counts.
+    fn disk_without_volumes_mb(&self) -> u64 {
+        let all = self.capacity.disk_mb.saturating_add(self.volumes_credit_mb);
+        all.saturating_sub(self.volumes.values().sum())
+    }
+
+    /// GiB that a new volume could have.
+    pub(crate) fn volume_room_gb(&self) -> u64 {
+        self.disk_without_volumes_mb() >> 10
+    }
+
+    /// Takes room for a volume that has `size_gb` from now on.
+    ///
+    /// # Errors
+    /// The GiB that it could have, if that is less; nothing has changed then.
+    pub(crate) fn claim_volume(&mut self, id: &VolumeId, size_gb: u64) -> Result<(), u64> {
+        let before = self.volumes.remove(id);
+        let room_gb = self.volume_room_gb();
+        if size_gb > room_gb {
+            self.volumes.extend(before.map(|mb| (id.clone(), mb)));
+            return Err(room_gb);
+        }
+        self.set_volume(id, size_gb);
+        Ok(())
+    }
+
+    /// The volume has this size, whether there is room or not.
+    pub(crate) fn set_volume(&mut self, id: &VolumeId, size_gb: u64) {
+        self.volumes.insert(id.clone(), size_gb << 10);
+    }
+
+    pub(crate) fn release_volume(&mut self, id: &VolumeId) {
+        self.volumes.remove(id);
     }
 
     fn claims(&self, except: Option<&MachineId>) -> impl Iterator<Item = &Claim> {
@@ -212,14 +259,15 @@ impl Accounts {
         } = self.capacity;
         let sixteenths = u64::from(cpus) * SHARED_PER_CPU;
         let free_sixteenths = sixteenths.saturating_sub(used.cpu_sixteenths);
-        let disk = disk_mb.saturating_mul(DISK_OVERCOMMIT);
+        let disk_free_mb = self.disk_without_volumes_mb();
+        let disk = disk_free_mb.saturating_mul(DISK_OVERCOMMIT);
         crate::catalog::Capacity {
             cpus,
             memory_mb,
             disk_mb,
             free_cpu_millis: free_sixteenths * 1000 / SHARED_PER_CPU,
             free_memory_mb: memory_mb.saturating_sub(used.memory_mb),
-            free_disk_mb: disk.saturating_sub(used.disk_mb).min(disk_mb),
+            free_disk_mb: disk.saturating_sub(used.disk_mb).min(disk_free_mb),
             machines: u32::try_from(self.held.len()).unwrap_or(u32::MAX),
         }
     }
@@ -251,10 +299,11 @@ impl Accounts {
                 free,
             });
         }
-        let disk_mb = self.capacity.disk_mb.saturating_mul(DISK_OVERCOMMIT);
+        let disk_mb = self.disk_without_volumes_mb();
         let disk_free_mb = disk_mb
+            .saturating_mul(DISK_OVERCOMMIT)
             .saturating_sub(used.disk_mb)
-            .min(self.capacity.disk_mb);
+            .min(disk_mb);
         if claim.disk_mb > disk_free_mb {
             let asked_mb = claim.disk_mb;
             return Err(NoBid::InsufficientDisk {
@@ -414,6 +463,26 @@ mod tests {
             accounts.promise(at(0), claim("shared", 1, 64)),
             Err(NoBid::Late)
         );
+    }
+
+    #[test]
+    fn a_volume_takes_its_whole_size_of_the_disk_and_gives_it_back() {
+        let mut accounts = accounts();
+        let id = |n| VolumeId::new(types::HostId::new(2), n);
+        assert_eq!(accounts.claim_volume(&id(1), 10), Err(9));
+        accounts.claim_volume(&id(1), 8).unwrap();
+        assert_eq!(accounts.claim_volume(&id(2), 2), Err(1));
+        assert_eq!(
+            accounts.claim_volume(&id(1), 10),
+            Err(9),
+            "and keeps what it had"
+        );
+        assert_eq!(accounts.word(at(0)).free_disk_mb, 10_000 - 8 * 1024);
+        accounts.release_volume(&id(1));
+        accounts.claim_volume(&id(2), 9).unwrap();
+        // A host that starts again measures what its volumes have left.
+        accounts.credit_volumes(2048);
+        assert_eq!(accounts.volume_room_gb(), 2);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! What is not built is refused by name: a machine that silently lacks a volume or a check is
 //! worse than none. What comes out always has containers, at least one, with names of their own.
 
+mod mounts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
@@ -79,6 +81,7 @@ pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
             )?;
         }
     }
+    mounts::check_mounts(&config.mounts, &config.containers)?;
     check_rootfs(&config)?;
     check_restart("config.restart", config.restart.as_ref())?;
     check_stop("config.stop_config", config.stop_config.as_ref())?;
@@ -146,11 +149,9 @@ fn refuse_unbuilt(config: &MachineConfig) -> Checked {
         ("size", !config.size.is_empty()),
         ("processes", !config.processes.is_empty()),
         ("files", !config.files.is_empty()),
-        ("mounts", !config.mounts.is_empty()),
         ("volumes", !config.volumes.is_empty()),
         ("checks", !config.checks.is_empty()),
         ("schedule", config.schedule.is_some()),
-        ("containers.mounts", container(|c| !c.mounts.is_empty())),
         ("containers.secrets", container(|c| !c.secrets.is_empty())),
         (
             "containers.healthchecks",

@@ -174,7 +174,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             }
         };
         let recorded = self.record(next, effects).await;
-        recorded.map_err(|source| Refused::Ledger { source })
+        Ok(recorded?)
     }
 
     /// Takes the room that a request needs before it is decided.
@@ -211,6 +211,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
 
     /// Puts the books right for `machine`, and what others may reach.
     fn account(&self, machine: &Machine) {
+        self.host.core.volumes.note_use(machine);
         let reachable = machine.reachable().map_or(0, |boot| boot.0);
         self.reachable.store(reachable, Ordering::Release);
         let claim = || {

@@ -21,6 +21,7 @@ use super::machine::{
     Update, new_version,
 };
 use super::refused::{NoBid, Refused};
+use super::volumes::Volumes;
 use crate::catalog::{Entry, Filter};
 pub use changes::MetadataChange;
 
@@ -117,12 +118,19 @@ impl Handle {
         self.core.accounts().word(Timestamp::now())
     }
 
+    /// The volumes of this host.
+    pub fn volumes(&self) -> &Volumes {
+        &self.core.volumes
+    }
+
     /// What this worker could do for such a machine now.
     ///
     /// # Errors
     /// Why it would not have it.
     pub async fn bid(&self, request: &BidRequest) -> Result<Bid, NoBid> {
         let claim = self.claim(request)?;
+        let admitted = self.core.volumes.admit(request).await;
+        admitted.map_err(NoBid::Volume)?;
         let (load_percent, free_memory_mb, replicas) = {
             let mut accounts = self.core.accounts();
             let (load_percent, free_memory_mb) = accounts.room(Timestamp::now(), claim, None)?;
@@ -147,6 +155,8 @@ impl Handle {
     /// As [`Self::bid`].
     pub async fn reserve(&self, request: &BidRequest) -> Result<Reservation, NoBid> {
         let claim = self.claim(request)?;
+        let admitted = self.core.volumes.admit(request).await;
+        admitted.map_err(NoBid::Volume)?;
         self.core.accounts().promise(Timestamp::now(), claim)
     }
 
@@ -232,7 +242,7 @@ impl Handle {
                     CreateError::NameTaken { id } => Refused::NameTaken { name, id },
                     CreateError::IdTaken => Refused::IdTaken { id },
                     CreateError::Exhausted { what } => Refused::Exhausted { what },
-                    CreateError::Ledger(source) => Refused::Ledger { source },
+                    CreateError::Ledger(source) => source.into(),
                 })
             }
         }

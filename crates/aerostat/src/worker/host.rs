@@ -24,6 +24,7 @@ use super::ledger::Ledger;
 use super::machine::{Effect, Machine};
 use super::ports::{Images, Network};
 use super::spec::Settings;
+use super::volumes::{self, Volumes, VolumesError};
 use crate::catalog::Catalog;
 
 /// The VMM itself ends a boot that is not ready in time; one that does not is ended so much later.
@@ -34,7 +35,7 @@ const BOOT_MARGIN: Duration = Duration::from_secs(15);
 pub struct Config {
     pub host: HostId,
     pub region: String,
-    /// The ledger's file. Its directory exists.
+    /// The ledger's file. Its directory exists, and gets a folder `volumes`.
     pub ledger: PathBuf,
     pub capacity: Capacity,
     pub classes: Classes,
@@ -52,7 +53,8 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) ledger: Ledger,
     pub(super) catalog: Catalog,
-    accounts: Mutex<Accounts>,
+    accounts: Arc<Mutex<Accounts>>,
+    pub(super) volumes: Volumes,
     drivers: Mutex<BTreeMap<MachineId, Driven>>,
     pub(super) shutdown: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -67,17 +69,33 @@ struct Driven {
 }
 
 impl Core {
-    pub(super) fn new(config: Config, ledger: Ledger, catalog: Catalog) -> Self {
-        let accounts = Mutex::new(Accounts::new(config.capacity));
-        Self {
+    /// Opens the volumes, too: their files are beside the ledger.
+    pub(super) async fn new(
+        config: Config,
+        ledger: Ledger,
+        catalog: Catalog,
+    ) -> Result<Self, VolumesError> {
+        let accounts = Arc::new(Mutex::new(Accounts::new(config.capacity)));
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let parts = volumes::Parts {
+            host: config.host,
+            region: config.region.clone(),
+            folder: config.ledger.with_file_name("volumes"),
+            ledger: ledger.clone(),
+            accounts: Arc::clone(&accounts),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+        };
+        Ok(Self {
+            volumes: Volumes::open(parts).await?,
             config,
             ledger,
             catalog,
             accounts,
             drivers: Mutex::default(),
-            shutdown: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }
+            shutdown,
+            tasks,
+        })
     }
 
     pub(super) fn accounts(&self) -> MutexGuard<'_, Accounts> {

@@ -16,6 +16,7 @@ use types::{AppName, HostId, MachineId};
 
 use super::machine::Machine;
 use super::ports::Allocation;
+use super::volumes::{TableError, VolumeRefused};
 use crate::catalog::{Catalog, Entry};
 use tables::Tables;
 pub(crate) use tables::Uids;
@@ -49,8 +50,26 @@ pub enum LedgerError {
         machine: String,
         source: serde_json::Error,
     },
+    /// A machine cannot have a volume that it names.
+    #[error(transparent)]
+    Volume(Box<VolumeRefused>),
+    #[error("cannot record which volumes a machine has")]
+    Volumes {
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the ledger is closed")]
     Closed,
+}
+
+impl From<TableError> for LedgerError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Refused(refused) => Self::Volume(Box::new(refused)),
+            error @ (TableError::Sqlite(_) | TableError::Row(_)) => Self::Volumes {
+                source: Box::new(error),
+            },
+        }
+    }
 }
 
 /// Why a machine was not created.
@@ -89,6 +108,8 @@ enum Job {
         usize,
         oneshot::Sender<Result<Vec<Event>, LedgerError>>,
     ),
+    /// What volumes need of the database.
+    With(Box<dyn FnOnce(&mut rusqlite::Connection) + Send>),
     /// What is queued behind it is answered with [`LedgerError::Closed`].
     Close,
 }
@@ -158,6 +179,21 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
+    /// Runs `f` on the database, between the changes of machines.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut rusqlite::Connection) -> T + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::With(Box::new(move |connection| {
+            // Whoever asked may have gone away.
+            let _ = reply.send(f(connection));
+        }));
+        let sent = self.jobs.send(job).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)
+    }
+
     /// Closes the ledger after what has been asked of it so far.
     pub(crate) async fn close(&self) {
         // An error means that it is closed already.
@@ -199,6 +235,7 @@ fn perform(tables: &mut Tables, host: HostId, catalog: &Catalog, job: Job) -> Co
         Job::Events(id, limit, reply) => {
             let _ = reply.send(tables.events(&id, limit));
         }
+        Job::With(f) => f(tables.connection()),
         Job::Close => return ControlFlow::Break(()),
     }
     ControlFlow::Continue(())

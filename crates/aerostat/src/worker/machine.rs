@@ -384,6 +384,11 @@ impl Machine {
         }
     }
 
+    /// Whether it may have its volumes open, or will without being asked.
+    pub(crate) fn holds_volumes(&self) -> bool {
+        self.holds_room()
+    }
+
     /// The boot that one can reach into.
     pub(crate) fn reachable(&self) -> Option<BootId> {
         match self.state {

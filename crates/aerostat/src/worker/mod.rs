@@ -24,6 +24,7 @@ mod recovery;
 mod refused;
 mod remote;
 mod spec;
+mod volumes;
 
 pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
 pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
@@ -36,7 +37,11 @@ pub use machine::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit, SecretsWant
 pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
 pub use recovery::{StartError, Worker};
 pub use refused::{Lack, NoBid, Refused, Scope};
-pub use remote::{Destroyed, Remote, router};
+pub use remote::{Destroyed, Remote, VolumeBid, VolumeBidRequest, router};
+pub use volumes::{
+    NewVolume, ShownVolume, VolumeOwner, VolumeQuery, VolumeRefused, Volumes, VolumesError,
+    check_body as check_volume,
+};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -17,6 +17,7 @@ use super::host::{Config, Core, Host, Reach as _};
 use super::ledger::{Ledger, LedgerError, Uids};
 use super::machine::Machine;
 use super::ports::{Images, Network, PortError};
+use super::volumes::VolumesError;
 use crate::catalog::Catalog;
 
 /// Time for drivers to see that the worker shuts down; they end at their next wait.
@@ -27,6 +28,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum StartError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Volumes(#[from] VolumesError),
     #[error("cannot find out which machines run on this host")]
     Present { source: VmmError },
     #[error("cannot find out which machines are attached to the network")]
@@ -66,7 +69,7 @@ impl Worker {
         };
         let (ledger, machines, thread) = opened.await.map_err(died)??;
         sweep(&vmm, &network, &machines).await?;
-        let core = Arc::new(Core::new(config, ledger, catalog));
+        let core = Arc::new(Core::new(config, ledger, catalog).await?);
         let host = Arc::new(Host {
             core: Arc::clone(&core),
             vmm,
@@ -79,6 +82,8 @@ impl Worker {
             let effects = machine.recover(now);
             Arc::clone(&host).drive(machine, effects);
         }
+        // After the drivers have begun: from here on it is known which volumes are in use.
+        core.volumes.recover().await.map_err(VolumesError::from)?;
         let handle = Handle::new(Arc::clone(&core), host);
         Ok(Self {
             core,

@@ -3,14 +3,17 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use types::machine::MachineState;
-use types::{HostId, IsolationClass, MachineId, VersionId};
+use types::{HostId, IsolationClass, MachineId, VersionId, VolumeId};
 
 use super::check::Invalid;
+use super::volumes::VolumeRefused;
 
 /// Where there was no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Host,
+    /// The hosts that have the volumes.
+    Volume,
     Region,
 }
 
@@ -18,6 +21,7 @@ impl Scope {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Volume => "volume",
             Self::Region => "region",
         }
     }
@@ -55,6 +59,19 @@ pub enum NoBid {
     RegionUnknown { region: String, known: String },
     #[error("no worker answered in time")]
     Late,
+    /// A volume that the machine names cannot be had.
+    #[error(transparent)]
+    Volume(VolumeRefused),
+    /// The host that has the machine's volumes would not have the machine.
+    #[error("{refusal}; volume {volume} is on host {host} only")]
+    VolumePlacement {
+        host: HostId,
+        volume: VolumeId,
+        refusal: Box<NoBid>,
+    },
+    /// A machine's volumes are on several hosts.
+    #[error("volumes {one} and {other} are on different hosts; a machine is on one")]
+    VolumesApart { one: VolumeId, other: VolumeId },
     #[error("host {host} cannot be reached")]
     Unreachable { host: HostId },
     /// Several hosts were asked. At least one lack, the one that is most worth knowing first.
@@ -86,6 +103,21 @@ fn no_host(asked: usize, lacks: &[Lack]) -> String {
     format!("{NO_ROOM}{}", each.join("; "))
 }
 
+impl From<super::ledger::LedgerError> for Refused {
+    fn from(error: super::ledger::LedgerError) -> Self {
+        use super::ledger::LedgerError;
+        match error {
+            LedgerError::Volume(refused) => Self::Volume(*refused),
+            source @ (LedgerError::Sqlite { .. }
+            | LedgerError::Create { .. }
+            | LedgerError::Newer { .. }
+            | LedgerError::Row { .. }
+            | LedgerError::Volumes { .. }
+            | LedgerError::Closed) => Self::Ledger { source },
+        }
+    }
+}
+
 impl NoBid {
     /// For programs; stable.
     pub fn code(&self) -> &'static str {
@@ -97,6 +129,9 @@ impl NoBid {
             Self::RegionUnknown { .. } => "region_unknown",
             Self::ConfigRefused { .. } => "invalid_argument",
             Self::Late => "no_answer",
+            Self::Volume(refused) => refused.code(),
+            Self::VolumePlacement { .. } => "volume_placement_capacity",
+            Self::VolumesApart { .. } => "invalid_argument",
             Self::Unreachable { .. } => "host_unreachable",
             Self::NoHost { lacks, .. } => first(lacks, "no_answer", Self::code),
         }
@@ -110,6 +145,9 @@ impl NoBid {
             | Self::ClassNotOffered { .. }
             | Self::ConfigRefused { .. }
             | Self::Unreachable { .. } => Scope::Host,
+            Self::Volume(_) | Self::VolumePlacement { .. } | Self::VolumesApart { .. } => {
+                Scope::Volume
+            }
             Self::RegionUnknown { .. } | Self::Late | Self::NoHost { .. } => Scope::Region,
         }
     }
@@ -124,7 +162,10 @@ impl NoBid {
             | Self::Unreachable { .. } => true,
             Self::ClassNotOffered { .. }
             | Self::ConfigRefused { .. }
+            | Self::VolumesApart { .. }
             | Self::RegionUnknown { .. } => false,
+            Self::Volume(refused) => refused.retryable(),
+            Self::VolumePlacement { refusal, .. } => refusal.retryable(),
             Self::NoHost { lacks, .. } => lacks.iter().any(|lack| lack.refusal.retryable()),
         }
     }
@@ -147,6 +188,11 @@ impl NoBid {
             Self::ConfigRefused { .. } => "leave out what it names, or update the host".into(),
             Self::RegionUnknown { known, .. } => format!("use region {known}, or none"),
             Self::Late => "try again".into(),
+            Self::Volume(refused) => refused.hint(),
+            Self::VolumePlacement { .. } => {
+                "free some room on that host: the volume is nowhere else".into()
+            }
+            Self::VolumesApart { .. } => "mount volumes of one host only".into(),
             Self::Unreachable { .. } => "try again; `aerostat mesh status` shows the hosts".into(),
             Self::NoHost { lacks, .. } => first(lacks, "try again".into(), Self::hint),
         }
@@ -208,6 +254,8 @@ pub enum Refused {
     /// The driver's or ledger's inbox is full.
     #[error("the worker is busy; try again")]
     Busy,
+    #[error(transparent)]
+    Volume(#[from] VolumeRefused),
     #[error("the worker is shutting down")]
     ShuttingDown,
     #[error("cannot reach into machine {id}")]

@@ -8,6 +8,8 @@
 //! goes to its host as the request of the Machines API that it is (`api::forward`): one protocol,
 //! with one promise about its versions, and streams that need no second form.
 
+mod volumes;
+
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -24,6 +26,7 @@ use super::handle::Handle;
 use super::machine::Permit;
 use super::refused::{NoBid, Refused};
 use crate::rpc::{Answer, Caller, Rpc, Unreachable};
+pub use volumes::{VolumeBid, VolumeBidRequest};
 
 const BID: &str = "/worker/v1/bid";
 const RESERVE: &str = "/worker/v1/reserve";
@@ -163,6 +166,7 @@ pub fn router(worker: Handle) -> Router {
         .route(BID, post(bid))
         .route(RESERVE, post(reserve))
         .route(DESTROY, post(destroy))
+        .merge(volumes::routes())
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
         .with_state(worker)
 }

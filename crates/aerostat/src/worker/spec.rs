@@ -260,5 +260,9 @@ fn file(file: &types::machine::File) -> FileSpec {
     }
 }
 
+mod volumes;
+
+pub(crate) use volumes::mount_volumes;
+
 #[cfg(test)]
 mod tests;

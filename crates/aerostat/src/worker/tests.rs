@@ -3,6 +3,7 @@
 mod crash;
 mod fakes;
 mod leases;
+mod volumes;
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ fn a_containers_own_environment_beats_the_machines() {
 fn what_is_not_built_is_refused_by_name_and_empty_members_are_not() {
     assert_eq!(
         field(json!({"image": "x", "mounts": [{"volume": "v"}]})),
-        "config.mounts"
+        "config.mounts[0].volume"
     );
     assert_eq!(
         field(json!({"image": "x", "schedule": "daily"})),

@@ -14,7 +14,7 @@ use vmm::{Report, Vmm, VmmError};
 use super::super::host::Host;
 use super::super::machine::{Effect, Event, Machine};
 use super::super::ports::{Images, Network, ReadyImage};
-use super::super::spec::{boot_spec, check_commands};
+use super::super::spec::{boot_spec, check_commands, mount_volumes};
 use super::Driver;
 
 /// Beginning of the reason why an image could not be had, in `containers[].message`.
@@ -93,6 +93,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                     })
                     .await;
                     detach(&host, &machine).await;
+                    host.core.volumes.hand_back(&machine).await;
                     Done::Event(Event::Cleared { boot })
                 })
             }
@@ -211,10 +212,18 @@ async fn start<V: Vmm, N: Network, I: Images>(
     };
     let unix_ms = Timestamp::now().as_millisecond();
     let settings = host.core.spec_settings();
-    let spec = match boot_spec(&machine, boot, &images, attachment, settings, unix_ms) {
+    let mut spec = match boot_spec(&machine, boot, &images, attachment, settings, unix_ms) {
         Ok(spec) => spec,
         Err(error) => return refused(error.to_string()),
     };
+    // A resumed guest goes on with file systems of the size that it knows.
+    let volumes = match host.core.volumes.ready(&machine, !spec.resume).await {
+        Ok(volumes) => volumes,
+        Err(error) => return refused(types::chain(&error)),
+    };
+    if let Err(error) = mount_volumes(&machine.config, &volumes, &mut spec.spec) {
+        return refused(error.to_string());
+    }
     if let Err(error) = host.vmm.boot(spec).await {
         return refused(types::chain(&error));
     }

@@ -13,6 +13,7 @@ use types::sixpn::MACHINE_FIELD_MIN;
 
 use super::super::machine::Machine;
 use super::super::ports::Allocation;
+use super::super::volumes;
 use super::{CreateError, Draft, LedgerError};
 use crate::catalog::DESTROYED_MAX;
 
@@ -110,11 +111,16 @@ impl Tables {
                 });
             }
         }
+        volumes::open_tables(&connection).map_err(failed)?;
         Ok(Self {
             path: path.into(),
             connection,
             uids,
         })
+    }
+
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
@@ -202,6 +208,7 @@ impl Tables {
             )
             .map_err(&failed)?;
         insert_events(&transaction, &machine.id, &events).map_err(&failed)?;
+        volumes::claim(&transaction, &machine).map_err(LedgerError::from)?;
         transaction.commit().map_err(&failed)?;
         Ok((machine, revision))
     }
@@ -214,6 +221,7 @@ impl Tables {
         let failed = self.failed("write");
         let transaction = self.connection.transaction().map_err(&failed)?;
         let revision = write(&transaction, machine, events).map_err(&failed)?;
+        volumes::claim(&transaction, machine)?;
         transaction.commit().map_err(&failed)?;
         Ok(revision)
     }

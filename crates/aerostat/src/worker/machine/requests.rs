@@ -9,6 +9,7 @@ use types::machine::MachineState;
 use super::events::Source;
 use super::{Effect, GRACE_DEFAULT, Machine, STOP_MARGIN, State, Then, Update, later};
 use crate::worker::refused::Refused;
+use crate::worker::volumes::{VolumeRefused, named};
 
 impl Machine {
     pub(super) fn start(&mut self, now: Timestamp) -> Result<Vec<Effect>, Refused> {
@@ -140,6 +141,11 @@ impl Machine {
             return Err(Refused::VersionMismatch {
                 current: self.version.clone(),
             });
+        }
+        let changes_volumes = || !named(&self.config).eq(named(&update.config));
+        if self.holds_volumes() && changes_volumes() {
+            let id = self.id.clone();
+            return Err(VolumeRefused::Running { id }.into());
         }
         // The running boot ends as its own configuration says.
         let (signal, grace) = self.stop_settings();

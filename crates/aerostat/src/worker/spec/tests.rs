@@ -60,7 +60,7 @@ fn image() -> ReadyImage {
     }
 }
 
-fn spec(config: serde_json::Value) -> BootSpec {
+pub(super) fn spec(config: serde_json::Value) -> BootSpec {
     let attachment = BootNetwork {
         ifname: "m00010000".into(),
         host_netns: "/run/netns/aero-0002".into(),
