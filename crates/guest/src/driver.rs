@@ -19,7 +19,7 @@ use types::machine::ExitEvent;
 use crate::output::pump;
 use crate::process::{self, Inlet, Outputs};
 use crate::reaper::{Exit, ExitStatus, Reaper};
-use crate::runtime::{Process, Runtime, RuntimeError};
+use crate::runtime::{Alive, Process, Runtime, RuntimeError};
 use crate::supervisor::{Effect, Event, Machine, Now};
 
 /// Events that wait for the supervisor: each container has at most a few under way.
@@ -71,6 +71,17 @@ impl Running {
     pub(crate) fn container(&self, name: &str) -> Option<(&ContainerSpec, Option<Live>)> {
         let at = self.spec.containers.iter().position(|c| c.name == name)?;
         Some((&self.spec.containers[at], self.live(at).clone()))
+    }
+
+    /// The containers that run.
+    pub(crate) fn alive(&self) -> Vec<Alive> {
+        let all = self.spec.containers.iter().enumerate();
+        let alive = all.filter_map(|(at, spec)| {
+            let main = self.live(at).as_ref()?.pid;
+            let container = spec.name.clone();
+            Some(Alive { container, main })
+        });
+        alive.collect()
     }
 
     fn live(&self, at: usize) -> std::sync::MutexGuard<'_, Option<Live>> {
@@ -205,10 +216,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     async fn resend(&self) {
-        self.send(GuestMessage::Ready).await;
         for report in self.reports.iter().flatten() {
             self.send(GuestMessage::Container(report.clone())).await;
         }
+        self.send(GuestMessage::Ready).await;
         if let Some(exit) = &self.exit {
             self.queue(Outgoing::Exited(exit.clone())).await;
         }

@@ -9,10 +9,13 @@
 //! how a container is made to exist; [`Reaper`] is the only place that waits for processes.
 //! Nothing here knows how machines are isolated: that is what the two runtimes differ in.
 
+mod archive;
+mod copy;
 mod driver;
 pub mod environment;
 pub mod fd;
 pub mod files;
+pub mod inspect;
 mod output;
 mod process;
 pub mod reaper;
@@ -28,5 +31,5 @@ pub mod user;
 pub mod wire;
 
 pub use reaper::{Exit, ExitStatus, Reaper};
-pub use runtime::{Process, ProcessIo, RunEnd, Runtime, RuntimeError};
+pub use runtime::{Alive, Process, ProcessIo, RunEnd, Runtime, RuntimeError};
 pub use serve::{Ended, Guest};

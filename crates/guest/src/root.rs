@@ -1,17 +1,22 @@
 //! Files inside a container's root, reached from outside without ever leaving it.
 //!
 //! Every path is resolved by the kernel as if the root were `/` (openat2, `RESOLVE_IN_ROOT`), so
-//! an image's symbolic links cannot point at the files of whoever sets the container up.
+//! an image's symbolic links cannot point at the files of whoever sets the container up, also while
+//! the container's processes rename things.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
+
+/// A container that renames without end keeps the kernel unsure for ever.
+const RESOLVE_TRIES: u32 = 1000;
 
 /// Name under which a file is written before it takes its place.
 const UNFINISHED: &str = ".aerostat-unfinished";
@@ -31,11 +36,36 @@ impl Root {
         Ok(Self { directory })
     }
 
-    fn resolve(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    /// A directory as the root of what lies below it.
+    pub(crate) fn from_directory(directory: OwnedFd) -> Self {
+        Self { directory }
+    }
+
+    fn resolve<P: ?Sized + NixPath>(&self, path: &P, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        openat2(&self.directory, path, how)
+        let mut tries = 0;
+        loop {
+            match openat2(&self.directory, path, how) {
+                // Something was renamed meanwhile, so the kernel cannot be sure.
+                Err(Errno::EAGAIN) if tries < RESOLVE_TRIES => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Whatever is at `path`, to be looked at only (`O_PATH`). Links are followed, inside.
+    ///
+    /// # Errors
+    /// If there is nothing.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(self.resolve(path, OFlag::O_PATH)?)
+    }
+
+    /// As [`Self::find`], but not following a link at the end of `path`.
+    pub(crate) fn find_itself(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(self.resolve(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?)
     }
 
     /// The first `bytes_max` bytes of a regular file; empty if there is none.
@@ -60,21 +90,31 @@ impl Root {
     ///
     /// # Errors
     /// If something on the way is no directory, or cannot be made.
-    pub fn make_directory(&self, path: &str) -> io::Result<OwnedFd> {
+    pub fn make_directory(&self, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+        self.make_directories(path.as_ref(), Owner::ROOT)
+    }
+
+    /// As [`Self::make_directory`]; those that were missing belong to `owner`.
+    ///
+    /// # Errors
+    /// If something on the way is no directory, or cannot be made.
+    pub fn make_directories(&self, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        if path.as_os_str().is_empty() {
+            return self.directory.try_clone();
+        }
         match self.resolve(path, flags) {
             Err(Errno::ENOENT) => {}
             result => return Ok(result?),
         }
-        let trimmed = path.trim_end_matches('/');
-        let (parent, name) = trimmed.rsplit_once('/').unwrap_or(("", trimmed));
-        let parent = match parent {
-            "" => self.directory.try_clone()?,
-            _ => self.make_directory(parent)?,
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::ENOENT.into());
         };
+        let parent = self.make_directories(parent, owner)?;
         match mkdirat(&parent, name, Mode::from_bits_retain(0o755)) {
+            Ok(()) => owner.take(&parent, name)?,
             // A symbolic link that leads nowhere is there, too, and stays an error below.
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
         Ok(self.resolve(path, flags)?)
@@ -117,6 +157,27 @@ impl Root {
             let _ = unlinkat(&parent, UNFINISHED, UnlinkatFlags::NoRemoveDir);
         }
         written
+    }
+}
+
+/// Who something belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+
+    /// Gives what was just made to this owner, whatever it is. It is root's otherwise.
+    pub(crate) fn take<P: ?Sized + NixPath>(self, parent: impl AsFd, name: &P) -> io::Result<()> {
+        if self == Self::ROOT {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        Ok(fchownat(parent, name, Some(uid), Some(gid), flags)?)
     }
 }
 

@@ -8,9 +8,11 @@
 use std::error::Error;
 use std::os::fd::OwnedFd;
 
-use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+use types::api::ProcessStat;
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
 
 use crate::reaper::{Exit, ExitStatus, Reaper};
+use crate::root::Root;
 
 /// Makes machines and containers exist.
 pub trait Runtime: Send + Sync + 'static {
@@ -48,6 +50,37 @@ pub trait Runtime: Send + Sync + 'static {
         request: &ExecRequest,
     ) -> Result<Process, RuntimeError>;
 
+    /// Starts a process beside the containers, in the machine's own file system.
+    ///
+    /// # Errors
+    /// If it does not run, or the isolation class has no such place.
+    fn exec_beside(&self, reaper: &Reaper, request: &ExecRequest) -> Result<Process, RuntimeError>;
+
+    /// Brings the machine up to date after it was suspended: steps the clock to `unix_ms`
+    /// (milliseconds since 1970) and gives the kernel's random number generator new `entropy`.
+    ///
+    /// # Errors
+    /// If either was not done, or the isolation class cannot be suspended.
+    fn resume(&self, unix_ms: i64, entropy: &[u8]) -> Result<(), RuntimeError>;
+
+    /// The processes of the machine. `alive` are the containers that run.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    fn processes(&self, alive: &[Alive]) -> Result<Vec<ProcessStat>, RuntimeError>;
+
+    /// What the machine and its containers use. `alive` are the containers that run.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    fn statistics(&self, alive: &[Alive]) -> Result<Statistics, RuntimeError>;
+
+    /// The root file system of a container with its volumes and directories, running or not.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError>;
+
     /// Sends a signal to the main process.
     ///
     /// # Errors
@@ -64,6 +97,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// The main process of a run has ended: kills what is left beside it and takes apart what
     /// `start` made. The writable layer stays for the next run.
     fn ended(&self, container: &ContainerSpec, run: u32, status: ExitStatus) -> RunEnd;
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    pub container: String,
+    /// Its main process, in the supervisor's PID namespace.
+    pub main: i32,
 }
 
 /// What the runtime knows about the end of a run beyond the status.

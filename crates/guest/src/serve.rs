@@ -7,23 +7,27 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use types::guest::{
-    FRAME_BYTES_MAX, Frame, FrameKind, GuestMessage, HostMessage, MachineSpec, Open, VERSION,
+    FRAME_BYTES_MAX, Frame, FrameKind, GuestMessage, HostMessage, MachineSpec, Open, Resume,
+    VERSION,
 };
 use types::machine::ExitEvent;
 
 use crate::driver::{self, Outgoing, Request, Running, blocking};
 use crate::reaper::Reaper;
-use crate::runtime::Runtime;
+use crate::runtime::{Alive, Runtime, RuntimeError};
 use crate::supervisor::{Event, Machine};
 use crate::wire::{
     Accepted, Acceptor, SMALL_FRAME_BYTES_MAX, Stream, WireError, read_frame, version_is_supported,
     write_frame,
 };
-use crate::{session, signal};
+use crate::{copy, inspect, session, signal};
 
 /// Frames that wait for the host: with 32 KiB of log in each, 4 MiB.
 const OUTBOX_FRAMES_MAX: usize = 128;
@@ -31,6 +35,8 @@ const OUTBOX_FRAMES_MAX: usize = 128;
 /// For a host that opened a stream and is slow to say what for, or whose last connection still
 /// holds the control stream, or which has the exit and does not hang up.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const NOT_STARTED: &str = "the machine has not started";
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,7 +156,9 @@ impl<R: Runtime> Guest<R> {
             return Ok(());
         };
         match parse(&open)? {
-            Open::Control { version, .. } => self.control(reader, writer, version).await,
+            Open::Control { version, resume } => {
+                self.control(reader, writer, version, resume).await
+            }
             Open::Exec(request) => {
                 let running = self.inner.running.get();
                 let started =
@@ -161,13 +169,48 @@ impl<R: Runtime> Guest<R> {
                 let live = session::live(self.inner.running.get(), &container);
                 session::attach(reader, writer, live).await
             }
-            Open::PutFiles { .. } | Open::GetFiles { .. } | Open::Processes | Open::Statistics => {
-                let mut writer = writer;
-                let reason = "this guest cannot do that yet".to_owned();
-                let end = types::guest::ExecEnd::Failed { reason };
-                write_frame(&mut writer, &Frame::message(&end)).await
+            Open::PutFiles { container, path } => {
+                let target = self.place(&container, path).await;
+                copy::put(reader, writer, target).await
+            }
+            Open::GetFiles { container, path } => {
+                let source = self.place(&container, path).await;
+                copy::get(reader, writer, source).await
+            }
+            Open::Processes => {
+                let list = |runtime: &R, alive: &[Alive]| runtime.processes(alive);
+                let all = self.ask("list processes", list).await;
+                answer(writer, &all.map(inspect::fit)).await
+            }
+            Open::Statistics => {
+                let count = |runtime: &R, alive: &[Alive]| runtime.statistics(alive);
+                answer(writer, &self.ask("read statistics", count).await).await
             }
         }
+    }
+
+    /// Asks the runtime about a machine that was started.
+    async fn ask<T, F>(&self, doing: &'static str, question: F) -> Result<T, String>
+    where
+        T: Send + 'static,
+        F: FnOnce(&R, &[Alive]) -> Result<T, RuntimeError> + Send + 'static,
+    {
+        let running = self.inner.running.get().ok_or(NOT_STARTED)?;
+        let (runtime, alive) = (self.inner.runtime.clone(), running.alive());
+        let answer = blocking(doing, move || question(&runtime, &alive)).await;
+        answer.map_err(|error| error.reason())
+    }
+
+    /// A path in a container, for copies.
+    async fn place(&self, container: &str, path: String) -> Result<copy::Place, String> {
+        let running = self.inner.running.get().ok_or(NOT_STARTED)?;
+        let found = running.container(container);
+        let (spec, _) = found.ok_or_else(|| session::no_container(container))?;
+        let (runtime, spec) = (self.inner.runtime.clone(), spec.clone());
+        let place = blocking("find the container's files", move || {
+            copy::Place::find(runtime.root(&spec)?, &spec.user, path)
+        });
+        place.await.map_err(|error| error.reason())
     }
 
     async fn control(
@@ -175,6 +218,7 @@ impl<R: Runtime> Guest<R> {
         reader: ReadHalf<Stream>,
         mut writer: WriteHalf<Stream>,
         version: u16,
+        resume: Option<Resume>,
     ) -> Result<(), WireError> {
         let outbox = timeout(PATIENCE, self.inner.outgoing.lock());
         let mut outbox = outbox.await.map_err(|_| WireError::Busy)?;
@@ -184,6 +228,11 @@ impl<R: Runtime> Guest<R> {
             let reason = error.to_string();
             send(&mut writer, &GuestMessage::Refused { reason }).await?;
             return Err(error);
+        }
+        if let Some(resume) = resume
+            && let Err(reason) = self.resume(resume).await
+        {
+            return send(&mut writer, &GuestMessage::Refused { reason }).await;
         }
         if let Some(running) = self.inner.running.get() {
             // The machine's task lives as long as `running`.
@@ -224,8 +273,8 @@ impl<R: Runtime> Guest<R> {
                     }
                 }
                 HostMessage::Stop { signal, grace_ms } => self.stop(signal, grace_ms).await,
-                HostMessage::Signal { signal, .. } => {
-                    tracing::warn!(signal, "this guest cannot pass signals on yet");
+                HostMessage::Signal { container, signal } => {
+                    self.signal(container.as_deref(), &signal).await;
                 }
             }
         }
@@ -249,6 +298,37 @@ impl<R: Runtime> Guest<R> {
             .running
             .get_or_init(|| driver::start(machine, spec, runtime, reaper, outbox));
         Ok(())
+    }
+
+    async fn resume(&self, resume: Resume) -> Result<(), String> {
+        if self.inner.running.get().is_none() {
+            return Err(NOT_STARTED.to_owned());
+        }
+        let entropy = STANDARD.decode(&resume.entropy);
+        let entropy = entropy.map_err(|error| format!("the entropy is not base64: {error}"))?;
+        let runtime = self.inner.runtime.clone();
+        let resumed = blocking("resume", move || runtime.resume(resume.unix_ms, &entropy));
+        resumed.await.map_err(|error| error.reason())
+    }
+
+    /// The host has checked both names; what is wrong all the same is logged.
+    async fn signal(&self, container: Option<&str>, signal: &str) {
+        let (Some(running), Some(number)) = (self.inner.running.get(), signal::parse(signal))
+        else {
+            tracing::warn!(signal, "signal is unknown, or the machine was not started");
+            return;
+        };
+        let (alive, spec) = (running.alive(), &running.spec);
+        let wanted = |name: &str| container.is_none_or(|container| container == name);
+        for Alive { container, main } in alive.iter().filter(|one| wanted(&one.container)) {
+            let spec = spec.containers.iter().find(|spec| spec.name == *container);
+            let Some(spec) = spec.cloned() else { continue };
+            let (runtime, main) = (self.inner.runtime.clone(), *main);
+            let sent = blocking("send a signal", move || runtime.signal(&spec, main, number));
+            if let Err(error) = sent.await {
+                tracing::warn!(error = error.reason(), "container was not signalled");
+            }
+        }
     }
 
     async fn stop(&self, signal: Option<String>, grace_ms: u64) {
@@ -304,4 +384,14 @@ fn send<'a>(
 ) -> impl Future<Output = Result<(), WireError>> + use<'a> {
     let frame = Frame::message(message);
     async move { write_frame(writer, &frame).await }
+}
+
+/// Answers a question, and closes the stream.
+async fn answer<T: Serialize>(
+    mut writer: WriteHalf<Stream>,
+    answer: &Result<T, String>,
+) -> Result<(), WireError> {
+    write_frame(&mut writer, &Frame::message(answer)).await?;
+    let closed = writer.shutdown().await;
+    closed.map_err(|source| WireError::Write { source })
 }

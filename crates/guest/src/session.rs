@@ -34,10 +34,14 @@ pub(crate) struct Started {
 pub(crate) fn live(running: Option<&Arc<Running>>, container: &str) -> Result<Live, String> {
     let running = running.ok_or("the machine has not started")?;
     match running.container(container) {
-        None => Err(format!("the machine has no container `{container}`")),
+        None => Err(no_container(container)),
         Some((_, None)) => Err(format!("container `{container}` is not running")),
         Some((_, Some(live))) => Ok(live),
     }
+}
+
+pub(crate) fn no_container(name: &str) -> String {
+    format!("the machine has no container `{name}`")
 }
 
 /// Starts what an exec asks for.
@@ -50,18 +54,22 @@ pub(crate) async fn start<R: Runtime>(
     reaper: &Reaper,
     request: ExecRequest,
 ) -> Result<Started, String> {
-    let main = live(running, &request.container)?.pid;
     if request.command.is_empty() {
         return Err("there is no command to run".to_owned());
     }
-    let spec = running.and_then(|running| running.container(&request.container));
-    let Some((spec, _)) = spec else {
-        return Err("the machine has not started".to_owned());
+    let container = if request.machine {
+        None
+    } else {
+        let main = live(running, &request.container)?.pid;
+        let found = running.and_then(|running| running.container(&request.container));
+        let (spec, _) = found.ok_or_else(|| no_container(&request.container))?;
+        Some((spec.clone(), main))
     };
     let stdin = request.stdin;
-    let (spec, runtime, reaper) = (spec.clone(), runtime.clone(), reaper.clone());
-    let process = blocking("start process", move || {
-        runtime.exec(&reaper, &spec, main, &request)
+    let (runtime, reaper) = (runtime.clone(), reaper.clone());
+    let process = blocking("start process", move || match container {
+        Some((spec, main)) => runtime.exec(&reaper, &spec, main, &request),
+        None => runtime.exec_beside(&reaper, &request),
     });
     let Process { pid, exit, io } = process.await.map_err(|error| error.reason())?;
     let (inlet, outputs) = process::open(io, stdin).map_err(|source| {
@@ -197,7 +205,7 @@ async fn take_input(mut reader: ReadHalf<Stream>, mut inlet: Inlet) {
     }
 }
 
-async fn finish(mut writer: WriteHalf<Stream>, end: ExecEnd) -> Result<(), WireError> {
+pub(crate) async fn finish(mut writer: WriteHalf<Stream>, end: ExecEnd) -> Result<(), WireError> {
     write_frame(&mut writer, &Frame::message(&end)).await?;
     let closed = writer.shutdown().await;
     closed.map_err(|source| WireError::Write { source })

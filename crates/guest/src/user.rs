@@ -1,5 +1,11 @@
 //! Who a process runs as: an image's `user` looked up in the container's own files.
 
+use crate::root::Root;
+use crate::runtime::RuntimeError;
+
+/// Longest /etc/passwd or /etc/group that is looked at.
+const ACCOUNT_BYTES_MAX: u64 = 1 << 20;
+
 /// A user with its groups, as numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -52,6 +58,20 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
         let gid = fields.next()?.parse().ok()?;
         Some((name, gid, fields.next().unwrap_or("")))
     })
+}
+
+/// Looks up `user` in the files of a container.
+///
+/// # Errors
+/// If the files cannot be read, or a name is unknown.
+pub fn find(root: &Root, user: &str) -> Result<User, RuntimeError> {
+    let read = |path: &str| {
+        let bytes = root.read(path, ACCOUNT_BYTES_MAX);
+        let bytes = bytes.map_err(|source| RuntimeError::new(format!("read {path}"), source))?;
+        Ok::<_, RuntimeError>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let found = look_up(user, &read("/etc/passwd")?, &read("/etc/group")?);
+    found.map_err(|source| RuntimeError::new("find the container's user", source))
 }
 
 /// Looks up `user` as in an image's configuration (empty, `name`, `uid`, each also with `:group`

@@ -43,6 +43,8 @@ pub enum WireError {
     Closed,
     #[error("peer did not answer in time")]
     Silent,
+    #[error("the guest cannot do that: {reason}")]
+    Refused { reason: String },
 }
 
 /// Whether this side can talk to a peer of that version: the same, or one less.

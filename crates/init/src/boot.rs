@@ -14,6 +14,7 @@ use nix::unistd::sync;
 
 use crate::console::{Console, say};
 use crate::containers::{Containers, unmount_all};
+use crate::groups;
 use crate::mounts::mount_guest;
 use crate::vsock::{self, Transport};
 
@@ -64,6 +65,7 @@ fn end_guest() {
 
 fn run() -> Result<(), BootError> {
     mount_guest().map_err(step("mount the kernel's file systems"))?;
+    groups::prepare();
     load_modules()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

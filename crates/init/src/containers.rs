@@ -15,20 +15,19 @@ use guest::files::files;
 use guest::root::Root;
 use guest::runtime::RunEnd;
 use guest::stdio::{self, ChildIo};
-use guest::{ExitStatus, Process, ProcessIo, Reaper, Runtime, RuntimeError, signal, user};
+use guest::user::{self, User};
+use guest::{Alive, ExitStatus, Process, ProcessIo, Reaper, Runtime, RuntimeError, signal};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::sethostname;
-use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+use types::api::ProcessStat;
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
 
 use crate::plan::{self, Place, Plan};
-use crate::{disks, enter, mounts, network};
+use crate::{disks, enter, groups, mounts, network, statistics, sys};
 
 const CONTAINERS: &str = "/containers";
-
-/// Longest /etc/passwd or /etc/group that is looked at.
-const ACCOUNT_BYTES_MAX: u64 = 1 << 20;
 
 /// A guest's clock further off than this is set; hypervisors give most guests a good one.
 const CLOCK_OFF_MS_MAX: i128 = 5_000;
@@ -44,13 +43,15 @@ pub(crate) struct Containers {
     oom_kills: Mutex<BTreeMap<String, u64>>,
 }
 
-fn base(container: &str) -> PathBuf {
+pub(crate) fn base(container: &str) -> PathBuf {
     Path::new(CONTAINERS).join(container)
 }
 
 impl Runtime for Containers {
     fn prepare(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
-        set_clock(spec.unix_ms)?;
+        if clock_is_off(spec.unix_ms) {
+            set_clock(spec.unix_ms)?;
+        }
         sethostname(&spec.hostname)
             .map_err(|errno| RuntimeError::new("set the host name", errno))?;
         network::bring_up(&spec.network)?;
@@ -86,11 +87,12 @@ impl Runtime for Containers {
         let place = Place::New {
             root: base(&container.name).join("root").to_string_lossy().into(),
         };
-        let plan = make_plan(&root, container, &container.command, place, None)?;
-        self.lock_oom_kills()
-            .insert(container.name.clone(), oom_kills());
+        let user = user::find(&root, &container.user)?;
+        let plan = make_plan(user, Some(container), &container.command, place, None);
+        let kills = groups::oom_kills(&container.name);
+        self.lock_oom_kills().insert(container.name.clone(), kills);
         let io = make_io(container.tty, container.stdin, None)?;
-        self.spawn(reaper, &plan, io)
+        self.spawn(reaper, &plan, Some(&container.name), io)
     }
 
     fn exec(
@@ -102,9 +104,48 @@ impl Runtime for Containers {
     ) -> Result<Process, RuntimeError> {
         let root = open_root(container)?;
         let place = Place::Existing { main };
-        let plan = make_plan(&root, container, &request.command, place, Some(request))?;
+        let user = user::find(&root, &container.user)?;
+        let plan = make_plan(
+            user,
+            Some(container),
+            &request.command,
+            place,
+            Some(request),
+        );
         let io = make_io(request.tty, request.stdin, request.size)?;
-        self.spawn(reaper, &plan, io)
+        self.spawn(reaper, &plan, Some(&container.name), io)
+    }
+
+    /// In the initial RAM file system, which holds little; containers are below /containers.
+    fn exec_beside(&self, reaper: &Reaper, request: &ExecRequest) -> Result<Process, RuntimeError> {
+        let root = User {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            home: "/".to_owned(),
+        };
+        let plan = make_plan(root, None, &request.command, Place::Beside, Some(request));
+        let io = make_io(request.tty, request.stdin, request.size)?;
+        self.spawn(reaper, &plan, None, io)
+    }
+
+    fn resume(&self, unix_ms: i64, entropy: &[u8]) -> Result<(), RuntimeError> {
+        set_clock(unix_ms)?;
+        sys::reseed(entropy)
+            .map_err(|source| RuntimeError::new("reseed the random number generator", source))
+    }
+
+    fn processes(&self, _: &[Alive]) -> Result<Vec<ProcessStat>, RuntimeError> {
+        statistics::processes().map_err(|source| RuntimeError::new("list processes", source))
+    }
+
+    fn statistics(&self, _: &[Alive]) -> Result<Statistics, RuntimeError> {
+        statistics::statistics(Path::new(CONTAINERS))
+            .map_err(|source| RuntimeError::new("read statistics", source))
+    }
+
+    fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError> {
+        open_root(container)
     }
 
     fn signal(&self, _: &ContainerSpec, main: i32, number: i32) -> Result<(), RuntimeError> {
@@ -119,10 +160,10 @@ impl Runtime for Containers {
 
     fn ended(&self, container: &ContainerSpec, _run: u32, status: ExitStatus) -> RunEnd {
         let before = self.lock_oom_kills().remove(&container.name);
-        // The guest's memory is one pool, so the kernel's own choice is the only record.
-        let oom_killed = status == ExitStatus::Signal(SIGKILL)
-            && before.is_some_and(|before| oom_kills() > before);
-        RunEnd { oom_killed }
+        let has_grown = before.is_some_and(|before| groups::oom_kills(&container.name) > before);
+        RunEnd {
+            oom_killed: has_grown && status != ExitStatus::Code(0),
+        }
     }
 }
 
@@ -134,11 +175,12 @@ impl Containers {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a helper that becomes what the plan says.
+    /// Starts a helper that becomes what the plan says, in the group of a container.
     fn spawn(
         &self,
         reaper: &Reaper,
         plan: &Plan,
+        container: Option<&str>,
         (ours, theirs): (ProcessIo, ChildIo),
     ) -> Result<Process, RuntimeError> {
         let name = plan.arguments.first().map_or("", String::as_str);
@@ -163,6 +205,9 @@ impl Containers {
         plan::send_plan(&mut stream, plan).map_err(failed)?;
         let pid = plan::receive_pid(&mut stream).map_err(failed)?;
         let exit = reaper.watch(pid);
+        if let Some(container) = container {
+            groups::join(container, pid).map_err(failed)?;
+        }
         plan::go(&mut stream).map_err(failed)?;
         Ok(Process {
             pid,
@@ -201,38 +246,35 @@ fn make_io(
     io.map_err(|source| RuntimeError::new("make standard streams", source))
 }
 
+/// `container` is `None` for what runs beside them.
 fn make_plan(
-    root: &Root,
-    container: &ContainerSpec,
+    user: User,
+    container: Option<&ContainerSpec>,
     command: &[String],
     place: Place,
     request: Option<&ExecRequest>,
-) -> Result<Plan, RuntimeError> {
-    let read = |path: &str| {
-        let bytes = root.read(path, ACCOUNT_BYTES_MAX);
-        let bytes = bytes.map_err(|source| RuntimeError::new(format!("read {path}"), source))?;
-        Ok::<_, RuntimeError>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-    let user = user::look_up(&container.user, &passwd, &group)
-        .map_err(|source| RuntimeError::new("find the container's user", source))?;
-    let tty = request.map_or(container.tty, |request| request.tty);
+) -> Plan {
+    let tty = request.map_or_else(
+        || container.is_some_and(|container| container.tty),
+        |request| request.tty,
+    );
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let nothing = BTreeMap::new();
     let environment = environment(
-        &container.env,
+        container.map_or(&nothing, |container| &container.env),
         request.map_or(&nothing, |request| &request.env),
         &user.home,
         &hostname.to_string_lossy(),
         if tty { Terminal::Yes } else { Terminal::No },
     );
     let program = command.first().map_or("", String::as_str);
-    Ok(Plan {
+    let directory = container.map_or("", |container| &container.working_dir);
+    Plan {
         place,
         candidates: candidates(program, &environment),
         arguments: command.to_vec(),
         environment,
-        directory: match container.working_dir.as_str() {
+        directory: match directory {
             "" => "/".to_owned(),
             directory => directory.to_owned(),
         },
@@ -240,29 +282,20 @@ fn make_plan(
         gid: user.gid,
         groups: user.groups,
         tty,
-    })
+    }
+}
+
+fn clock_is_off(unix_ms: i64) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| i128::try_from(now.as_millis()).unwrap_or(0));
+    (now_ms - i128::from(unix_ms)).abs() > CLOCK_OFF_MS_MAX
 }
 
 fn set_clock(unix_ms: i64) -> Result<(), RuntimeError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.map_or(0, |now| i128::try_from(now.as_millis()).unwrap_or(0));
-    if (now_ms - i128::from(unix_ms)).abs() <= CLOCK_OFF_MS_MAX {
-        return Ok(());
-    }
     let seconds = unix_ms.div_euclid(1000);
     let nanoseconds = unix_ms.rem_euclid(1000) * 1_000_000;
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(seconds, nanoseconds))
         .map_err(|errno| RuntimeError::new("set the clock", errno))
-}
-
-/// How often the kernel has killed for want of memory; 0 if it does not say.
-fn oom_kills() -> u64 {
-    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let mut lines = text.lines();
-    let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
-    count
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
 }
 
 /// Takes every container's mounts apart. What fails is logged: the file systems are journalled.

@@ -96,6 +96,7 @@ fn prepare(stream: &mut UnixStream) -> Result<(Plan, Forked), EnterError> {
         Place::New { .. } => unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
             .map_err(step("make namespaces"))?,
         Place::Existing { main } => join(main)?,
+        Place::Beside => {}
     }
     let forked = fork_alone().map_err(step("fork"))?;
     Ok((plan, forked))
@@ -122,7 +123,7 @@ fn become_process(stream: &mut UnixStream, plan: &Plan) -> Result<Infallible, En
         Place::New { root } => {
             mounts::enter_root(Path::new(root)).map_err(step("mount the container's root"))?;
         }
-        Place::Existing { .. } => {}
+        Place::Existing { .. } | Place::Beside => {}
     }
     setsid().map_err(step("begin a session"))?;
     if plan.tty {

@@ -15,11 +15,13 @@ mod console;
 mod containers;
 mod disks;
 mod enter;
+mod groups;
 mod mounts;
 mod netlink;
 mod network;
 mod plan;
 mod port;
+mod statistics;
 mod sys;
 mod vsock;
 

@@ -43,6 +43,8 @@ pub(crate) enum Place {
     New { root: String },
     /// A container that is: the namespaces of its main process.
     Existing { main: i32 },
+    /// Where PID 1 is.
+    Beside,
 }
 
 pub(crate) fn send_plan(stream: &mut UnixStream, plan: &Plan) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! System calls without a safe wrapper.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -72,4 +73,43 @@ pub(crate) fn take_terminal() -> io::Result<()> {
 pub(crate) fn default_sigpipe() -> nix::Result<()> {
     // SAFETY: the default action is no function of ours.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Most entropy that is taken at once.
+const ENTROPY_BYTES_MAX: usize = 256;
+
+/// `RNDADDENTROPY` and `RNDRESEEDCRNG` of the kernel's include/uapi/linux/random.h.
+const ADD_ENTROPY: libc::Ioctl = 0x4008_5203;
+const RESEED: libc::Ioctl = 0x5207;
+
+/// `struct rand_pool_info` with room for the bytes.
+#[repr(C)]
+struct Entropy {
+    bits: libc::c_int,
+    bytes: libc::c_int,
+    buffer: [u8; ENTROPY_BYTES_MAX],
+}
+
+/// Gives the kernel's random number generator new entropy and has it use that at once.
+pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
+    let length = entropy.len();
+    if length == 0 || length > ENTROPY_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let count = libc::c_int::try_from(length).map_err(io::Error::other)?;
+    let mut given = Entropy {
+        bits: count * 8,
+        bytes: count,
+        buffer: [0; ENTROPY_BYTES_MAX],
+    };
+    given.buffer[..length].copy_from_slice(entropy);
+    let device = File::options().write(true).open("/dev/urandom")?;
+    // Needed: there is no wrapper for these requests, and writing to the device counts for nothing.
+    // SAFETY: `given` is laid out as the request wants, outlives the call, and is only read.
+    nix::errno::Errno::result(unsafe {
+        libc::ioctl(device.as_raw_fd(), ADD_ENTROPY, &raw const given)
+    })?;
+    // SAFETY: the request takes no argument.
+    nix::errno::Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), RESEED) })?;
+    Ok(())
 }

@@ -11,6 +11,8 @@
 //! Whatever a boot starts is in its group, so that killing the group is killing the boot, also
 //! when nobody is left who knows its processes.
 
+mod usage;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

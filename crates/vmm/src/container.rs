@@ -16,6 +16,7 @@
 mod helper;
 mod oci;
 mod runtime;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;

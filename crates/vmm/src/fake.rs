@@ -1,7 +1,8 @@
 //! A [`Vmm`] for tests of those who use one: boots happen in memory, as scripted.
 //!
 //! Clones share their machines, as the shims of a host outlive its worker: a test "restarts" the
-//! worker by giving a clone to the next one. An exec echoes its input and exits with 0.
+//! worker by giving a clone to the next one. An exec echoes its input and exits with 0; files are kept
+//! by the path that they were copied to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use types::api::{LogLine, LogQuery, ProcessStat};
-use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest, Statistics};
+use types::guest::{
+    ContainerReport, ContainerReportState, ContainerStatistics, ExecEnd, ExecRequest, Statistics,
+};
 use types::machine::ExitEvent;
 use types::{BootId, IsolationClass, MachineId};
 
@@ -41,6 +44,9 @@ struct State {
     boots: BTreeMap<(MachineId, BootId), Boot>,
     kept: BTreeMap<MachineId, Vec<LogLine>>,
     stops: Vec<(MachineId, BootId, Option<String>, Duration)>,
+    signals: Vec<(MachineId, Option<String>, String)>,
+    /// Archives by machine, container and path.
+    files: BTreeMap<(MachineId, String, String), Vec<u8>>,
     specs: Vec<BootSpec>,
     /// Machines of which something is saved.
     suspended: BTreeSet<MachineId>,
@@ -120,6 +126,11 @@ impl FakeVmm {
         self.state().stops.clone()
     }
 
+    /// Every signal that was sent: the machine, the container if one was named, the signal.
+    pub fn signals(&self) -> Vec<(MachineId, Option<String>, String)> {
+        self.state().signals.clone()
+    }
+
     /// Every specification that was ever booted.
     pub fn specs(&self) -> Vec<BootSpec> {
         self.state().specs.clone()
@@ -165,6 +176,52 @@ impl FakeVmm {
             let _ = outputs.send(Output::End(end)).await;
         });
         Ok(Io { input, output })
+    }
+}
+
+impl FakeVmm {
+    /// Keeps whatever comes until the end of input; it can be had again under the same path.
+    fn put(&self, key: (MachineId, String, String)) -> Io {
+        let (input, mut inputs) = mpsc::channel(16);
+        let (outputs, output) = mpsc::channel(16);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut archive = Vec::new();
+            let end = loop {
+                match inputs.recv().await {
+                    Some(Input::Stdin(bytes)) => archive.extend_from_slice(&bytes),
+                    Some(Input::Resize(_)) => {}
+                    Some(Input::CloseStdin) => {
+                        this.state().files.insert(key, archive);
+                        break ExecEnd::Exited { exit_code: 0 };
+                    }
+                    None => {
+                        let reason = "the archive was cut off".to_owned();
+                        break ExecEnd::Failed { reason };
+                    }
+                }
+            };
+            let _ = outputs.send(Output::End(end)).await;
+        });
+        Io { input, output }
+    }
+
+    fn get(&self, key: &(MachineId, String, String)) -> Io {
+        let archive = self.state().files.get(key).cloned();
+        let (input, _) = mpsc::channel(1);
+        let (outputs, output) = mpsc::channel(2);
+        let end = match archive {
+            Some(archive) => {
+                let _ = outputs.try_send(Output::Stdout(archive.into()));
+                ExecEnd::Exited { exit_code: 0 }
+            }
+            None => {
+                let reason = format!("cannot read {}: No such file or directory", key.2);
+                ExecEnd::Failed { reason }
+            }
+        };
+        let _ = outputs.try_send(Output::End(end));
+        Io { input, output }
     }
 }
 
@@ -300,11 +357,13 @@ impl Vmm for FakeVmm {
         &self,
         machine: &MachineId,
         boot: BootId,
-        _container: Option<String>,
-        _signal: String,
+        container: Option<String>,
+        signal: String,
     ) -> Result<(), VmmError> {
         self.alive_spec(machine, boot)?;
-        Err(VmmError::NotBuilt { what: "a signal" })
+        let mut state = self.state();
+        state.signals.push((machine.clone(), container, signal));
+        Ok(())
     }
 
     async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
@@ -339,24 +398,46 @@ impl Vmm for FakeVmm {
         machine: &MachineId,
         boot: BootId,
     ) -> Result<Vec<ProcessStat>, VmmError> {
-        self.alive_spec(machine, boot)?;
-        Err(VmmError::NotBuilt {
-            what: "a process list",
-        })
+        let spec = self.alive_spec(machine, boot)?;
+        let containers = spec.spec.containers.into_iter().zip(2..);
+        let processes = containers.map(|(container, pid)| ProcessStat {
+            pid,
+            command: container.command.join(" "),
+            directory: container.working_dir,
+            rss: 1 << 20,
+            container: container.name,
+            ..ProcessStat::default()
+        });
+        Ok(processes.collect())
     }
 
     async fn statistics(&self, machine: &MachineId, boot: BootId) -> Result<Statistics, VmmError> {
-        self.alive_spec(machine, boot)?;
-        Err(VmmError::NotBuilt {
-            what: "a machine's statistics",
+        let spec = self.alive_spec(machine, boot)?;
+        let containers = spec.spec.containers.into_iter().map(|container| {
+            let usage = ContainerStatistics {
+                memory_bytes: 1 << 20,
+                processes: 1,
+                ..ContainerStatistics::default()
+            };
+            (container.name, usage)
+        });
+        let containers: BTreeMap<_, _> = containers.collect();
+        let count = u32::try_from(containers.len()).unwrap_or(u32::MAX);
+        Ok(Statistics {
+            memory_bytes: u64::from(count) << 20,
+            memory_limit_bytes: u64::from(spec.guest.memory_mb) << 20,
+            processes: count,
+            containers,
+            ..Statistics::default()
         })
     }
 
-    async fn copy(&self, machine: &MachineId, boot: BootId, _copy: Copy) -> Result<Io, VmmError> {
+    async fn copy(&self, machine: &MachineId, boot: BootId, copy: Copy) -> Result<Io, VmmError> {
         self.alive_spec(machine, boot)?;
-        Err(VmmError::NotBuilt {
-            what: "copying files",
-        })
+        match copy {
+            Copy::Into { container, path } => Ok(self.put((machine.clone(), container, path))),
+            Copy::OutOf { container, path } => Ok(self.get(&(machine.clone(), container, path))),
+        }
     }
 
     async fn logs(

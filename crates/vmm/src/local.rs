@@ -157,6 +157,20 @@ impl Local {
         VmmError::Gone { machine, boot }
     }
 
+    /// Streams of whatever the request starts.
+    async fn open_io(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        request: Request,
+    ) -> Result<Io, VmmError> {
+        let dir = self.paths.boot(machine, boot);
+        let opened = channel::open(machine, &dir, &request).await?;
+        opened
+            .map(channel::io)
+            .ok_or_else(|| Self::gone(machine, boot))
+    }
+
     /// The container that a query means.
     fn container(&self, machine: &MachineId, query: &LogQuery) -> Result<String, VmmError> {
         let logs = self.paths.logs(machine);
@@ -276,11 +290,7 @@ impl Vmm for Local {
         boot: BootId,
         request: ExecRequest,
     ) -> Result<Io, VmmError> {
-        let dir = self.paths.boot(machine, boot);
-        let opened = channel::open(machine, &dir, &Request::Exec(request)).await?;
-        opened
-            .map(channel::io)
-            .ok_or_else(|| Self::gone(machine, boot))
+        self.open_io(machine, boot, Request::Exec(request)).await
     }
 
     async fn attach(
@@ -289,24 +299,21 @@ impl Vmm for Local {
         boot: BootId,
         container: String,
     ) -> Result<Io, VmmError> {
-        let dir = self.paths.boot(machine, boot);
-        let opened = channel::open(machine, &dir, &Request::Attach { container }).await?;
-        opened
-            .map(channel::io)
-            .ok_or_else(|| Self::gone(machine, boot))
+        self.open_io(machine, boot, Request::Attach { container })
+            .await
     }
 
     async fn signal(
         &self,
         machine: &MachineId,
         boot: BootId,
-        _container: Option<String>,
-        _signal: String,
+        container: Option<String>,
+        signal: String,
     ) -> Result<(), VmmError> {
-        if self.alive(machine).is_none() {
-            return Err(Self::gone(machine, boot));
-        }
-        Err(VmmError::NotBuilt { what: "a signal" })
+        let request = Request::Signal { container, signal };
+        let dir = self.paths.boot(machine, boot);
+        let opened = channel::open(machine, &dir, &request).await?;
+        opened.map(drop).ok_or_else(|| Self::gone(machine, boot))
     }
 
     async fn suspend(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
@@ -332,30 +339,23 @@ impl Vmm for Local {
         machine: &MachineId,
         boot: BootId,
     ) -> Result<Vec<ProcessStat>, VmmError> {
-        if self.alive(machine).is_none() {
-            return Err(Self::gone(machine, boot));
-        }
-        Err(VmmError::NotBuilt {
-            what: "a process list",
-        })
+        let dir = self.paths.boot(machine, boot);
+        let answer = channel::ask(machine, &dir, &Request::Processes).await?;
+        answer.ok_or_else(|| Self::gone(machine, boot))
     }
 
     async fn statistics(&self, machine: &MachineId, boot: BootId) -> Result<Statistics, VmmError> {
-        if self.alive(machine).is_none() {
-            return Err(Self::gone(machine, boot));
-        }
-        Err(VmmError::NotBuilt {
-            what: "a machine's statistics",
-        })
+        let dir = self.paths.boot(machine, boot);
+        let answer = channel::ask(machine, &dir, &Request::Statistics).await?;
+        answer.ok_or_else(|| Self::gone(machine, boot))
     }
 
-    async fn copy(&self, machine: &MachineId, boot: BootId, _copy: Copy) -> Result<Io, VmmError> {
-        if self.alive(machine).is_none() {
-            return Err(Self::gone(machine, boot));
-        }
-        Err(VmmError::NotBuilt {
-            what: "copying files",
-        })
+    async fn copy(&self, machine: &MachineId, boot: BootId, copy: Copy) -> Result<Io, VmmError> {
+        let request = match copy {
+            Copy::Into { container, path } => Request::PutFiles { container, path },
+            Copy::OutOf { container, path } => Request::GetFiles { container, path },
+        };
+        self.open_io(machine, boot, request).await
     }
 
     async fn logs(

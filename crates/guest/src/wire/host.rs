@@ -3,6 +3,8 @@
 //! The readers' `next` must not be dropped half-way (a frame would be lost): give each its own
 //! task, or keep the future across `select!`.
 
+mod ask;
+
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use types::api::TerminalSize;
@@ -146,6 +148,17 @@ impl ControlSender {
     /// If the connection is gone, or the message is longer than a frame may be.
     pub async fn send(&mut self, message: &HostMessage) -> Result<(), WireError> {
         write_frame(&mut self.writer, &Frame::message(message)).await
+    }
+
+    /// Says that nothing follows. The guest then writes no more on the control stream and closes
+    /// it, so whoever hears the [`ControlReceiver`] out has lost nothing: what the guest has to say
+    /// waits for the next control stream. For a machine that is about to be suspended.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn finish(mut self) -> Result<(), WireError> {
+        let closed = self.writer.shutdown().await;
+        closed.map_err(|source| WireError::Write { source })
     }
 }
 

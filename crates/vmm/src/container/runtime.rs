@@ -14,14 +14,16 @@ use guest::environment::{Terminal, environment};
 use guest::files::files;
 use guest::root::Root;
 use guest::stdio::{self, ChildIo};
-use guest::{ExitStatus, Process, ProcessIo, Reaper, RunEnd, Runtime, RuntimeError, signal, user};
+use guest::{
+    Alive, ExitStatus, Process, ProcessIo, Reaper, RunEnd, Runtime, RuntimeError, signal, user,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
-use types::api::TerminalSize;
-use types::guest::{ContainerSpec, ExecRequest, MachineSpec};
+use types::api::{ProcessStat, TerminalSize};
+use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
 
 use super::helper::{Channel, Go, Reply, Request};
-use super::{child_group, oci};
+use super::{child_group, oci, statistics};
 use crate::cgroup::Group;
 use crate::paths::{BootDir, remove};
 use crate::shim::through_dir;
@@ -29,8 +31,6 @@ use crate::sys;
 
 /// libcontainer needs some 10 ms; a loaded host may need much longer.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of an image's /etc/passwd and /etc/group.
-const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
 const CONSOLE_TIMEOUT_MS: u16 = 5_000;
 const TERMINAL_SIZE: TerminalSize = TerminalSize {
     width: 80,
@@ -109,12 +109,7 @@ impl Libcontainer {
         tty: Option<TerminalSize>,
     ) -> Result<oci::Process<'a>, Failure> {
         let root = Root::open(self.root(&container.name)?)?;
-        let accounts = |path| {
-            let text = root.read(path, ACCOUNTS_BYTES_MAX)?;
-            Ok::<_, io::Error>(String::from_utf8_lossy(&text).into_owned())
-        };
-        let (passwd, group) = (accounts("/etc/passwd")?, accounts("/etc/group")?);
-        let user = user::look_up(&container.user, &passwd, &group)?;
+        let user = user::find(&root, &container.user)?;
         let terminal = match tty {
             Some(_) => Terminal::Yes,
             None => Terminal::No,
@@ -354,6 +349,34 @@ impl Runtime for Libcontainer {
             .map_err(|error| RuntimeError::new(format!("exec in {}", container.name), error))
     }
 
+    fn exec_beside(&self, _: &Reaper, _: &ExecRequest) -> Result<Process, RuntimeError> {
+        let why = "a machine of class container has no file system beside its containers'";
+        Err(RuntimeError::new(
+            "run a process beside the containers",
+            why,
+        ))
+    }
+
+    fn resume(&self, _unix_ms: i64, _entropy: &[u8]) -> Result<(), RuntimeError> {
+        let why = "a machine of class container cannot be suspended";
+        Err(RuntimeError::new("go on after a suspension", why))
+    }
+
+    fn processes(&self, alive: &[Alive]) -> Result<Vec<ProcessStat>, RuntimeError> {
+        statistics::processes(&self.group, alive)
+            .map_err(|error| RuntimeError::new("list processes", error))
+    }
+
+    fn statistics(&self, alive: &[Alive]) -> Result<Statistics, RuntimeError> {
+        statistics::statistics(&self.group, &self.roots, alive)
+            .map_err(|error| RuntimeError::new("read statistics", error))
+    }
+
+    fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError> {
+        let open = || Ok::<_, Failure>(Root::open(self.root(&container.name)?)?);
+        open().map_err(|error| RuntimeError::new("open the container's root", error))
+    }
+
     fn signal(
         &self,
         _container: &ContainerSpec,
@@ -370,8 +393,9 @@ impl Runtime for Libcontainer {
             .map_err(|error| RuntimeError::new(format!("kill container {}", container.name), error))
     }
 
-    fn ended(&self, container: &ContainerSpec, _run: u32, _status: ExitStatus) -> RunEnd {
-        let oom_killed = self.group.oom_kills(&child_group(&container.name)) > 0;
+    fn ended(&self, container: &ContainerSpec, _run: u32, status: ExitStatus) -> RunEnd {
+        let kills = self.group.oom_kills(&child_group(&container.name));
+        let oom_killed = kills > 0 && status != ExitStatus::Code(0);
         if let Err(error) = self.clear(&container.name) {
             warn!(
                 error,

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use guest::wire::host::FromProcess;
 use guest::wire::{SMALL_FRAME_BYTES_MAX, WireError, read_frame, write_frame};
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use types::MachineId;
 use types::api::LogLine;
-use types::guest::{ExecEnd, Frame, FrameKind};
+use types::guest::{ExecEnd, FRAME_BYTES_MAX, Frame, FrameKind};
 
 use crate::paths::BootDir;
 use crate::shim::{Answer, REQUEST_BYTES_MAX, Request, through_dir};
@@ -70,6 +71,30 @@ pub(super) async fn open(
 pub(super) async fn report(stream: &mut UnixStream) -> Option<Report> {
     let frame = read_frame(stream, REQUEST_BYTES_MAX).await.ok()??;
     frame.parse().ok()
+}
+
+/// Asks for one message. `None` if there is no shim.
+pub(super) async fn ask<T: DeserializeOwned>(
+    machine: &MachineId,
+    dir: &BootDir,
+    request: &Request,
+) -> Result<Option<T>, VmmError> {
+    let Some(mut stream) = open(machine, dir, request).await? else {
+        return Ok(None);
+    };
+    let channel = |source: io::Error| VmmError::Channel {
+        machine: machine.clone(),
+        source,
+    };
+    let answer = timeout(ANSWER_TIMEOUT, read_frame(&mut stream, FRAME_BYTES_MAX)).await;
+    let answer = answer.map_err(|_| channel(io::ErrorKind::TimedOut.into()))?;
+    let Some(answer) = answer.map_err(|error| channel(io::Error::other(error)))? else {
+        return Ok(None);
+    };
+    let answer = answer
+        .parse()
+        .map_err(|error| channel(io::Error::other(error)))?;
+    Ok(Some(answer))
 }
 
 /// Forwards the lines of a log.

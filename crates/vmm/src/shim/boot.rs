@@ -19,7 +19,7 @@ use types::IsolationClass;
 use types::guest::{ContainerReportState, GuestMessage, HostMessage, Resume};
 use types::machine::ExitEvent;
 
-use super::server::{Server, Stop, Suspend};
+use super::server::{Server, Suspend};
 use super::{Failure, ShimSpec};
 use crate::container::Containers;
 use crate::firecracker::{Firecracker, Vsock};
@@ -32,8 +32,8 @@ use crate::{BootSpec, ReportEvent, VmmError};
 
 /// Messages and log chunks between the task that reads and the one that writes them down.
 const GUEST_EVENTS_MAX: usize = 64;
-/// Stops that wait to be passed on: the worker sends one, and perhaps a shorter one.
-const STOPS_MAX: usize = 4;
+/// Messages that wait to be passed on: stops and signals, which the worker sends one at a time.
+const MESSAGES_MAX: usize = 4;
 /// A guest that reads takes a message at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the loss of the body to the end of what it said before.
@@ -178,15 +178,22 @@ pub(super) async fn run(
     info!(machine = %boot.machine, boot = boot.boot.0, resume = boot.resume, "boot begins");
     let logs = paths.logs(&boot.machine);
     let spool = Spool::new(logs.clone(), boot.boot, FILE_BYTES_MAX);
-    let (stops, stop_requests) = mpsc::channel(STOPS_MAX);
-    let (suspends, suspend_requests) = mpsc::channel(STOPS_MAX);
+    let (messages, outgoing) = mpsc::channel(MESSAGES_MAX);
+    let (suspends, suspend_requests) = mpsc::channel(MESSAGES_MAX);
     let (connected, guest) = watch::channel(None);
     let (over, is_over) = watch::channel(false);
     let server = Server {
         guest,
         reports: reports.subscribe(),
-        stops,
         suspends,
+        messages,
+        class: boot.isolation,
+        containers: boot
+            .spec
+            .containers
+            .iter()
+            .map(|c| c.name.clone())
+            .collect(),
         logs,
         written: spool.subscribe(),
         over: is_over,
@@ -204,7 +211,7 @@ pub(super) async fn run(
                 paths,
                 record: &mut record,
                 connected: &connected,
-                stop_requests,
+                outgoing,
                 suspend_requests,
                 deadline,
             };
@@ -278,7 +285,8 @@ struct Follower<'a> {
     paths: &'a Paths,
     record: &'a mut Record,
     connected: &'a watch::Sender<Option<Connection>>,
-    stop_requests: mpsc::Receiver<Stop>,
+    /// For the guest.
+    outgoing: mpsc::Receiver<HostMessage>,
     suspend_requests: mpsc::Receiver<Suspend>,
     /// For `Ready`.
     deadline: Instant,
@@ -394,7 +402,7 @@ impl Follower<'_> {
                         }));
                     }
                 },
-                Some(stop) = self.stop_requests.recv() => pass_on(&mut sender, stop).await,
+                Some(message) = self.outgoing.recv() => pass_on(&mut sender, &message).await,
                 Some(answer) = self.suspend_requests.recv() => match self.obstacle(is_ready) {
                     // Whoever asked may have gone.
                     Some(reason) => drop(answer.send(Err(reason))),
@@ -570,12 +578,10 @@ fn read(mut receiver: ControlReceiver) -> mpsc::Receiver<FromGuest> {
     events
 }
 
-async fn pass_on(sender: &mut ControlSender, stop: Stop) {
-    let Stop { signal, grace_ms } = stop;
-    let message = HostMessage::Stop { signal, grace_ms };
-    match timeout(SEND_TIMEOUT, sender.send(&message)).await {
+async fn pass_on(sender: &mut ControlSender, message: &HostMessage) {
+    match timeout(SEND_TIMEOUT, sender.send(message)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(error = types::chain(&error), "stop was not passed on"),
-        Err(_) => warn!("guest does not take a stop"),
+        Ok(Err(error)) => warn!(error = types::chain(&error), "message was not passed on"),
+        Err(_) => warn!("guest does not take a message"),
     }
 }

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use guest::signal;
 use guest::wire::host::{Connection, FromProcess, Input, Output};
 use guest::wire::{SMALL_FRAME_BYTES_MAX, WireError, read_frame, write_frame};
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
+use types::IsolationClass;
 use types::api::LogQuery;
-use types::guest::{ExecRequest, Frame, FrameKind};
+use types::guest::{ExecRequest, Frame, FrameKind, HostMessage};
 
 use crate::Report;
 use crate::spool::Reader;
@@ -44,6 +46,18 @@ pub(crate) enum Request {
     Attach { container: String },
     /// Answered with log frames, each a `LogLine`.
     Logs { container: String, query: LogQuery },
+    Signal {
+        container: Option<String>,
+        signal: String,
+    },
+    /// Answered with a message: each of the machine's processes.
+    Processes,
+    /// Answered with a message: what the machine uses.
+    Statistics,
+    /// Answered with the frames of a process that unpacks its standard input.
+    PutFiles { container: String, path: String },
+    /// Answered with the frames of a process that packs to its standard output.
+    GetFiles { container: String, path: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,13 +65,6 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Ok,
     Refused { reason: String },
-}
-
-/// A stop on its way to the guest.
-#[derive(Debug)]
-pub(crate) struct Stop {
-    pub(crate) signal: Option<String>,
-    pub(crate) grace_ms: u64,
 }
 
 /// A suspension that was asked for, and where to say whether it begins.
@@ -69,8 +76,11 @@ pub(crate) struct Server {
     /// `None` until the body has been started.
     pub(crate) guest: watch::Receiver<Option<Connection>>,
     pub(crate) reports: watch::Receiver<Vec<Report>>,
-    pub(crate) stops: mpsc::Sender<Stop>,
     pub(crate) suspends: mpsc::Sender<Suspend>,
+    /// Messages for the guest's control stream.
+    pub(crate) messages: mpsc::Sender<HostMessage>,
+    pub(crate) class: IsolationClass,
+    pub(crate) containers: Vec<String>,
     pub(crate) logs: PathBuf,
     pub(crate) written: watch::Receiver<u64>,
     /// Becomes true when the boot is over and everything was written.
@@ -119,11 +129,15 @@ impl Server {
                 self.reports(&mut reader, &mut writer, after).await
             }
             Request::Stop { signal, grace_ms } => {
-                let sent = self.stops.send(Stop { signal, grace_ms }).await;
-                match sent {
-                    Ok(()) => accept(&mut writer).await,
-                    Err(_) => refuse(&mut writer, "the boot is over".into()).await,
+                let stop = HostMessage::Stop { signal, grace_ms };
+                self.pass_on(&mut writer, stop).await
+            }
+            Request::Signal { container, signal } => {
+                if let Some(reason) = self.wrong_signal(container.as_deref(), &signal) {
+                    return refuse(&mut writer, reason).await;
                 }
+                let signal = HostMessage::Signal { container, signal };
+                self.pass_on(&mut writer, signal).await
             }
             Request::Suspend => {
                 if self.guest.borrow().is_none() {
@@ -138,24 +152,80 @@ impl Server {
                     Err(_) => refuse(&mut writer, "the boot is over".into()).await,
                 }
             }
-            Request::Exec(request) => {
-                let Some(guest) = self.guest.borrow().clone() else {
-                    return refuse(&mut writer, "the machine is not ready".into()).await;
-                };
-                relay(guest.exec(request).await, reader, writer).await
-            }
-            Request::Attach { container } => {
-                let Some(guest) = self.guest.borrow().clone() else {
-                    return refuse(&mut writer, "the machine is not ready".into()).await;
-                };
-                relay(guest.attach(&container).await, reader, writer).await
-            }
             Request::Logs { container, query } => {
                 accept(&mut writer).await?;
                 self.logs(&mut reader, &mut writer, &container, &query)
                     .await
             }
+            Request::Exec(_)
+            | Request::Attach { .. }
+            | Request::Processes
+            | Request::Statistics
+            | Request::PutFiles { .. }
+            | Request::GetFiles { .. } => {
+                let Some(guest) = self.guest.borrow().clone() else {
+                    return refuse(&mut writer, "the machine is not ready".into()).await;
+                };
+                self.ask(guest, request, reader, writer).await
+            }
         }
+    }
+
+    /// What is answered by the guest.
+    async fn ask(
+        &self,
+        guest: Connection,
+        request: Request,
+        reader: OwnedReadHalf,
+        mut writer: OwnedWriteHalf,
+    ) -> Result<(), WireError> {
+        match request {
+            Request::Exec(request)
+                if request.machine && self.class == IsolationClass::Container =>
+            {
+                let reason = "a machine of class container has nothing beside its containers; \
+                              name one of them";
+                refuse(&mut writer, reason.into()).await
+            }
+            Request::Exec(request) => relay(guest.exec(request).await, reader, writer).await,
+            Request::Attach { container } => {
+                relay(guest.attach(&container).await, reader, writer).await
+            }
+            Request::PutFiles { container, path } => {
+                relay(guest.put_files(&container, &path).await, reader, writer).await
+            }
+            Request::GetFiles { container, path } => {
+                relay(guest.get_files(&container, &path).await, reader, writer).await
+            }
+            Request::Processes => tell(&mut writer, guest.processes().await).await,
+            Request::Statistics => tell(&mut writer, guest.statistics().await).await,
+            Request::Reports { .. }
+            | Request::Stop { .. }
+            | Request::Signal { .. }
+            | Request::Suspend
+            | Request::Logs { .. } => refuse(&mut writer, "this is not for the guest".into()).await,
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        writer: &mut OwnedWriteHalf,
+        message: HostMessage,
+    ) -> Result<(), WireError> {
+        match self.messages.send(message).await {
+            Ok(()) => accept(writer).await,
+            Err(_) => refuse(writer, "the boot is over".into()).await,
+        }
+    }
+
+    /// Why a signal cannot be sent.
+    fn wrong_signal(&self, container: Option<&str>, signal: &str) -> Option<String> {
+        if signal::parse(signal).is_none() {
+            return Some(format!("`{signal}` is no signal"));
+        }
+        let container = container?;
+        let is_known = self.containers.iter().any(|known| known == container);
+        (!is_known).then(|| format!("the machine has no container `{container}`"))
     }
 
     async fn reports(
@@ -217,6 +287,20 @@ impl Server {
 
 async fn accept(writer: &mut OwnedWriteHalf) -> Result<(), WireError> {
     write_frame(writer, &Frame::message(&Answer::Ok)).await
+}
+
+/// Passes on the guest's answer to a question.
+async fn tell<T: Serialize>(
+    writer: &mut OwnedWriteHalf,
+    answer: Result<T, WireError>,
+) -> Result<(), WireError> {
+    match answer {
+        Ok(answer) => {
+            accept(writer).await?;
+            write_frame(writer, &Frame::message(&answer)).await
+        }
+        Err(error) => refuse(writer, types::chain(&error)).await,
+    }
 }
 
 async fn refuse(writer: &mut OwnedWriteHalf, reason: String) -> Result<(), WireError> {
