@@ -15,16 +15,19 @@ use tokio::net::UnixStream;
 use types::api::TerminalSize;
 use types::guest::{
     ContainerReportState, ContainerSpec, ExecEnd, ExecRequest, FileSpec, GuestMessage, HostMessage,
-    MachineSpec, Network, VIRTIO_PORT,
+    MachineSpec, Network, Resume, VIRTIO_PORT,
 };
 use types::machine::{ExitEvent, Restart, RestartPolicy};
 
 /// A boot takes 3 s on a quiet host with two processors; this is for a busy one.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-const APPLETS: [&str; 14] = [
-    "sh", "cat", "echo", "hostname", "id", "ip", "kill", "ls", "ps", "pwd", "sleep", "stty", "tty",
-    "touch",
+/// In the year 2033.
+const RESUMED_UNIX_MS: i64 = 2_000_000_000_000;
+
+const APPLETS: [&str; 16] = [
+    "sh", "cat", "date", "echo", "hostname", "id", "ip", "kill", "ls", "nc", "ps", "pwd", "sleep",
+    "stty", "tty", "touch",
 ];
 
 fn guest_directory() -> PathBuf {
@@ -273,22 +276,90 @@ async fn read_exit(receiver: &mut ControlReceiver) -> ExitEvent {
 /// A host that comes back learns how everything is.
 async fn connect_again(vm: &Vm) -> (ControlSender, ControlReceiver, Connection) {
     let connection = Connection::new(vm.connect().await);
-    let (sender, mut receiver) = connection.control().await.unwrap();
-    let answer = next(&mut receiver).await;
-    assert_eq!(answer, FromGuest::Message(GuestMessage::Ready));
+    // The guest's clock is right, and this is a time that it would not have by itself.
+    let resume = Resume {
+        unix_ms: RESUMED_UNIX_MS,
+        entropy: "aGk=".repeat(20),
+    };
+    let (sender, mut receiver) = connection.resume(resume).await.unwrap();
     let mut running = 0;
-    for _ in 0..3 {
+    loop {
         match next(&mut receiver).await {
             FromGuest::Message(GuestMessage::Container(report)) => match report.state {
                 ContainerReportState::Started { .. } => running += 1,
                 ContainerReportState::Exited { .. } => assert_eq!(report.container, "job"),
                 ContainerReportState::Failed { reason, .. } => panic!("{reason}"),
             },
-            other => panic!("{other:?}"),
+            FromGuest::Message(GuestMessage::Ready) => break,
+            FromGuest::Message(other) => panic!("{other:?}"),
+            FromGuest::Log(_) => {}
         }
     }
     assert_eq!(running, 2);
     (sender, receiver, connection)
+}
+
+/// What a guest says of itself, and what it does beside its containers.
+async fn ask(connection: &Connection) {
+    let all = connection.processes().await.unwrap();
+    let of = |container: &str| all.iter().find(|one| one.container == container).unwrap();
+    assert!(
+        of("").command.contains("init") && of("").pid == 1,
+        "{all:?}"
+    );
+    assert!(
+        of("user").command.contains("sleep 0.1") && of("user").directory == "/srv",
+        "{all:?}"
+    );
+    let sockets = &of("app").listen_sockets;
+    assert!(
+        sockets.iter().any(|one| one.address.ends_with(":8080")),
+        "{all:?}"
+    );
+    let used = connection.statistics().await.unwrap();
+    assert!(
+        used.memory_bytes > 1 << 20 && used.memory_limit_bytes > 100 << 20,
+        "{used:?}"
+    );
+    assert!(used.cpu_ns > 0 && used.disk_read_bytes > 0, "{used:?}");
+    let app = &used.containers["app"];
+    assert!(
+        app.memory_bytes > 0 && app.cpu_ns > 0 && app.processes > 0,
+        "{used:?}"
+    );
+    assert!(app.disk_used_bytes > 0, "{used:?}");
+    let mut beside = request("", "");
+    let program = "/containers/app/root/bin/busybox";
+    beside.command = [program, "ls", "/"].map(String::from).to_vec();
+    beside.machine = true;
+    let (text, end) = exec(connection, beside).await;
+    assert_eq!(end, ExecEnd::Exited { exit_code: 0 });
+    assert!(
+        text.contains("containers\n") && text.contains("init\n"),
+        "{text}"
+    );
+    let (_input, mut output) = connection.get_files("app", "/written").await.unwrap();
+    let mut archive = Vec::new();
+    while let Some(FromProcess::Stdout(bytes)) = output.next().await.unwrap() {
+        archive.extend(bytes);
+    }
+    let (mut input, mut output) = connection.put_files("user", "/srv/in").await.unwrap();
+    input.stdin(&archive).await.unwrap();
+    input.close_stdin().await.unwrap();
+    let end = output.next().await.unwrap();
+    assert_eq!(
+        end,
+        Some(FromProcess::End(ExecEnd::Exited { exit_code: 0 }))
+    );
+    let (text, _) = exec(
+        connection,
+        request("user", "ls -ln /srv/in; cat /srv/in/written"),
+    )
+    .await;
+    assert!(
+        text.contains(" 33       34 ") && text.contains("mark"),
+        "{text}"
+    );
 }
 
 async fn look_around(connection: &Connection) {
@@ -369,7 +440,7 @@ async fn live(vm: &Vm) {
     let connection = Connection::new(vm.connect().await);
     let (mut sender, mut receiver) = connection.control().await.unwrap();
     eprintln!("hello after {} ms", begun.elapsed().as_millis());
-    let script = "touch /written; echo hello $GREETING; trap 'echo bye; exit 5' TERM; \
+    let script = "echo mark >/written; nc -l -p 8080 & echo hello $GREETING; trap 'echo bye; exit 5' TERM; \
         while :; do sleep 0.1; done";
     let mut user = container("user", "while :; do sleep 0.1; done");
     user.user = "web".into();
@@ -399,8 +470,18 @@ async fn live(vm: &Vm) {
     }
     assert_eq!(job, Some(3));
     look_around(&connection).await;
-    drop((sender, receiver, connection));
-    let (mut sender, mut receiver, _connection) = connect_again(vm).await;
+    ask(&connection).await;
+    // As before a suspension.
+    sender.finish().await.unwrap();
+    while receiver.next().await.unwrap().is_some() {}
+    drop((receiver, connection));
+    let (mut sender, mut receiver, connection) = connect_again(vm).await;
+    let (text, _) = exec(&connection, request("app", "date +%s")).await;
+    let seconds: i64 = text.trim().parse().unwrap();
+    assert!(
+        (0..60).contains(&(seconds - RESUMED_UNIX_MS / 1000)),
+        "{text}"
+    );
     let stop = HostMessage::Stop {
         signal: None,
         grace_ms: 3000,

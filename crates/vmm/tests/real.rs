@@ -1,5 +1,7 @@
 //! Machines that really run: as root, from an image of Debian's busybox, in namespaces made here.
 
+#[path = "real/asks.rs"]
+mod asks;
 mod fixture;
 mod suspend;
 

@@ -112,6 +112,12 @@ impl Connection {
         self.streams(&Open::Attach { container }).await
     }
 
+    /// Ends the connection with all of its streams; processes on them are hung up. Returns when the
+    /// transport was dropped.
+    pub async fn close(&self) {
+        self.opener.close().await;
+    }
+
     /// Returns when the connection is gone.
     pub async fn closed(&self) {
         self.opener.closed().await;

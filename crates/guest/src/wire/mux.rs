@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, Mode};
 
 use super::WireError;
@@ -17,6 +19,9 @@ const HOST_STREAMS_MAX: usize = 64;
 /// Bound of yamux itself, which ends the whole connection beyond it: there is room for streams that
 /// one side has dropped and the other not yet.
 const YAMUX_STREAMS_MAX: usize = 4 * HOST_STREAMS_MAX;
+
+/// For a good-bye on a transport that may be stuck.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests to open a stream that wait for the driver, which never waits for long.
 const OPENS_MAX: usize = 16;
@@ -40,6 +45,7 @@ type Opened = oneshot::Sender<Result<yamux::Stream, ConnectionError>>;
 pub(super) struct Opener {
     opens: mpsc::Sender<Opened>,
     streams: Arc<Semaphore>,
+    over: CancellationToken,
 }
 
 /// Keeps the connection and the place of a stream among the open ones.
@@ -57,9 +63,11 @@ impl Opener {
     {
         let (opens, requests) = mpsc::channel(OPENS_MAX);
         let connection = Connection::new(transport.compat(), config(), Mode::Client);
-        tokio::spawn(drive(connection, requests));
+        let over = CancellationToken::new();
+        tokio::spawn(drive(connection, requests, over.clone()));
         Self {
             opens,
+            over,
             streams: Arc::new(Semaphore::new(HOST_STREAMS_MAX)),
         }
     }
@@ -79,19 +87,30 @@ impl Opener {
         Ok((stream.compat(), lease))
     }
 
+    /// Ends the connection with all of its streams, and returns when it has let go of the
+    /// transport.
+    pub(super) async fn close(&self) {
+        self.over.cancel();
+        self.opens.closed().await;
+    }
+
     /// Returns when the connection is gone.
     pub(super) async fn closed(&self) {
         self.opens.closed().await;
     }
 }
 
-/// Drives the host's end until it fails, the guest closes it, or nobody uses it any more.
-async fn drive<T>(mut connection: Connection<Compat<T>>, mut requests: mpsc::Receiver<Opened>)
-where
+/// Drives the host's end until it fails, the guest closes it, it is closed, or nobody uses it any
+/// more.
+async fn drive<T>(
+    mut connection: Connection<Compat<T>>,
+    mut requests: mpsc::Receiver<Opened>,
+    over: CancellationToken,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut pending: Option<Opened> = None;
-    let is_unused = poll_fn(|cx| {
+    let unused = poll_fn(|cx| {
         loop {
             // First, so that places of dropped streams are free before others are opened.
             match connection.poll_next_inbound(cx) {
@@ -122,12 +141,20 @@ where
                 }
             }
         }
-    })
-    .await;
-    if is_unused {
-        // The peer learns of the end through this; that it has gone itself is no matter.
-        let _ = poll_fn(|cx| connection.poll_close(cx)).await;
+    });
+    let is_ours = tokio::select! {
+        is_unused = unused => is_unused,
+        () = over.cancelled() => true,
+    };
+    if is_ours {
+        // The peer learns of the end through this; that it has gone itself, or takes nothing, is no
+        // matter.
+        let closed = poll_fn(|cx| connection.poll_close(cx));
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     }
+    // Whoever waits for the requests' end knows that the transport is gone.
+    drop(connection);
+    drop(requests);
 }
 
 /// The guest's end: accepts streams. It makes progress only while somebody calls `next`.

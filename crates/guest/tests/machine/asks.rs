@@ -24,7 +24,7 @@ async fn suspend(host: Host) -> (Guest<Plain>, Vec<u8>) {
             log.extend(chunk.bytes);
         }
     }
-    drop((connection, receiver));
+    connection.close().await;
     assert_eq!(served.await.unwrap(), Ended::Disconnected);
     (guest, log)
 }
