@@ -281,7 +281,7 @@ async fn connect_again(vm: &Vm) -> (ControlSender, ControlReceiver, Connection) 
         unix_ms: RESUMED_UNIX_MS,
         entropy: "aGk=".repeat(20),
     };
-    let (sender, mut receiver) = connection.resume(resume).await.unwrap();
+    let (sender, mut receiver) = connection.control_again(resume).await.unwrap();
     let mut running = 0;
     loop {
         match next(&mut receiver).await {

@@ -36,7 +36,7 @@ async fn resumed(guest: Guest<Plain>, unix_ms: i64, log: Vec<u8>) -> Host {
     let connection = Connection::new(ours);
     let entropy = "aGk=".to_owned();
     let resume = Resume { unix_ms, entropy };
-    let (sender, receiver) = connection.resume(resume).await.unwrap();
+    let (sender, receiver) = connection.control_again(resume).await.unwrap();
     Host {
         guest,
         served,
