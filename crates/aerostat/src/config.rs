@@ -19,7 +19,8 @@ pub struct Paths {
         long,
         env = "AEROSTAT_DATA_DIR",
         default_value = "/var/lib/aerostat",
-        global = true
+        global = true,
+        help_heading = "This host"
     )]
     pub data_dir: PathBuf,
     /// Sockets and what lives only as long as the host is up
@@ -27,7 +28,8 @@ pub struct Paths {
         long,
         env = "AEROSTAT_RUN_DIR",
         default_value = "/run/aerostat",
-        global = true
+        global = true,
+        help_heading = "This host"
     )]
     pub run_dir: PathBuf,
     /// The configuration file; may be absent
@@ -35,11 +37,17 @@ pub struct Paths {
         long,
         env = "AEROSTAT_CONFIG",
         default_value = "/etc/aerostat/aerostat.toml",
-        global = true
+        global = true,
+        help_heading = "This host"
     )]
     pub config: PathBuf,
     /// Kernel and initial RAM file system of virtual machines [default: DATA_DIR/guest]
-    #[arg(long, env = "AEROSTAT_GUEST_DIR", global = true)]
+    #[arg(
+        long,
+        env = "AEROSTAT_GUEST_DIR",
+        global = true,
+        help_heading = "This host"
+    )]
     pub guest_dir: Option<PathBuf>,
 }
 

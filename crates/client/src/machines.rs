@@ -233,6 +233,15 @@ impl Client {
         Ok(self.json::<LeaseAnswer<Lease>>(&call).await?.data)
     }
 
+    /// Who holds the machine's lease.
+    ///
+    /// # Errors
+    /// `Api` with status 404 if nobody does.
+    pub async fn lease(&self, app: &AppName, id: &MachineId) -> Result<Lease, Error> {
+        let call = Call::get(format!("{}/lease", path(app, id)));
+        Ok(self.json::<LeaseAnswer<Lease>>(&call).await?.data)
+    }
+
     /// Gives a lease back.
     pub async fn release_lease(
         &self,

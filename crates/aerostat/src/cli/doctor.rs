@@ -420,7 +420,11 @@ mod tests {
             guest_dir: None,
         };
         let format = output::Format::Json;
-        let context = Context { paths, format };
+        let context = Context {
+            paths,
+            format,
+            remote: None,
+        };
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let look = || {

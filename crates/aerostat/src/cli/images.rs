@@ -1,15 +1,15 @@
 //! `aerostat image …`
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use types::ImageRef;
-use types::api::{Image, ImportImage, PruneImages, PullEvent, PullImage, PullProgress};
+use types::api::{Image, ImportImage, PruneImages, PullImage};
 
 use super::output::{self, Table};
-use super::{Context, Refused};
+use super::progress::{Progress, pull};
+use super::{Context, complete};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Images {
@@ -37,20 +37,29 @@ pub(super) enum Images {
     },
     /// Remove an image from this host
     #[command(visible_alias = "rm")]
-    Remove { image: ImageRef },
+    Remove {
+        #[arg(add = complete::images())]
+        image: ImageRef,
+    },
 }
 
 impl Images {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.client()?;
         match self {
-            Self::List => print(context, &client.images().await?),
+            Self::List => {
+                let images = client.images().await?;
+                let first =
+                    "there are no images on this host; the first: aerostat image pull nginx";
+                let table = || rows(context, &images);
+                output::print_list(context.format, &images, table, || names(&images), first)
+            }
             Self::Pull { image, plain_http } => {
                 let body = PullImage {
                     reference: image.to_string(),
                     plain_http,
                 };
-                print(context, &[follow(client.pull_image(&body).await?).await?])
+                print(context, &pull(&client, &body, &mut Progress::new()).await?)
             }
             Self::Import { path, name } => {
                 let path = path
@@ -60,11 +69,11 @@ impl Images {
                     path: path.to_string_lossy().into_owned(),
                     name: name.map(|name| name.to_string()).unwrap_or_default(),
                 };
-                print(context, &[client.import_image(&body).await?])
+                print(context, &client.import_image(&body).await?)
             }
             Self::Prune { all } => {
                 let pruned = client.prune_images(&PruneImages { all }).await?;
-                let table = || rows(&pruned.images);
+                let table = || rows(context, &pruned.images);
                 let names = || names(&pruned.images);
                 output::print(context.format, &pruned, table, names)?;
                 eprintln!(
@@ -74,70 +83,37 @@ impl Images {
                 );
                 Ok(())
             }
-            Self::Remove { image } => Ok(client.remove_image(&image.to_string()).await?),
-        }
-    }
-}
-
-/// Shows how far a pull is until it ends.
-async fn follow(mut pull: client::Pull) -> anyhow::Result<Image> {
-    let terminal = std::io::stderr().is_terminal();
-    while let Some(event) = pull.next().await {
-        match event? {
-            PullEvent::Progress(progress) if terminal => {
-                eprint!("\r\x1b[K{}", how_far(&progress));
-            }
-            PullEvent::Progress(_) => {}
-            PullEvent::Image { image } => {
-                if terminal {
-                    eprint!("\r\x1b[K");
-                }
-                return Ok(image);
-            }
-            PullEvent::Failed { body } => {
-                let hint = body.details.hint;
-                let hint = if hint.is_empty() {
-                    hint
-                } else {
-                    format!("; {hint}")
-                };
-                return Err(Refused(format!("{}{hint}", body.error)).into());
+            Self::Remove { image } => {
+                let name = image.to_string();
+                client.remove_image(&name).await?;
+                let removed = serde_json::json!({"reference": name, "removed": true});
+                output::changed(context.format, &removed, &name, &format!("{name} removed"))
             }
         }
     }
-    anyhow::bail!("the pull ended without a result; try again")
 }
 
-fn how_far(progress: &PullProgress) -> String {
-    match *progress {
-        PullProgress::Downloading {
-            layer,
-            layers,
-            done_bytes,
-            total_bytes,
-        } => {
-            let (done, total) = (output::size(done_bytes), output::size(total_bytes));
-            format!("layer {} of {layers}: {done} of {total}", layer + 1)
-        }
-        PullProgress::Unpacking { layer, layers } => {
-            format!("layer {} of {layers}: unpacking", layer + 1)
-        }
-        PullProgress::Writing { layers } => format!("{layers} layers: writing the image"),
-    }
+fn print(context: &Context, image: &Image) -> anyhow::Result<()> {
+    let list = std::slice::from_ref(image);
+    output::print(
+        context.format,
+        image,
+        || rows(context, list),
+        || names(list),
+    )
 }
 
-fn print(context: &Context, images: &[Image]) -> anyhow::Result<()> {
-    output::print(context.format, &images, || rows(images), || names(images))
-}
-
-fn rows(images: &[Image]) -> Table {
-    let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE"]);
+fn rows(context: &Context, images: &[Image]) -> Table {
+    let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE", "AGE"]).wide(&["WHOLE DIGEST"]);
     for image in images {
         let digest = image.digest.chars().take(19).collect();
+        let created = image.created_at.map(|time| context.time(time));
         table.row([
             image.reference.clone(),
             digest,
             output::size(image.size_bytes),
+            created.unwrap_or_else(|| "-".to_owned()),
+            image.digest.clone(),
         ]);
     }
     table

@@ -1,59 +1,77 @@
 //! The command line: noun, then verb. Data goes to standard output, everything else to standard
-//! error; exit code 0 is done, 1 refused, 2 wrong usage or failure.
+//! error; exit code 0 is done, 1 refused, 2 wrong usage or failure. [`tree`] adds to what clap
+//! derives what all commands share: groups, examples and the width of help.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use client::Client;
+use jiff::Timestamp;
 
 use crate::config::{Config, Paths};
 use output::Format;
+use style::{Colour, Paint};
 
 mod apps;
+mod complete;
+mod contexts;
 mod doctor;
 mod down;
 mod env;
 mod hosts;
 mod images;
 mod join;
-mod machines;
+mod machine;
 mod mesh;
 mod output;
+mod progress;
 mod serve;
 mod services;
 mod style;
+mod target;
 mod terminal;
+mod tree;
 mod up;
 mod wireguard;
 
 /// Turns Linux servers into a cloud: OCI images boot as machines on a private IPv6 network, and
 /// kubectl drives them with no nodes to manage.
 #[derive(Debug, Parser)]
-#[command(name = "aerostat", version, propagate_version = true, after_help = AFTER_HELP)]
+#[command(
+    name = "aerostat",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(flatten)]
     paths: Paths,
     /// How to print data
-    #[arg(short, long, value_enum, default_value_t, global = true)]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        hide_possible_values = true,
+        value_name = "table|wide|json|yaml|name",
+        hide_default_value = true
+    )]
     output: Format,
+    /// Host to speak to, of `aerostat context list`
+    #[arg(long, env = "AEROSTAT_CONTEXT", hide_env_values = true, global = true)]
+    context: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
-
-const AFTER_HELP: &str = "\
-First steps:
-  aerostat up                             start everything on this host
-  eval \"$(aerostat env)\"                  let kubectl and Fly clients find it
-  kubectl run web --image=localhost/hello:1
-  kubectl get pods -o wide";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start everything on this host, in the background
     Up(up::Up),
-    /// Stop everything on this host and take away what it left in the kernel
+    /// Stop everything on this host, and remove its traces in the kernel
     Down(down::Down),
     /// Run everything on this host in the foreground (what `up` starts)
     Serve(serve::Serve),
@@ -68,7 +86,7 @@ enum Command {
     Host(hosts::Hosts),
     /// Machines: run, list, look into, stop, destroy
     #[command(subcommand, visible_alias = "machines", alias = "m")]
-    Machine(machines::Machines),
+    Machine(machine::Machines),
     /// Images on this host
     #[command(subcommand, visible_alias = "images")]
     Image(images::Images),
@@ -84,11 +102,16 @@ enum Command {
     /// Services: a name and an address for a group of machines
     #[command(subcommand, visible_alias = "services")]
     Service(services::Services),
-    /// Print a completion script for a shell
+    /// Hosts elsewhere that commands may speak to
+    #[command(subcommand, visible_alias = "contexts")]
+    Context(contexts::Command),
+    /// Print a script for a shell that completes commands and names
     Completion {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// List every command
+    Commands,
 }
 
 /// A request that was understood and declined; exit code 1.
@@ -101,11 +124,17 @@ struct Refused(String);
 #[error("the command ended with exit code {0}")]
 struct CommandEnded(u8);
 
+/// The error has been told already; this is the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+struct Reported(u8);
+
 /// What every command gets.
 #[derive(Debug)]
 struct Context {
     paths: Paths,
     format: Format,
+    remote: Option<String>,
 }
 
 impl Context {
@@ -113,38 +142,62 @@ impl Context {
         Ok(Config::load(&self.paths.config)?)
     }
 
-    /// A client of this host, or of the one that `FLY_FLAPS_BASE_URL` names.
+    /// A client of the API that this command speaks to; see [`target`].
     fn client(&self) -> anyhow::Result<Client> {
-        let (url, token) = (
-            std::env::var("FLY_FLAPS_BASE_URL"),
-            std::env::var("FLY_API_TOKEN"),
-        );
-        match (url, self.paths.socket().exists()) {
-            (Ok(url), false) => Ok(Client::tcp(&url, token.unwrap_or_default())?),
-            (Ok(_) | Err(_), _) => Ok(Client::unix(self.paths.socket())),
+        target::of_paths(&self.paths, self.remote.as_deref())
+    }
+
+    /// A moment as a cell of a table: its age, or where exactness was asked for, RFC 3339.
+    fn time(&self, at: Timestamp) -> String {
+        match self.format {
+            Format::Table => output::age(Timestamp::now().as_millisecond(), at.as_millisecond()),
+            Format::Wide | Format::Json | Format::Yaml | Format::Name => at.to_string(),
+        }
+    }
+
+    /// A moment in a sentence.
+    fn ago(&self, at: Timestamp) -> String {
+        match self.format {
+            Format::Table => format!("{} ago", self.time(at)),
+            Format::Wide | Format::Json | Format::Yaml | Format::Name => self.time(at),
+        }
+    }
+
+    #[cfg(test)]
+    fn of_tests() -> Self {
+        Self {
+            paths: Paths {
+                data_dir: "/none".into(),
+                run_dir: "/none".into(),
+                config: "/none".into(),
+                guest_dir: None,
+            },
+            format: Format::Table,
+            remote: None,
         }
     }
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    complete::answer();
+    let matches = tree::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let context = Context {
         paths: cli.paths,
         format: cli.output,
+        remote: cli.context,
     };
     match run(cli.command, &context) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => ExitCode::from(report(&error)),
     }
 }
 
 fn run(command: Command, context: &Context) -> anyhow::Result<()> {
-    if let Command::Completion { shell } = command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "aerostat", &mut script);
-        return output::write(&script);
-    }
     // The daemon has work for every core; a command waits for one connection.
     let mut runtime = match &command {
         Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
@@ -169,21 +222,23 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Wireguard(wireguard) => wireguard.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
             Command::Service(services) => services.run(context).await,
-            Command::Completion { .. } => Ok(()),
+            Command::Context(contexts) => contexts.run(context),
+            Command::Completion { shell } => complete::script(shell),
+            Command::Commands => tree::list(context),
         }
     })
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+/// Tells an error, with the next thing to try, and returns the exit code that it stands for.
+fn report(error: &anyhow::Error) -> u8 {
     if let Some(CommandEnded(code)) = error.downcast_ref() {
-        return ExitCode::from(*code);
+        return *code;
     }
-    let red = if std::io::stderr().is_terminal() {
-        ("\x1b[1;31m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    eprintln!("{}error:{} {error:#}", red.0, red.1);
+    if let Some(Reported(code)) = error.downcast_ref() {
+        return *code;
+    }
+    let word = Paint::stderr().paint(Colour::Red, "error:");
+    eprintln!("{word} {error:#}");
     let api = error.downcast_ref::<client::Error>();
     if let Some(client::Error::Api { body, .. }) = api
         && !body.details.hint.is_empty()
@@ -195,7 +250,32 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         || api
             .and_then(client::Error::status)
             .is_some_and(|status| (400..500).contains(&status));
-    ExitCode::from(if refused { 1 } else { 2 })
+    if refused { 1 } else { 2 }
+}
+
+/// Asks on a terminal whether to go on; `yes` has answered already.
+///
+/// # Errors
+/// [`Refused`] if the answer is no, or nobody can be asked.
+fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Refused(format!(
+            "{question} To answer without a terminal, add --yes"
+        ))
+        .into());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Refused("nothing was done".into()).into()),
+    }
 }
 
 /// An error unless this process may change namespaces and mounts.
@@ -211,7 +291,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+    fn a_refusal_and_a_failure_have_codes_of_their_own() {
+        assert_eq!(report(&Refused("no".into()).into()), 1);
+        assert_eq!(report(&anyhow::anyhow!("broken")), 2);
+        assert_eq!(report(&CommandEnded(7).into()), 7);
     }
 }

@@ -8,21 +8,23 @@ use clap::Subcommand;
 use types::service::{Backend, Protocol, Service, ServicePort, ServiceSpec, Target};
 use types::{AppName, MachineId};
 
-use super::Context;
 use super::output::{self, Table};
+use super::{Context, complete};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Services {
     /// List the services of an app
     #[command(visible_alias = "ls")]
     List {
-        #[arg(long, short)]
+        /// App that it is of
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
         app: AppName,
     },
     /// Show a service
     Show {
         name: String,
-        #[arg(long, short)]
+        /// App that it is of
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
         app: AppName,
     },
     /// Make a service, or make it what this says
@@ -31,7 +33,8 @@ pub(super) enum Services {
     #[command(visible_alias = "rm")]
     Remove {
         name: String,
-        #[arg(long, short)]
+        /// App that it is of
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
         app: AppName,
     },
 }
@@ -39,7 +42,8 @@ pub(super) enum Services {
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
     name: String,
-    #[arg(long, short)]
+    /// App that it is of
+    #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
     app: AppName,
     /// Port of the service, and after a colon that of its backends if it is another (80:8080)
     #[arg(long, short)]
@@ -85,12 +89,31 @@ impl Services {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.client()?;
         match self {
-            Self::List { app } => print(context, &client.list_services(&app).await?.services),
-            Self::Show { name, app } => print(context, &[client.service(&app, &name).await?]),
-            Self::Remove { name, app } => Ok(client.delete_service(&app, &name).await?),
+            Self::List { app } => {
+                let services = client.list_services(&app).await?.services;
+                let first = format!(
+                    "app {app} has no services; the first: aerostat service set NAME --app {app} \
+                     --port 80 --machine ID"
+                );
+                let table = || table(&services);
+                output::print_list(
+                    context.format,
+                    &services,
+                    table,
+                    || names(&services),
+                    &first,
+                )
+            }
+            Self::Show { name, app } => print(context, &client.service(&app, &name).await?),
+            Self::Remove { name, app } => {
+                let service = client.service(&app, &name).await?;
+                client.delete_service(&app, &name).await?;
+                let told = format!("service {name} of {app} removed");
+                output::changed(context.format, &service, &name, &told)
+            }
             Self::Set(set) => {
                 let (app, name, spec) = set.into_spec();
-                print(context, &[client.put_service(&app, &name, &spec).await?])
+                print(context, &client.put_service(&app, &name, &spec).await?)
             }
         }
     }
@@ -121,24 +144,32 @@ impl Set {
     }
 }
 
-fn print(context: &Context, services: &[Service]) -> anyhow::Result<()> {
-    let table = || {
-        let mut table = Table::new(&["NAME", "APP", "ADDRESS", "PORTS", "BACKENDS"]);
-        for service in services {
-            let address = service.vip.map(|vip| vip.to_string());
-            let ports = service.spec.ports.iter().map(port);
-            table.row([
-                service.name.clone(),
-                service.app.to_string(),
-                address.unwrap_or_else(|| "none".into()),
-                ports.collect::<Vec<_>>().join(","),
-                service.spec.backends.len().to_string(),
-            ]);
-        }
-        table
-    };
-    let names = || services.iter().map(|s| s.name.clone()).collect();
-    output::print(context.format, &services, table, names)
+fn print(context: &Context, service: &Service) -> anyhow::Result<()> {
+    let list = std::slice::from_ref(service);
+    output::print(context.format, service, || table(list), || names(list))
+}
+
+fn names(services: &[Service]) -> Vec<String> {
+    services
+        .iter()
+        .map(|service| service.name.clone())
+        .collect()
+}
+
+fn table(services: &[Service]) -> Table {
+    let mut table = Table::new(&["NAME", "APP", "ADDRESS", "PORTS", "BACKENDS"]);
+    for service in services {
+        let address = service.vip.map(|vip| vip.to_string());
+        let ports = service.spec.ports.iter().map(port);
+        table.row([
+            service.name.clone(),
+            service.app.to_string(),
+            address.unwrap_or_else(|| "none".into()),
+            ports.collect::<Vec<_>>().join(","),
+            service.spec.backends.len().to_string(),
+        ]);
+    }
+    table
 }
 
 fn port(port: &ServicePort) -> String {

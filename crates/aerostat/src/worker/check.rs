@@ -403,6 +403,7 @@ impl CheckedConfig {
                 entrypoint: config.init.entrypoint.clone(),
                 cmd: config.init.cmd.clone(),
                 tty: config.init.tty,
+                stdin: config.init.stdin || config.init.tty,
                 // The machine's own policy restarts it, with a new boot.
                 restart: Some(Restart {
                     policy: RestartPolicy::No,

@@ -100,6 +100,9 @@ pub struct Init {
     pub cmd: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub tty: bool,
+    /// Keep standard input open for `attach`; a terminal always has it. Not Fly's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stdin: bool,
 }
 
 /// One of several processes of one image.

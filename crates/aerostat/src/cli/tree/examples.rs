@@ -1,0 +1,215 @@
+//! An example for every command, in one place so that they can be read together. A test parses
+//! each of them, and asks for those that are missing.
+
+/// Lines of examples for the command at `path`.
+pub(super) fn of(path: &str) -> Option<&'static str> {
+    let (_, lines) = EXAMPLES.iter().find(|(command, _)| *command == path)?;
+    Some(lines)
+}
+
+const EXAMPLES: &[(&str, &str)] = &[
+    ("up", "  aerostat up"),
+    (
+        "down",
+        "  aerostat down\n  aerostat down --purge --yes      the data too",
+    ),
+    ("serve", "  aerostat serve --log debug"),
+    ("doctor", "  aerostat doctor\n  aerostat doctor -o json"),
+    ("env", "  eval \"$(aerostat env)\""),
+    (
+        "join",
+        "  aerostat join TOKEN\n  aerostat join TOKEN --name fra-2 --advertise 192.0.2.7",
+    ),
+    ("host", "  aerostat host list"),
+    ("host list", "  aerostat host list -o wide"),
+    ("host remove", "  aerostat host remove fra-2"),
+    ("host token", "  aerostat host token create"),
+    (
+        "host token create",
+        "  aerostat host token create --ttl 30m",
+    ),
+    (
+        "machine",
+        "  aerostat machine run nginx --name web\n  aerostat machine logs -f web\n  \
+         aerostat machine why web",
+    ),
+    (
+        "machine run",
+        "  aerostat machine run nginx
+  aerostat machine run --name web -a shop -e MODE=live --memory 512m nginx:1.27
+  aerostat machine run --rm -it debian bash
+  aerostat machine run --check http:8080/health,readiness --restart always app:2
+  aerostat machine run -v data:/var/lib/data --file app.conf:/etc/app.conf app:2
+  id=$(aerostat machine run -d nginx)",
+    ),
+    (
+        "machine create",
+        "  aerostat machine create --name web nginx",
+    ),
+    (
+        "machine list",
+        "  aerostat machine list
+  aerostat machine list -a shop --state started -o wide
+  aerostat machine list -m role=worker -o name",
+    ),
+    (
+        "machine status",
+        "  aerostat machine status web
+  aerostat machine status shop/web -o json",
+    ),
+    (
+        "machine logs",
+        "  aerostat machine logs -f web
+  aerostat machine logs -n 20 --since 10m web db
+  aerostat machine logs -f -a shop              of all machines of an app",
+    ),
+    (
+        "machine exec",
+        "  aerostat machine exec web ls -l /
+  aerostat machine exec -it web bash
+  aerostat machine exec -i web sh -c 'cat >/tmp/x'",
+    ),
+    ("machine console", "  aerostat machine console web"),
+    (
+        "machine attach",
+        "  aerostat machine attach web      Ctrl-P Ctrl-Q leaves it running",
+    ),
+    (
+        "machine start",
+        "  aerostat machine start web\n  aerostat machine start --all -a shop --yes",
+    ),
+    (
+        "machine stop",
+        "  aerostat machine stop web db
+  aerostat machine stop --timeout 30 --signal SIGTERM web
+  aerostat machine stop --all -a shop --yes",
+    ),
+    ("machine suspend", "  aerostat machine suspend web"),
+    ("machine resume", "  aerostat machine resume web"),
+    (
+        "machine restart",
+        "  aerostat machine restart web\n  aerostat machine restart --force web",
+    ),
+    (
+        "machine signal",
+        "  aerostat machine signal --signal SIGHUP web",
+    ),
+    ("machine kill", "  aerostat machine kill web"),
+    (
+        "machine destroy",
+        "  aerostat machine destroy web
+  aerostat machine rm --force web db
+  aerostat machine destroy --all -a shop --force --yes",
+    ),
+    (
+        "machine update",
+        "  aerostat machine update web --image nginx:1.28
+  aerostat machine update web --memory 1g -e MODE=live --dry-run
+  aerostat machine update web --to-version 01KAKS00000000000000000001",
+    ),
+    (
+        "machine clone",
+        "  aerostat machine clone web --name web-2 --region fra",
+    ),
+    (
+        "machine wait",
+        "  aerostat machine wait web
+  aerostat machine wait job --state stopped,failed --timeout 600",
+    ),
+    (
+        "machine events",
+        "  aerostat machine events web\n  aerostat machine events web -n 5 -o json",
+    ),
+    ("machine why", "  aerostat machine why web"),
+    (
+        "machine cp",
+        "  aerostat machine cp web:/etc/nginx .
+  aerostat machine cp site.tar.gz web:/tmp/
+  aerostat machine cp web:/var/log - > log.tar",
+    ),
+    ("machine ps", "  aerostat machine ps web -o wide"),
+    (
+        "machine stats",
+        "  aerostat machine stats\n  aerostat machine stats web -o json",
+    ),
+    ("machine cordon", "  aerostat machine cordon web"),
+    ("machine uncordon", "  aerostat machine uncordon web"),
+    (
+        "machine metadata",
+        "  aerostat machine metadata web
+  aerostat machine metadata web role=worker old-",
+    ),
+    ("machine versions", "  aerostat machine versions web"),
+    ("machine lease", "  aerostat machine lease show web"),
+    ("machine lease show", "  aerostat machine lease show web"),
+    (
+        "machine lease acquire",
+        "  aerostat machine lease acquire web --ttl 60 --description backup",
+    ),
+    (
+        "machine lease release",
+        "  aerostat machine lease release web --nonce 0123456789ab",
+    ),
+    ("image", "  aerostat image list"),
+    ("image list", "  aerostat image list -o wide"),
+    (
+        "image pull",
+        "  aerostat image pull nginx:1.27
+  aerostat image pull --plain-http localhost:5000/app:2",
+    ),
+    (
+        "image import",
+        "  docker save app:2 -o app.tar && aerostat image import app.tar
+  aerostat image import ./layout app:2",
+    ),
+    ("image prune", "  aerostat image prune --all"),
+    ("image remove", "  aerostat image remove nginx:1.27"),
+    ("app", "  aerostat app list"),
+    ("app list", "  aerostat app list -o wide"),
+    (
+        "app create",
+        "  aerostat app create shop\n  aerostat app create shop --network shops",
+    ),
+    ("app show", "  aerostat app show shop"),
+    ("app destroy", "  aerostat app destroy shop --force --yes"),
+    ("wireguard", "  aerostat wireguard create --file wg.conf"),
+    (
+        "wireguard create",
+        "  aerostat wireguard create laptop --file wg.conf && wg-quick up ./wg.conf",
+    ),
+    ("wireguard list", "  aerostat wireguard list"),
+    ("wireguard remove", "  aerostat wireguard remove laptop"),
+    ("mesh", "  aerostat mesh status"),
+    ("mesh status", "  aerostat mesh status"),
+    ("service", "  aerostat service list -a shop"),
+    ("service list", "  aerostat service list -a shop"),
+    ("service show", "  aerostat service show web -a shop"),
+    (
+        "service set",
+        "  aerostat service set web -a shop --port 80:8080 --machine 0123456789abcd",
+    ),
+    ("service remove", "  aerostat service remove web -a shop"),
+    ("context", "  aerostat context list"),
+    ("context list", "  aerostat context list"),
+    (
+        "context use",
+        "  aerostat context use lab\n  aerostat context use here",
+    ),
+    (
+        "context add",
+        "  aerostat context add lab http://127.0.0.1:4280 --token-file lab.token",
+    ),
+    ("context remove", "  aerostat context remove lab"),
+    (
+        "completion",
+        "  source <(aerostat completion bash)               in ~/.bashrc
+  source <(aerostat completion zsh)                in ~/.zshrc
+  aerostat completion fish | source                in config.fish",
+    ),
+    ("commands", "  aerostat commands"),
+];
+
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXAMPLES.iter().copied()
+}
