@@ -26,9 +26,10 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::cgroup::Group;
-use crate::mount::{make_upper, mount_root};
+use crate::mount::mount_root;
 use crate::paths::{BootDir, Paths};
 use crate::shim::ShimSpec;
+use crate::upper::make_upper;
 
 pub use helper::container_main;
 use runtime::Libcontainer;
@@ -66,7 +67,7 @@ impl Containers {
                 .ok_or(format!("container {name} has no image"))?
                 .rootfs;
             let upper = data.join(format!("upper-{name}.ext4"));
-            make_upper(&upper, boot.rootfs_size_bytes)?;
+            make_upper(paths, &upper, boot.rootfs_size_bytes)?;
             roots.insert(name.clone(), mount_root(&dir.mounts(name), image, &upper)?);
         }
         let group = Group::new(spec.host, &boot.machine, boot.boot)?;

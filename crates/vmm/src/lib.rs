@@ -29,6 +29,7 @@ mod shim;
 mod spool;
 mod suspended;
 mod sys;
+mod upper;
 
 pub use api::{
     BootNetwork, BootSpec, ContainerImage, Copy, Input, Io, MacAddress, Output, Report,

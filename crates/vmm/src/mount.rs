@@ -5,39 +5,12 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use crate::{VmmError, sys};
-
-/// Makes a file with an empty ext4 file system, sparse and fresh.
-pub(crate) fn make_upper(path: &Path, bytes: u64) -> Result<(), VmmError> {
-    let make = || {
-        crate::paths::remove(path).map_err(io::Error::other)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.set_len(bytes)?;
-        let output = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-m", "0", "-E"])
-            .arg("lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0")
-            .arg(path)
-            .stdin(Stdio::null())
-            .output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(text.trim().to_owned()))
-    };
-    make().map_err(VmmError::file("make writable layer", path))
-}
 
 /// Mounts everything below `dir` and returns the root.
 pub(crate) fn mount_root(dir: &Path, image: &Path, upper: &Path) -> Result<PathBuf, VmmError> {

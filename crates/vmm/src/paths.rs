@@ -32,6 +32,11 @@ impl Paths {
         self.data_dir.join("machines").join(machine.as_str())
     }
 
+    /// What fresh writable layers are copied from.
+    pub(crate) fn templates(&self) -> PathBuf {
+        self.data_dir.join("templates")
+    }
+
     pub(crate) fn logs(&self, machine: &MachineId) -> PathBuf {
         self.data(machine).join("logs")
     }

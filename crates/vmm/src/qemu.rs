@@ -26,7 +26,8 @@ use types::IsolationClass;
 use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths};
 use crate::shim::{ShimSpec, through_dir};
-use crate::{VmmError, mount, probe, sys};
+use crate::upper::make_upper;
+use crate::{VmmError, probe, sys};
 
 use argv::{Accelerator, Begin, Disk, DiskKind, Machine};
 pub(crate) use console::Console;
@@ -201,7 +202,7 @@ fn disks(
             .rootfs;
         let upper = paths.upper(&boot.machine, name);
         match begin {
-            Begin::Boot => mount::make_upper(&upper, boot.rootfs_size_bytes)?,
+            Begin::Boot => make_upper(paths, &upper, boot.rootfs_size_bytes)?,
             Begin::Restore => {}
         }
         container.image_disk = format!("image{index}");

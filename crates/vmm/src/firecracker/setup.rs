@@ -16,7 +16,8 @@ use super::model::{
 };
 use crate::paths::Paths;
 use crate::shim::ShimSpec;
-use crate::{BootSpec, VmmError, mount};
+use crate::upper::make_upper;
+use crate::{BootSpec, VmmError};
 
 /// Firecracker's own default would forbid modules and leave out the console. It ends when the
 /// keyboard controller is told to reset, and takes a triple fault for a failure. `init` finds its
@@ -154,7 +155,7 @@ pub(super) fn drives(
         })?;
         let upper = paths.upper(&boot.machine, name);
         if !boot.resume {
-            mount::make_upper(&upper, boot.rootfs_size_bytes)?;
+            make_upper(paths, &upper, boot.rootfs_size_bytes)?;
         }
         let (image_id, upper_id) = (format!("image{index}"), format!("upper{index}"));
         container.image_disk = drives.add(image_id, &image.rootfs, Kind::Image)?;
