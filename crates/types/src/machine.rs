@@ -124,6 +124,15 @@ pub struct Machine {
     pub revision: u64,
 }
 
+impl Machine {
+    /// Whether services send anything to it: it is started and not cordoned, and each of its
+    /// readiness checks passes.
+    pub fn serves(&self) -> bool {
+        let is_ready = |check: &CheckStatus| !check.readiness || check.status == Health::Passing;
+        self.state == MachineState::Started && !self.cordoned && self.checks.iter().all(is_ready)
+    }
+}
+
 /// The image that a machine runs, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

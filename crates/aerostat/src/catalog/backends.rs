@@ -3,7 +3,6 @@
 use std::net::Ipv6Addr;
 
 use types::fleet::HostStatus;
-use types::machine::MachineState;
 use types::service::Target;
 use types::sixpn::{GATEWAY_PEERS, MACHINE_FIELD_MIN};
 use types::{NetworkId, SixPn};
@@ -12,7 +11,7 @@ use super::Catalog;
 
 impl Catalog {
     /// The address of a backend of a service in `network`, if it takes part: a machine while it is
-    /// started on a host that is not counted out; an address always.
+    /// started, ready and not cordoned, on a host that is not counted out; an address always.
     ///
     /// Whoever writes a service chooses its backends, so nothing outside of `network` is ever an
     /// answer, whatever stands in the service or in the machine's row.
@@ -23,7 +22,7 @@ impl Catalog {
                 let entry = self.get(id)?;
                 let machine = &entry.machine;
                 let takes_part = entry.network == network
-                    && machine.state == MachineState::Started
+                    && machine.serves()
                     && machine.host_status != HostStatus::Unreachable.as_str();
                 takes_part.then(|| machine.private_ip.parse().ok())??
             }

@@ -20,10 +20,11 @@ use types::machine::{Machine as Shown, MachineState};
 use vmm::{Report, Vmm};
 
 use super::capacity::Claim;
+use super::check::CheckedConfig;
 use super::host::Host;
 use super::machine::{Effect, Event, Lease, Machine, Permit};
 use super::ports::{Images, Network, ReadyImage};
-use super::refused::Refused;
+use super::refused::{NoBid, Refused};
 use work::{Done, Work};
 
 /// Room for every request one API call can cause, for the 16 calls the API lets in at a time.
@@ -120,7 +121,10 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                     }
                     Input::Progress(event) => self.observe(event).await,
                     Input::Done(done) => self.done(done).await,
-                    Input::Tick => self.observe(Event::Tick).await,
+                    Input::Tick => {
+                        self.observe(Event::Tick).await;
+                        self.start_by_schedule().await;
+                    }
                     Input::End => return,
                 }
             }
@@ -180,12 +184,18 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
     /// Takes the room that a request needs before it is decided.
     fn make_room(&self, event: &Event) -> Result<(), Refused> {
         let config = match event {
-            Event::Start if !self.machine.holds_room() => &self.machine.config,
+            Event::Start | Event::Restart { .. } if !self.machine.holds_room() => {
+                &self.machine.config
+            }
             Event::Update(update) if update.launch => &update.config,
             // Nothing else makes a machine take more than it has.
             Event::Start
+            | Event::Restart { .. }
             | Event::Update(_)
+            | Event::Metadata(_)
+            | Event::Cordon(_)
             | Event::Stop { .. }
+            | Event::Suspend
             | Event::Destroy { .. }
             | Event::Lease(_)
             | Event::Pulling { .. }
@@ -194,10 +204,18 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             | Event::BootRefused { .. }
             | Event::Reported { .. }
             | Event::ShimGone { .. }
+            | Event::BootGone { .. }
+            | Event::SuspendRefused { .. }
+            | Event::Discarded { .. }
+            | Event::Scheduled { .. }
             | Event::Cleared { .. }
             | Event::Forgotten
             | Event::Tick => return Ok(()),
         };
+        Ok(self.take_room(config)?)
+    }
+
+    fn take_room(&self, config: &CheckedConfig) -> Result<(), NoBid> {
         let claim = Claim::of(
             &self.machine.app,
             config,
@@ -207,6 +225,15 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         accounts.room(Timestamp::now(), claim, Some(&self.machine.id))?;
         accounts.set(&self.machine.id, Some(claim));
         Ok(())
+    }
+
+    /// Starts the machine if its schedule says so and there is room for it.
+    async fn start_by_schedule(&mut self) {
+        if self.machine.is_scheduled_now(Timestamp::now()) {
+            let lacks = self.take_room(&self.machine.config).err();
+            let lacks = lacks.map(|refusal| refusal.to_string());
+            self.observe(Event::Scheduled { lacks }).await;
+        }
     }
 
     /// Puts the books right for `machine`, and what others may reach.
@@ -259,22 +286,27 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
             return Ok(self.host.core.shown(&self.machine));
         }
         let mut events = Vec::new();
+        let mut retired = None;
         let mut work = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Record(event) => events.push(event),
+                Effect::Retire(config) => retired = Some(config),
                 effect @ (Effect::Prepare { .. }
                 | Effect::Abandon
                 | Effect::Boot { .. }
                 | Effect::Adopt { .. }
                 | Effect::Signal { .. }
+                | Effect::Suspend { .. }
+                | Effect::Discard { .. }
                 | Effect::Clear { .. }
                 | Effect::Forget) => work.push(effect),
             }
         }
         // Before the change is published: whoever sees it may count on it.
         self.account(&next);
-        let shown = match self.host.core.ledger.commit(next.clone(), events).await {
+        let ledger = &self.host.core.ledger;
+        let shown = match ledger.commit(next.clone(), events, retired).await {
             Ok(shown) => shown,
             Err(error) => {
                 self.account(&self.machine);
@@ -301,10 +333,13 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                 }
             }
             effect @ (Effect::Record(_)
+            | Effect::Retire(_)
             | Effect::Prepare { .. }
             | Effect::Boot { .. }
             | Effect::Adopt { .. }
             | Effect::Signal { .. }
+            | Effect::Suspend { .. }
+            | Effect::Discard { .. }
             | Effect::Clear { .. }
             | Effect::Forget) => self.queue.push_back(effect),
         }

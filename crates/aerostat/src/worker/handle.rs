@@ -23,7 +23,6 @@ use super::machine::{
 use super::refused::{NoBid, Refused};
 use super::volumes::Volumes;
 use crate::catalog::{Entry, Filter};
-pub use changes::MetadataChange;
 
 /// A new machine.
 #[derive(Debug, Clone)]
@@ -212,9 +211,11 @@ impl Handle {
             id: id.clone(),
             app: request.app.clone(),
             name: name.clone(),
+            creation_key: request.creation_key.clone(),
             build: Box::new(move |allocation| {
                 let now = Timestamp::now();
                 let launch = request.launch;
+                let placement = request.placement.clone();
                 let given = New {
                     request,
                     isolation,
@@ -222,7 +223,7 @@ impl Handle {
                     host,
                     allocation,
                 };
-                Row::create(given, now).launch(now, launch)
+                Row::create(given, now).launch(now, launch, placement)
             }),
         };
         match self.core.ledger.create(draft).await {
@@ -238,12 +239,18 @@ impl Handle {
                 if !matches!(error, CreateError::IdTaken) {
                     self.core.accounts().set(&id, None);
                 }
-                Err(match error {
-                    CreateError::NameTaken { id } => Refused::NameTaken { name, id },
-                    CreateError::IdTaken => Refused::IdTaken { id },
-                    CreateError::Exhausted { what } => Refused::Exhausted { what },
-                    CreateError::Ledger(source) => source.into(),
-                })
+                match error {
+                    CreateError::Exists(machine, revision) => {
+                        let mut shown = machine.show(revision);
+                        // Whoever asks again was not told.
+                        shown.nonce = machine.lease.as_ref().map(|lease| lease.nonce.to_string());
+                        Ok(shown)
+                    }
+                    CreateError::NameTaken { id } => Err(Refused::NameTaken { name, id }),
+                    CreateError::IdTaken => Err(Refused::IdTaken { id }),
+                    CreateError::Exhausted { what } => Err(Refused::Exhausted { what }),
+                    CreateError::Ledger(source) => Err(source.into()),
+                }
             }
         }
     }
@@ -265,6 +272,8 @@ impl Handle {
             version: new_version(Timestamp::now()),
             launch: request.launch,
             current_version: request.current_version,
+            cordon: request.cordon,
+            secrets: request.secrets,
         };
         let answer = self
             .request(id, "update", Event::Update(Box::new(update)))

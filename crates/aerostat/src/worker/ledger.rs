@@ -4,15 +4,17 @@
 //! its own; when it is on disk, and before anybody hears of it, the machine is published, so the
 //! catalog sees revisions in order and only durable ones. Nobody else writes machine rows.
 
+mod schema;
 mod tables;
+mod versions;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
-use types::machine::{Event, Machine as Shown, MachineState};
-use types::{AppName, HostId, MachineId};
+use types::machine::{Event, Machine as Shown, MachineConfig, MachineState};
+use types::{AppName, HostId, MachineId, VersionId};
 
 use super::machine::Machine;
 use super::ports::Allocation;
@@ -20,6 +22,7 @@ use super::volumes::{TableError, VolumeRefused};
 use crate::catalog::{Catalog, Entry};
 use tables::Tables;
 pub(crate) use tables::Uids;
+pub(crate) use versions::Retired;
 
 /// Room for every machine that changes at the same moment. The sender waits when it is full: a
 /// driver has nothing better to do than to get its change on disk.
@@ -81,6 +84,9 @@ pub(crate) enum CreateError {
     IdTaken,
     #[error("no more {what}")]
     Exhausted { what: &'static str },
+    /// The one that was created with the same key, and its revision.
+    #[error("the machine was created before")]
+    Exists(Box<Machine>, u64),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
@@ -90,6 +96,7 @@ pub(crate) struct Draft {
     pub(crate) id: MachineId,
     pub(crate) app: AppName,
     pub(crate) name: String,
+    pub(crate) creation_key: Option<String>,
     pub(crate) build: Box<dyn FnOnce(Allocation) -> (Machine, Vec<Event>) + Send>,
 }
 
@@ -101,6 +108,7 @@ enum Job {
     Commit(
         Box<Machine>,
         Vec<Event>,
+        Option<Retired>,
         oneshot::Sender<Result<Shown, LedgerError>>,
     ),
     Events(
@@ -110,6 +118,10 @@ enum Job {
     ),
     /// What volumes need of the database.
     With(Box<dyn FnOnce(&mut rusqlite::Connection) + Send>),
+    Versions(
+        MachineId,
+        oneshot::Sender<Result<Vec<(VersionId, MachineConfig)>, LedgerError>>,
+    ),
     /// What is queued behind it is answered with [`LedgerError::Closed`].
     Close,
 }
@@ -164,16 +176,18 @@ impl Ledger {
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Records the machine as it is now, and what happened. Durable when it returns.
+    /// Records the machine as it is now, what happened, and the configuration that it had until
+    /// now. Durable when it returns.
     pub(crate) async fn commit(
         &self,
         machine: Machine,
         events: Vec<Event>,
+        retired: Option<Retired>,
     ) -> Result<Shown, LedgerError> {
         let (reply, answer) = oneshot::channel();
         let sent = self
             .jobs
-            .send(Job::Commit(Box::new(machine), events, reply))
+            .send(Job::Commit(Box::new(machine), events, retired, reply))
             .await;
         sent.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
@@ -211,6 +225,17 @@ impl Ledger {
         sent.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
+
+    /// The configurations that the machine had before the one it has, newest first.
+    pub(crate) async fn versions(
+        &self,
+        id: MachineId,
+    ) -> Result<Vec<(VersionId, MachineConfig)>, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Versions(id, reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
 }
 
 /// Does one job. Whoever asked may have gone away; what was asked for happens nevertheless.
@@ -228,14 +253,17 @@ fn perform(tables: &mut Tables, host: HostId, catalog: &Catalog, job: Job) -> Co
                 (machine, shown)
             }));
         }
-        Job::Commit(machine, events, reply) => {
-            let committed = tables.commit(&machine, &events);
+        Job::Commit(machine, events, retired, reply) => {
+            let committed = tables.commit(&machine, &events, retired.as_ref());
             let _ = reply.send(committed.map(|revision| publish(&machine, revision)));
         }
         Job::Events(id, limit, reply) => {
             let _ = reply.send(tables.events(&id, limit));
         }
         Job::With(f) => f(tables.connection()),
+        Job::Versions(id, reply) => {
+            let _ = reply.send(tables.versions(&id));
+        }
         Job::Close => return ControlFlow::Break(()),
     }
     ControlFlow::Continue(())

@@ -2,24 +2,33 @@
 //!
 //! ```text
 //!  Created ──start──▶ Preparing ──images──▶ Booting ──ready──▶ Started ──stop──▶ Stopping
-//!                       ▲   │                  │                  │                  │
-//!                       │   └─no image─▶ Failed│fail              │exit              │exit, late
-//!                    due│                      └──────────────▶ Clearing ◀───────────┘
-//!                       └─────────── Waiting ◀──restart policy─────┤
-//!                                    Stopped, Failed, Destroying ◀─┘ when nothing is left of it
+//!               ▲       ▲   │                  │                │    │               │
+//!         resume│       │   └─no image─▶ Failed│fail            │    │exit           │exit, late
+//!               │    due│                      │         suspend│    │               │
+//!               │       └─────────── Waiting ◀─┼────────┐       ▼    ▼               │
+//!               │                              └────▶ Clearing ◀─saved─ Suspending   │
+//!               │                                       │  ▲                         │
+//!               └── Suspended, Stopped, Failed, ◀───────┘  └─────────────────────────┘
+//!                   Destroying                    when nothing is left of it
 //! ```
 //!
 //! `apply` decides and never waits; the driver records what it changed and then performs what it
 //! returns, in order. A new boot begins only when nothing is left of the one before, which is why
-//! every end leads through `Clearing`. Nothing in this file knows a VMM, SQLite or the network.
+//! every end leads through `Clearing`, and `Then` says what comes after it. Nothing in this file
+//! knows a VMM, SQLite or the network.
 
+mod checks;
 mod containers;
 mod create;
 mod events;
 mod lease;
 mod outcomes;
 mod requests;
+mod schedule;
 mod show;
+mod state;
+mod suspend;
+mod update;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,20 +36,27 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use types::machine::{ContainerStatus, Event as Happened, ExitEvent, ImageIdentity};
+use types::machine::MachineState;
+use types::machine::{CheckStatus, ContainerStatus, Event as Happened, ExitEvent, ImageIdentity};
 use types::{AppName, BootId, IsolationClass, MachineId, NetworkId, SixPn, VersionId};
 use vmm::Report;
 
 use super::check::CheckedConfig;
+use super::ledger::Retired;
 use super::ports::Allocation;
 use super::refused::Refused;
 pub(crate) use create::{New, new_version};
+use events::Source;
 pub(crate) use lease::LeaseChange;
 pub use lease::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit};
+pub(crate) use state::{Begin, State, Then};
+pub use update::MetadataChange;
 
 /// After the grace the guest kills its containers; a body that has not ended so much later is
 /// killed from outside.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
+/// Time in which a machine's memory has to be saved. A slow disk takes 10 s for each GiB.
+const SUSPEND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Grace of a stop where nobody says: the Machines API's default.
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
@@ -81,6 +97,15 @@ pub(crate) struct Machine {
     pub(crate) creation_key: Option<String>,
     #[serde(default)]
     pub(crate) secrets: SecretsWanted,
+    /// How its checks stood last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) checks: Vec<CheckStatus>,
+    /// The boot whose memory may be saved on this host, until that is known to be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) saved: Option<BootId>,
+    /// When its schedule starts it next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_run: Option<Timestamp>,
 }
 
 /// Which of its app's secrets a machine gets.
@@ -114,65 +139,6 @@ impl From<SixPnText> for std::net::Ipv6Addr {
     }
 }
 
-/// Where a machine stands, with what is known there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub(crate) enum State {
-    Created,
-    /// Its images are being made ready; it has no body yet.
-    Preparing {
-        boot: BootId,
-    },
-    Booting {
-        boot: BootId,
-        deadline: Timestamp,
-    },
-    Started {
-        boot: BootId,
-        since: Timestamp,
-    },
-    /// Asked to end.
-    Stopping {
-        boot: BootId,
-        signal: Option<String>,
-        kill_at: Timestamp,
-        then: Then,
-    },
-    /// The body is over; what is left of it is being removed.
-    Clearing {
-        boot: BootId,
-        then: Then,
-    },
-    /// Will be started again.
-    Waiting {
-        until: Timestamp,
-    },
-    Stopped,
-    Failed {
-        reason: String,
-    },
-    /// What it keeps on disk is being deleted.
-    Destroying,
-    Destroyed,
-}
-
-/// What comes when nothing is left of a boot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "then", rename_all = "snake_case")]
-pub(crate) enum Then {
-    Stop,
-    Fail {
-        reason: String,
-    },
-    /// A restart by policy.
-    Wait {
-        until: Timestamp,
-    },
-    /// A new boot at once, because somebody asked for it.
-    Boot,
-    Destroy,
-}
-
 /// What can happen to a machine.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
@@ -181,7 +147,16 @@ pub(crate) enum Event {
         signal: Option<String>,
         grace: Option<Duration>,
     },
+    /// A stop and a start in one step; with `force` the stop is a kill.
+    Restart {
+        signal: Option<String>,
+        grace: Option<Duration>,
+        force: bool,
+    },
+    Suspend,
     Update(Box<Update>),
+    Metadata(MetadataChange),
+    Cordon(bool),
     Destroy {
         force: bool,
     },
@@ -213,9 +188,26 @@ pub(crate) enum Event {
         boot: BootId,
         report: Report,
     },
-    /// The reports ended without an end, or nobody knows the boot.
+    /// The reports ended without an end.
     ShimGone {
         boot: BootId,
+    },
+    /// This host knows nothing of the boot.
+    BootGone {
+        boot: BootId,
+    },
+    /// Its memory could not be saved, and it goes on.
+    SuspendRefused {
+        boot: BootId,
+        reason: String,
+    },
+    /// Nothing is left of the memory that this boot left behind.
+    Discarded {
+        boot: BootId,
+    },
+    /// Its schedule is due, and there is room for it or not.
+    Scheduled {
+        lacks: Option<String>,
     },
     /// Nothing is left of the boot.
     Cleared {
@@ -235,6 +227,8 @@ pub(crate) struct Update {
     pub(crate) version: VersionId,
     pub(crate) launch: bool,
     pub(crate) current_version: Option<VersionId>,
+    pub(crate) cordon: bool,
+    pub(crate) secrets: SecretsWanted,
 }
 
 /// What a decision asks the driver to do, in this order.
@@ -242,6 +236,8 @@ pub(crate) struct Update {
 pub(crate) enum Effect {
     /// Belongs into the same transaction as the new state.
     Record(Happened),
+    /// The same, for the configuration that it had until now.
+    Retire(Retired),
     /// Make the images ready.
     Prepare {
         boot: BootId,
@@ -261,6 +257,14 @@ pub(crate) enum Effect {
         signal: Option<String>,
         grace: Duration,
     },
+    /// Save its memory and end it.
+    Suspend {
+        boot: BootId,
+    },
+    /// Delete the memory that this boot left behind.
+    Discard {
+        boot: BootId,
+    },
     /// Kill what is left of the boot and take its link away.
     Clear {
         boot: BootId,
@@ -275,7 +279,15 @@ impl Machine {
         match event {
             Event::Start => self.start(now),
             Event::Stop { signal, grace } => self.stop(now, signal, grace),
+            Event::Restart {
+                signal,
+                grace,
+                force,
+            } => self.restart(now, signal, grace, force),
+            Event::Suspend => self.suspend(now),
             Event::Update(update) => self.update(now, *update),
+            Event::Metadata(change) => self.change_metadata(now, change),
+            Event::Cordon(cordoned) => self.cordon(now, cordoned),
             Event::Destroy { force } => self.destroy(now, force),
             Event::Lease(change) => self.change_lease(now, change),
             Event::Pulling {
@@ -300,6 +312,13 @@ impl Machine {
                 boot,
                 "the machine's supervising process is gone".into(),
             )),
+            Event::BootGone { boot } => Ok(self.boot_gone(now, boot)),
+            Event::SuspendRefused { boot, reason } => Ok(self.suspend_refused(now, boot, &reason)),
+            Event::Discarded { boot } => {
+                self.saved = self.saved.filter(|saved| *saved != boot);
+                Ok(vec![])
+            }
+            Event::Scheduled { lacks } => Ok(self.scheduled(now, lacks)),
             Event::Cleared { boot } => Ok(self.cleared(now, boot)),
             Event::Forgotten => Ok(self.forgotten(now)),
             Event::Tick => {
@@ -309,140 +328,19 @@ impl Machine {
         }
     }
 
-    /// When a [`Event::Tick`] has something to do.
-    pub(crate) fn due(&self) -> Option<Timestamp> {
-        let lease = self.lease.as_ref().map(|lease| lease.expires_at);
-        let state = match &self.state {
-            State::Booting { deadline, .. } => Some(*deadline),
-            State::Stopping { kill_at, .. } => Some(*kill_at),
-            State::Waiting { until } => Some(*until),
-            State::Created
-            | State::Preparing { .. }
-            | State::Started { .. }
-            | State::Clearing { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => None,
-        };
-        state.into_iter().chain(lease).min()
-    }
-
-    /// What has to be done (again) when a worker finds this machine in its ledger.
-    pub(crate) fn recover(&self, now: Timestamp) -> Vec<Effect> {
-        let adopt = |boot: &BootId| Effect::Adopt {
-            boot: *boot,
-            after: self.reports_seen,
-        };
-        match &self.state {
-            State::Preparing { boot } => vec![Effect::Prepare { boot: *boot }],
-            State::Booting { boot, .. } | State::Started { boot, .. } => vec![adopt(boot)],
-            State::Stopping {
-                boot,
-                signal,
-                kill_at,
-                ..
-            } => {
-                let left = kill_at
-                    .duration_since(now)
-                    .try_into()
-                    .unwrap_or(Duration::ZERO);
-                let grace = left.saturating_sub(STOP_MARGIN);
-                vec![
-                    adopt(boot),
-                    Effect::Signal {
-                        boot: *boot,
-                        signal: signal.clone(),
-                        grace,
-                    },
-                ]
-            }
-            State::Clearing { boot, .. } => vec![Effect::Clear { boot: *boot }],
-            State::Destroying => vec![Effect::Forget],
-            State::Created
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroyed => Vec::new(),
-        }
-    }
-
-    /// Whether the machine needs its memory: it runs, or will without being asked.
-    pub(crate) fn holds_room(&self) -> bool {
-        match self.state {
-            State::Preparing { .. }
-            | State::Booting { .. }
-            | State::Started { .. }
-            | State::Stopping { .. }
-            | State::Clearing { .. }
-            | State::Waiting { .. } => true,
-            State::Created
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => false,
-        }
-    }
-
-    /// Whether it may have its volumes open, or will without being asked.
-    pub(crate) fn holds_volumes(&self) -> bool {
-        self.holds_room()
-    }
-
-    /// The boot that one can reach into.
-    pub(crate) fn reachable(&self) -> Option<BootId> {
-        match self.state {
-            State::Started { boot, .. } | State::Stopping { boot, .. } => Some(boot),
-            State::Created
-            | State::Preparing { .. }
-            | State::Booting { .. }
-            | State::Clearing { .. }
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => None,
-        }
-    }
-
-    /// The boot of which something may be on the host.
-    pub(crate) fn present_boot(&self) -> Option<BootId> {
-        match self.state {
-            State::Clearing { boot, .. } => Some(boot),
-            State::Booting { .. } | State::Started { .. } | State::Stopping { .. } => self.body(),
-            State::Created
-            | State::Preparing { .. }
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => None,
-        }
-    }
-
-    /// The boot whose body exists, as far as this machine knows.
-    fn body(&self) -> Option<BootId> {
-        match self.state {
-            State::Booting { boot, .. }
-            | State::Started { boot, .. }
-            | State::Stopping { boot, .. } => Some(boot),
-            State::Created
-            | State::Preparing { .. }
-            | State::Clearing { .. }
-            | State::Waiting { .. }
-            | State::Stopped
-            | State::Failed { .. }
-            | State::Destroying
-            | State::Destroyed => None,
-        }
-    }
-
-    fn begin_boot(&mut self) -> Effect {
+    fn begin_boot(&mut self, begin: Begin) -> Effect {
         self.boots += 1;
         self.reports_seen = 0;
-        self.reset_containers();
+        match begin {
+            Begin::Cold => {
+                self.reset_containers();
+                self.reset_checks();
+            }
+            // They go on as they were, with the images that they had.
+            Begin::Resume => {}
+        }
         let boot = BootId(self.boots);
-        self.state = State::Preparing { boot };
+        self.state = State::Preparing { boot, begin };
         Effect::Prepare { boot }
     }
 
@@ -471,24 +369,44 @@ impl Machine {
     }
 
     fn begin_clear(&mut self, now: Timestamp, boot: BootId, then: Then) -> Effect {
-        self.end_containers(now);
+        if !then.needs_saved() {
+            self.end_containers(now);
+            self.reset_checks();
+        }
         self.state = State::Clearing { boot, then };
         Effect::Clear { boot }
     }
 
     /// Goes on where no body is left.
-    fn settle(&mut self, then: Then) -> Vec<Effect> {
+    fn settle(&mut self, now: Timestamp, then: Then) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if !then.needs_saved() {
+            self.end_containers(now);
+            self.reset_checks();
+            effects.extend(self.saved.map(|boot| Effect::Discard { boot }));
+        }
         match then {
-            Then::Stop => self.state = State::Stopped,
+            Then::Stop | Then::Update { launch: false } => self.state = State::Stopped,
             Then::Fail { reason } => self.state = State::Failed { reason },
             Then::Wait { until } => self.state = State::Waiting { until },
-            Then::Boot => return vec![self.begin_boot()],
+            Then::Boot | Then::Restart | Then::Update { launch: true } => {
+                effects.push(self.begin_boot(Begin::Cold));
+            }
+            Then::Follow { exit, since } => {
+                let follows = self.after_exit(now, Some(since), &exit);
+                effects.extend(self.settle(now, follows));
+            }
+            Then::Suspend => {
+                self.state = State::Suspended;
+                effects.push(self.record(now, "suspend", MachineState::Suspended, Source::Worker));
+            }
+            Then::Resume => effects.push(self.begin_boot(Begin::Resume)),
             Then::Destroy => {
                 self.state = State::Destroying;
                 return vec![Effect::Forget];
             }
         }
-        vec![]
+        effects
     }
 
     /// What follows the last boot for now.

@@ -30,10 +30,12 @@ pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
 pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
 #[doc(hidden)]
 pub use fuzz::fuzz_config;
-pub use handle::{CreateRequest, Handle, MetadataChange, StopRequest, UpdateRequest};
+pub use handle::{CreateRequest, Handle, StopRequest, UpdateRequest};
 pub use host::Config;
 pub use ledger::LedgerError;
-pub use machine::{LEASE_TTL_MAX, Lease, LeaseRequest, Nonce, Permit, SecretsWanted};
+pub use machine::{
+    LEASE_TTL_MAX, Lease, LeaseRequest, MetadataChange, Nonce, Permit, SecretsWanted,
+};
 pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
 pub use recovery::{StartError, Worker};
 pub use refused::{Lack, NoBid, Refused, Scope};

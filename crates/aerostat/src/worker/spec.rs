@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use types::guest::{ContainerSpec, FileSpec, MachineSpec, Network};
+use types::guest::{ContainerSpec, FileSpec, MachineSpec, MountSpec, Network};
 use types::machine::{ContainerConfig, DnsOption, FieldRef};
 use types::sixpn::{GATEWAY, MTU, RESOLVER};
 use types::{BootId, ImageRef};
@@ -75,7 +75,7 @@ pub(crate) fn boot_spec(
         attachment,
         images: rootfs.collect(),
         rootfs_size_bytes: rootfs_mb(&machine.config, settings.rootfs_mib_default) << 20,
-        resume: false,
+        resume: machine.resumes(),
         boot_timeout: settings.boot_timeout,
         spec: MachineSpec {
             machine_id: machine.id.to_string(),
@@ -83,8 +83,13 @@ pub(crate) fn boot_spec(
             network: network(machine),
             containers: specs.collect::<Result<_, _>>()?,
             volumes: Vec::new(),
-            directories: Vec::new(),
-            checks: Vec::new(),
+            directories: machine.config.directories(),
+            checks: machine
+                .config
+                .checks()
+                .into_iter()
+                .map(|c| c.spec)
+                .collect(),
             unix_ms,
         },
     })
@@ -162,7 +167,7 @@ fn container_spec(
         stop_signal: stop,
         depends_on: container.depends_on.clone(),
         files: container.files.iter().map(file).collect(),
-        mounts: Vec::new(),
+        mounts: directories(machine, container),
         image_disk: String::new(),
         upper_disk: String::new(),
     })
@@ -250,6 +255,20 @@ fn field(machine: &Machine, container: &ContainerConfig, field: FieldRef) -> Str
             image.map_or_else(|_| container.image.clone(), |image| image.to_string())
         }
     }
+}
+
+/// The directories that a container mounts; its volumes come with `mount_volumes`.
+fn directories(machine: &Machine, container: &ContainerConfig) -> Vec<MountSpec> {
+    let known = &machine.config.as_given().volumes;
+    let mounts = container.mounts.iter();
+    let mounts = mounts.filter(|mount| known.iter().any(|known| known.name == mount.name));
+    let mounts = mounts.map(|mount| MountSpec {
+        source: mount.name.clone(),
+        sub_path: mount.sub_path.clone(),
+        path: mount.path.clone(),
+        read_only: mount.read_only,
+    });
+    mounts.collect()
 }
 
 fn file(file: &types::machine::File) -> FileSpec {

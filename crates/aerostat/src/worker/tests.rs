@@ -1,5 +1,6 @@
 //! The role as a whole: a worker over a fake VMM, network and images.
 
+mod changes;
 mod crash;
 mod fakes;
 mod leases;
@@ -335,7 +336,7 @@ async fn an_update_runs_the_new_configuration() {
         secrets: SecretsWanted::default(),
     };
     let updated = handle.update(&id, update.clone()).await.unwrap();
-    assert_eq!(updated.state, MachineState::Stopping);
+    assert_eq!(updated.state, MachineState::Updating);
     world.eventually(|| world.vmm.specs().len() == 2).await;
     let after = world.until(&id, MachineState::Started).await;
     assert_eq!(after.image_ref.digest, "sha256:y");

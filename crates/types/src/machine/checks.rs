@@ -22,13 +22,13 @@ pub struct Check {
     /// What its outcome means beyond being shown.
     #[serde(rename = "kind", skip_serializing_if = "Option::is_none")]
     pub meaning: Option<CheckMeaning>,
-    /// Between two probes; 10 s by default.
+    /// Between two probes; 15 s by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
     /// Of one probe; 2 s by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// After the start, in which failures do not count; none by default.
+    /// After the start, in which failures do not count; 1 s by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]

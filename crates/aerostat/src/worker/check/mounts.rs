@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use types::VolumeId;
 use types::machine::{ContainerConfig, Mount};
 
-use super::{Checked, Invalid, invalid, is_plain_absolute};
+use super::words::is_plain_absolute;
+use super::{Checked, Invalid, invalid};
 
 /// Volumes of one machine: each is a disk of the VM.
 const MOUNTS_MAX: usize = 8;

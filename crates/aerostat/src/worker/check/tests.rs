@@ -1,7 +1,13 @@
 //! What is let through, and what is refused by which name.
 
-use super::*;
+use base64::Engine as _;
 use serde_json::json;
+use types::guest::Probe;
+use types::machine::RestartPolicy;
+
+use super::containers::CONTAINERS_MAX;
+use super::files::FILES_BYTES_MAX;
+use super::*;
 
 fn read(config: Value) -> Result<CheckedConfig, Invalid> {
     check(serde_json::from_value(config).unwrap())
@@ -45,14 +51,17 @@ fn what_is_not_built_is_refused_by_name_and_empty_members_are_not() {
         "config.mounts[0].volume"
     );
     assert_eq!(
-        field(json!({"image": "x", "schedule": "daily"})),
-        "config.schedule"
+        field(json!({"image": "x", "services": [{"internal_port": 80}]})),
+        "config.services"
     );
-    let checked = container("web", json!({"healthchecks": [1]}));
+    let other = container("web", json!({"gpu": 1}));
     assert_eq!(
-        field(json!({"containers": [checked]})),
-        "config.containers[0].healthchecks"
+        field(json!({"containers": [other]})),
+        "config.containers[0].gpu"
     );
+    let standby = read(json!({"image": "x", "standbys": ["1"]})).unwrap_err();
+    assert_eq!(standby.field, "config.standbys");
+    assert!(standby.reason.contains("service"), "{standby}");
     let empty = json!({"image": "x", "services": [], "checks": {}, "mounts": null, "size": ""});
     assert!(read(empty).is_ok());
 }
@@ -89,7 +98,7 @@ fn files_stay_inside_and_are_base64_and_bounded() {
     let files = |file: Value| json!({"containers": [container("a", json!({"files": [file]}))]});
     for path in ["etc/x", "/etc/../x", "/etc/", "", "/a\0"] {
         let error = field(files(json!({"guest_path": path})));
-        assert!(error.ends_with("files.guest_path"), "{path}: {error}");
+        assert!(error.ends_with("files[0].guest_path"), "{path}: {error}");
     }
     let error = field(files(json!({"guest_path": "/x", "raw_value": "*"})));
     assert!(error.ends_with("raw_value"));
@@ -135,4 +144,249 @@ fn signals_are_those_of_linux() {
 fn an_image_or_containers_must_be_there() {
     assert_eq!(field(json!({})), "config.image");
     assert_eq!(field(json!({"image": "../x"})), "config.image");
+}
+
+#[test]
+fn a_size_is_a_preset_or_numbers() {
+    let size = |size: &str| read(json!({"image": "x", "size": size})).map(|c| c.guest());
+    let guest = size("shared-cpu-2x").unwrap();
+    assert_eq!(
+        (guest.cpu_kind.as_str(), guest.cpus, guest.memory_mb),
+        ("shared", 2, 512)
+    );
+    let guest = size("performance-16x").unwrap();
+    assert_eq!(
+        (guest.cpu_kind.as_str(), guest.cpus, guest.memory_mb),
+        ("performance", 16, 32768)
+    );
+    let unknown = size("shared-cpu-3x").unwrap_err();
+    assert_eq!(unknown.field, "config.size");
+    assert!(unknown.reason.contains("shared-cpu-4x"), "{unknown}");
+    assert!(size("a10").unwrap_err().reason.contains("graphics"));
+    let both = json!({"image": "x", "size": "shared-cpu-1x", "guest": {"cpus": 2}});
+    assert_eq!(field(both), "config.size");
+    for (persist, is_built) in [
+        (json!("never"), true),
+        (json!(1), true),
+        (json!("always"), false),
+    ] {
+        let guest = json!({"image": "x", "guest": {"persist_rootfs": persist}});
+        assert_eq!(read(guest).is_ok(), is_built, "{persist}");
+    }
+}
+
+#[test]
+fn processes_become_containers_of_one_image() {
+    let config = json!({
+        "image": "nginx",
+        "env": {"A": "1", "B": "1"},
+        "restart": {"policy": "always", "max_retries": 3},
+        "files": [{"guest_path": "/x", "raw_value": "eA=="}],
+        "processes": [{"cmd": ["a"], "env": {"A": "2"}}, {"exec": ["b"], "user": "www"}],
+    });
+    let config = read(config).unwrap();
+    let containers = config.containers();
+    assert_eq!(config.container_names(), ["process-1", "process-2"]);
+    assert_eq!(containers[0].cmd, ["a"]);
+    assert_eq!(
+        (
+            containers[0].env["A"].as_str(),
+            containers[0].env["B"].as_str()
+        ),
+        ("2", "1")
+    );
+    assert_eq!(containers[1].user.as_deref(), Some("www"));
+    assert!(
+        containers
+            .iter()
+            .all(|c| c.image == "nginx" && c.files.len() == 1)
+    );
+    let restart = containers[0].restart.clone().unwrap();
+    assert_eq!(
+        (restart.policy, restart.max_retries),
+        (RestartPolicy::OnFailure, Some(3))
+    );
+    let mixed = json!({"containers": [container("a", json!({}))], "processes": [{}]});
+    assert_eq!(field(mixed), "config.processes");
+    let init = json!({"image": "x", "init": {"cmd": ["a"]}, "processes": [{}]});
+    assert_eq!(field(init), "config.init");
+    let other = json!({"image": "x", "processes": [{"gpu": 1}]});
+    assert_eq!(field(other), "config.processes[0].gpu");
+}
+
+#[test]
+fn directories_are_named_and_mounted_inside() {
+    let mounting = |mount: Value| {
+        json!({
+            "volumes": [{"name": "tmp", "temp_dir": {"storage_type": "memory", "size_mb": 5}}],
+            "containers": [container("a", json!({"mounts": [mount]}))],
+        })
+    };
+    let good = mounting(json!({"name": "tmp", "path": "/data", "sub_path": "a/b"}));
+    let directories = read(good).unwrap().directories();
+    assert_eq!(directories[0].size_bytes, 5 << 20);
+    assert!(directories[0].memory);
+    for (mount, member) in [
+        (json!({"name": "other", "path": "/data"}), "name"),
+        (json!({"name": "tmp", "path": "data"}), "path"),
+        (json!({"name": "tmp", "path": "/"}), "path"),
+        (
+            json!({"name": "tmp", "path": "/a", "sub_path": "../x"}),
+            "sub_path",
+        ),
+        (
+            json!({"name": "tmp", "path": "/a", "sub_path": "/x"}),
+            "sub_path",
+        ),
+    ] {
+        let expected = format!("config.containers[0].mounts[0].{member}");
+        assert_eq!(field(mounting(mount)), expected);
+    }
+    let twice = json!([{"name": "tmp", "path": "/a"}, {"name": "tmp", "path": "/a/"}]);
+    let mut config = mounting(json!({}));
+    config["containers"][0]["mounts"] = twice;
+    assert_eq!(field(config), "config.containers[0].mounts[1].path");
+    let tmp = json!({"name": "tmp", "temp_dir": {}});
+    assert_eq!(
+        field(json!({"image": "x", "volumes": [tmp]})),
+        "config.volumes"
+    );
+    let one = |volumes: Value| {
+        field(json!({"volumes": volumes, "containers": [container("a", json!({}))]}))
+    };
+    assert_eq!(one(json!([tmp, tmp])), "config.volumes[1].name");
+    assert_eq!(one(json!([{"name": "x"}])), "config.volumes[0].temp_dir");
+    assert_eq!(
+        one(json!([{"name": "x", "image": "y"}])),
+        "config.volumes[0].image"
+    );
+}
+
+#[test]
+fn checks_have_the_platforms_defaults_and_bounds() {
+    let checks = |check: Value| json!({"image": "x", "checks": {"up": check}});
+    let config = read(checks(
+        json!({"type": "http", "port": 80, "kind": "readiness"}),
+    ))
+    .unwrap();
+    let check = &config.checks()[0];
+    assert!(check.readiness);
+    let spec = &check.spec;
+    assert_eq!((spec.name.as_str(), &spec.container), ("up", &None));
+    assert_eq!(
+        (spec.interval_ms, spec.timeout_ms, spec.grace_ms),
+        (15_000, 2_000, 1_000)
+    );
+    assert_eq!((spec.success_threshold, spec.failure_threshold), (1, 1));
+    let get = Probe::Http {
+        port: 80,
+        method: "GET".into(),
+        path: "/".into(),
+        headers: vec![],
+    };
+    assert_eq!(spec.probe, get);
+    for (check, member) in [
+        (json!({"type": "tcp"}), "port"),
+        (json!({"type": "tcp", "port": 1, "path": "/"}), "path"),
+        (json!({"type": "http", "port": 1, "path": "x"}), "path"),
+        (
+            json!({"type": "http", "port": 1, "protocol": "https"}),
+            "protocol",
+        ),
+        (
+            json!({"type": "http", "port": 1, "method": "A B"}),
+            "method",
+        ),
+        (
+            json!({"type": "tcp", "port": 1, "interval": "10ms"}),
+            "interval",
+        ),
+        (
+            json!({"type": "tcp", "port": 1, "timeout": "1h"}),
+            "timeout",
+        ),
+        (
+            json!({"type": "tcp", "port": 1, "kind": "liveness"}),
+            "kind",
+        ),
+        (
+            json!({"type": "tcp", "port": 1, "tls_skip_verify": true}),
+            "tls_skip_verify",
+        ),
+    ] {
+        assert_eq!(field(checks(check)), format!("config.checks.up.{member}"));
+    }
+    let named = json!({"image": "x", "checks": {"a b": {"type": "tcp", "port": 1}}});
+    assert_eq!(field(named), "config.checks");
+}
+
+#[test]
+fn containers_have_checks_of_their_own_and_may_be_waited_for() {
+    let config =
+        |check: Value| json!({"containers": [container("a", json!({"healthchecks": [check]}))]});
+    let exec = json!({"name": "up", "exec": {"command": ["true"]}, "kind": "liveness"});
+    let checks = read(config(exec.clone())).unwrap().checks();
+    let spec = &checks[0].spec;
+    assert_eq!(
+        (spec.name.as_str(), spec.container.as_deref()),
+        ("a/up", Some("a"))
+    );
+    assert_eq!(
+        (spec.interval_ms, spec.timeout_ms, spec.grace_ms),
+        (10_000, 2_000, 0)
+    );
+    assert_eq!((spec.success_threshold, spec.failure_threshold), (1, 3));
+    assert!(spec.stop_when_critical && !checks[0].readiness);
+    for (check, member) in [
+        (json!({"name": "up"}), ""),
+        (
+            json!({"name": "up", "tcp": {"port": 1}, "exec": {"command": ["x"]}}),
+            "",
+        ),
+        (json!({"name": "", "tcp": {"port": 1}}), ".name"),
+        (json!({"name": "up", "tcp": {}}), ".tcp.port"),
+        (
+            json!({"name": "up", "exec": {"command": []}}),
+            ".exec.command",
+        ),
+        (
+            json!({"name": "up", "tcp": {"port": 1}, "interval": 0}),
+            ".interval",
+        ),
+        (
+            json!({"name": "up", "tcp": {"port": 1}, "failure_threshold": 0}),
+            ".failure_threshold",
+        ),
+        (
+            json!({"name": "up", "tcp": {"port": 1}, "unhealthy": "kill"}),
+            ".unhealthy",
+        ),
+        (
+            json!({"name": "up", "http": {"port": 1, "scheme": "https"}}),
+            ".http.scheme",
+        ),
+    ] {
+        let expected = format!("config.containers[0].healthchecks[0]{member}");
+        assert_eq!(field(config(check)), expected);
+    }
+    let waiting = |checks: Value| {
+        let on = json!({"depends_on": [{"name": "a", "condition": "healthy"}]});
+        let checked = container("a", json!({"healthchecks": checks}));
+        json!({"containers": [checked, container("b", on)]})
+    };
+    assert!(read(waiting(json!([exec]))).is_ok());
+    assert_eq!(field(waiting(json!([]))), "config.containers[1].depends_on");
+}
+
+#[test]
+fn metadata_changes_within_the_largest_size() {
+    let config = read(json!({"image": "x", "metadata": {"a": "1"}})).unwrap();
+    let changed = config.with_metadata([("b".to_owned(), "2".to_owned())].into());
+    assert_eq!(changed.unwrap().as_given().metadata["b"], "2");
+    let large = "x".repeat(CONFIG_BYTES_MAX + FILES_BYTES_MAX / 3 * 4);
+    assert!(
+        config
+            .with_metadata([("b".to_owned(), large)].into())
+            .is_err()
+    );
 }

@@ -23,6 +23,9 @@ const IMAGE_FAILED: &str = "cannot get image";
 /// A stop is a message to the shim; one that does not take it has until the kill deadline.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for the shim to begin to save a machine.
+const SUSPEND_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// First and longest pause between tries of what has to succeed (removing what is left).
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -60,7 +63,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
         let (host, machine) = (Arc::clone(&self.host), self.machine.clone());
         match effect {
             // Recorded, or taken out of the queue, when they were decided.
-            Effect::Record(_) | Effect::Abandon => None,
+            Effect::Record(_) | Effect::Retire(_) | Effect::Abandon => None,
             Effect::Prepare { boot } => {
                 let progress = self.progress.0.clone();
                 spawn(Work::Prepare, prepare(host, machine, boot, progress))
@@ -84,6 +87,14 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                     Err(_) => warn!("machine does not take the request to stop"),
                 }
                 Done::Nothing
+            }),
+            Effect::Suspend { boot } => spawn(Work::Other, suspend(host, machine, boot)),
+            Effect::Discard { boot } => spawn(Work::Other, async move {
+                until_done("cannot delete a machine's saved memory", || {
+                    host.vmm.discard_suspended(&machine.id)
+                })
+                .await;
+                Done::Event(Event::Discarded { boot })
             }),
             Effect::Clear { boot } => {
                 self.reports = None;
@@ -189,6 +200,26 @@ async fn prepare<V: Vmm, N: Network, I: Images>(
     Done::Prepared { boot, images }
 }
 
+/// Asks for the machine's memory to be saved; its last report tells that it was.
+async fn suspend<V: Vmm, N: Network, I: Images>(
+    host: Arc<Host<V, N, I>>,
+    machine: Machine,
+    boot: BootId,
+) -> Done {
+    match tokio::time::timeout(SUSPEND_TIMEOUT, host.vmm.suspend(&machine.id, boot)).await {
+        // It is over, and its reports tell how it ended.
+        Ok(Ok(()) | Err(VmmError::Gone { .. })) => Done::Nothing,
+        Ok(Err(error)) => Done::Event(Event::SuspendRefused {
+            boot,
+            reason: types::chain(&error),
+        }),
+        Err(_) => Done::Event(Event::SuspendRefused {
+            boot,
+            reason: "the machine does not take the request".into(),
+        }),
+    }
+}
+
 /// Attaches the machine and starts its body.
 async fn start<V: Vmm, N: Network, I: Images>(
     host: Arc<Host<V, N, I>>,
@@ -241,7 +272,7 @@ async fn listen<V: Vmm, N: Network, I: Images>(
     for _ in 0..ADOPT_TRIES {
         match host.vmm.reports(&machine.id, boot, after).await {
             Ok(reports) => return Done::Listening { boot, reports },
-            Err(VmmError::Gone { .. }) => break,
+            Err(VmmError::Gone { .. }) => return Done::Event(Event::BootGone { boot }),
             Err(error) => warn!(error = %types::chain(&error), "cannot reach a machine's shim"),
         }
         tokio::time::sleep(pause).await;

@@ -1,24 +1,14 @@
 //! What somebody asks of a machine beyond starting and stopping it.
 
-use std::collections::BTreeMap;
-
-use types::MachineId;
+use jiff::Timestamp;
 use types::api::MachineVersion;
-use types::machine::Machine;
+use types::machine::{Machine, MachineConfig};
+use types::{MachineId, VersionId};
 
+use super::super::check::check_signal;
+use super::super::machine::{Event, MetadataChange};
 use super::super::refused::Refused;
 use super::{Handle, StopRequest};
-
-/// A change of a machine's metadata, which makes no new version.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MetadataChange {
-    /// `None` takes the key away.
-    pub values: BTreeMap<String, Option<String>>,
-    /// Whether keys that `values` does not name go away.
-    pub replace: bool,
-    /// Refuse unless this is the machine's version now.
-    pub version: Option<String>,
-}
 
 impl Handle {
     /// Saves a running machine's memory and ends its body; a start goes on where it stood.
@@ -27,8 +17,8 @@ impl Handle {
     /// # Errors
     /// [`Refused::WrongState`] if it does not run, [`Refused::Vmm`] if its class cannot.
     pub async fn suspend(&self, id: &MachineId) -> Result<(), Refused> {
-        self.entry(id)?;
-        Err(Refused::NotBuilt { what: "suspension" })
+        self.request(id, "suspend", Event::Suspend).await?;
+        Ok(())
     }
 
     /// Stops a machine as `request` says and starts it again, in one step: nobody sees it stopped.
@@ -40,22 +30,29 @@ impl Handle {
     pub async fn restart(
         &self,
         id: &MachineId,
-        _request: StopRequest,
-        _force: bool,
+        request: StopRequest,
+        force: bool,
     ) -> Result<(), Refused> {
-        self.entry(id)?;
-        Err(Refused::NotBuilt {
-            what: "a restart in one step",
-        })
+        if let Some(signal) = &request.signal {
+            check_signal("signal", signal)?;
+        }
+        let event = Event::Restart {
+            signal: request.signal,
+            grace: request.timeout,
+            force,
+        };
+        self.request(id, "restart", event).await?;
+        Ok(())
     }
 
     /// Hides a machine's services, or shows them again.
     ///
     /// # Errors
     /// [`Refused::WrongState`] if it is being destroyed.
-    pub async fn set_cordoned(&self, id: &MachineId, _cordoned: bool) -> Result<(), Refused> {
-        self.entry(id)?;
-        Err(Refused::NotBuilt { what: "cordoning" })
+    pub async fn set_cordoned(&self, id: &MachineId, cordoned: bool) -> Result<(), Refused> {
+        let verb = if cordoned { "cordon" } else { "uncordon" };
+        self.request(id, verb, Event::Cordon(cordoned)).await?;
+        Ok(())
     }
 
     /// Changes a machine's metadata.
@@ -65,12 +62,11 @@ impl Handle {
     pub async fn change_metadata(
         &self,
         id: &MachineId,
-        _change: MetadataChange,
+        change: MetadataChange,
     ) -> Result<Machine, Refused> {
-        self.entry(id)?;
-        Err(Refused::NotBuilt {
-            what: "a change of metadata",
-        })
+        let verb = "change the metadata of";
+        let answer = self.request(id, verb, Event::Metadata(change)).await?;
+        Ok(answer.machine)
     }
 
     /// The machine's configurations, the newest first; at most the last fifty.
@@ -78,9 +74,24 @@ impl Handle {
     /// # Errors
     /// [`Refused::NotFound`].
     pub async fn versions(&self, id: &MachineId) -> Result<Vec<MachineVersion>, Refused> {
-        self.entry(id)?;
-        Err(Refused::NotBuilt {
-            what: "a machine's earlier versions",
-        })
+        let earlier = self.core.ledger.versions(id.clone()).await?;
+        // Afterwards, so that a version that was retired meanwhile stands there twice rather than
+        // not at all.
+        let now = self.entry(id)?.machine.clone();
+        let current = (now.version, now.config);
+        let mut versions: Vec<_> = [current].into_iter().chain(earlier).collect();
+        versions.dedup_by(|older, newer| older.0 == newer.0);
+        Ok(versions.into_iter().map(shown).collect())
+    }
+}
+
+/// A version tells when it was made.
+fn shown((version, user_config): (VersionId, MachineConfig)) -> MachineVersion {
+    let made = ulid::Ulid::from_string(version.as_str()).ok();
+    let made = made.and_then(|ulid| i64::try_from(ulid.timestamp_ms()).ok());
+    MachineVersion {
+        version: version.to_string(),
+        user_config,
+        created_at: made.and_then(|unix_ms| Timestamp::from_millisecond(unix_ms).ok()),
     }
 }

@@ -14,42 +14,12 @@ use types::sixpn::MACHINE_FIELD_MIN;
 use super::super::machine::Machine;
 use super::super::ports::Allocation;
 use super::super::volumes;
-use super::{CreateError, Draft, LedgerError};
+use super::versions::{self, Retired};
+use super::{CreateError, Draft, LedgerError, schema};
 use crate::catalog::DESTROYED_MAX;
-
-/// Version of the schema; kept in SQLite's `user_version`.
-const SCHEMA: i64 = 1;
 
 /// Events kept of one machine.
 pub(super) const EVENTS_MAX: usize = 100;
-
-const CREATE: &str = "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-    INSERT INTO meta VALUES ('revision', 0), ('floor', 0);
-    CREATE TABLE machines (
-        id TEXT PRIMARY KEY,
-        app TEXT NOT NULL,
-        name TEXT NOT NULL,
-        state TEXT NOT NULL,
-        revision INTEGER NOT NULL UNIQUE,
-        body TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE UNIQUE INDEX machine_names ON machines (app, name) WHERE state <> 'destroyed';
-    CREATE INDEX machine_ends ON machines (revision) WHERE state = 'destroyed';
-    CREATE TABLE events (
-        machine TEXT NOT NULL,
-        id TEXT NOT NULL,
-        body TEXT NOT NULL,
-        PRIMARY KEY (machine, id)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE allocations (
-        machine TEXT PRIMARY KEY,
-        field INTEGER NOT NULL UNIQUE,
-        ipv4 INTEGER NOT NULL UNIQUE,
-        uid INTEGER NOT NULL UNIQUE
-    ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
-";
 
 /// First and last IPv4 address of machines, inside their namespace; .0.1 is the next hop.
 const IPV4_MIN: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 2);
@@ -61,7 +31,7 @@ pub(crate) struct Uids(pub(crate) u32, pub(crate) u32);
 
 pub(super) struct Tables {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
     uids: Uids,
 }
 
@@ -93,23 +63,13 @@ impl Tables {
         connection
             .pragma_update(None, "synchronous", "FULL")
             .map_err(failed)?;
-        let found: i64 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(failed)?;
-        match found {
-            0 => {
-                let transaction = connection.transaction().map_err(failed)?;
-                transaction.execute_batch(CREATE).map_err(failed)?;
-                transaction.commit().map_err(failed)?;
-            }
-            SCHEMA => {}
-            found => {
-                return Err(LedgerError::Newer {
-                    path: path.into(),
-                    found,
-                    known: SCHEMA,
-                });
-            }
+        let found = schema::migrate(&mut connection).map_err(failed)?;
+        if found > schema::newest() {
+            return Err(LedgerError::Newer {
+                path: path.into(),
+                found,
+                known: schema::newest(),
+            });
         }
         volumes::open_tables(&connection).map_err(failed)?;
         Ok(Self {
@@ -123,7 +83,10 @@ impl Tables {
         &mut self.connection
     }
 
-    fn failed(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
+    pub(super) fn failed(
+        &self,
+        doing: &'static str,
+    ) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
         let path = self.path.clone();
         move |source| LedgerError::Sqlite {
             doing,
@@ -172,6 +135,18 @@ impl Tables {
         let failed = self.failed("write");
         let uids = self.uids;
         let transaction = self.connection.transaction().map_err(&failed)?;
+        if let Some(key) = &draft.creation_key {
+            let made = "SELECT revision, body FROM machines WHERE app = ? AND creation_key = ?";
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
+            let made = transaction.query_row(made, params![draft.app.as_str(), key], read);
+            if let Some((revision, body)) = made.optional().map_err(&failed)? {
+                let machine = serde_json::from_str(&body).map_err(|source| LedgerError::Row {
+                    machine: draft.id.to_string(),
+                    source,
+                })?;
+                return Err(CreateError::Exists(Box::new(machine), revision));
+            }
+        }
         let taken = "SELECT id FROM machines WHERE app = ? AND name = ? AND state <> 'destroyed'";
         let taken: Option<String> = transaction
             .query_row(taken, params![draft.app.as_str(), draft.name], |row| {
@@ -195,15 +170,16 @@ impl Tables {
         let revision = next_revision(&transaction).map_err(&failed)?;
         transaction
             .execute(
-                "INSERT INTO machines (id, app, name, state, revision, body) \
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO machines (id, app, name, state, revision, body, creation_key) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
                 params![
                     machine.id.as_str(),
                     machine.app.as_str(),
                     machine.name,
                     machine.shown_state().as_str(),
                     revision,
-                    json(&machine)
+                    json(&machine),
+                    draft.creation_key
                 ],
             )
             .map_err(&failed)?;
@@ -217,9 +193,13 @@ impl Tables {
         &mut self,
         machine: &Machine,
         events: &[Event],
+        retired: Option<&Retired>,
     ) -> Result<u64, LedgerError> {
         let failed = self.failed("write");
         let transaction = self.connection.transaction().map_err(&failed)?;
+        if let Some(retired) = retired {
+            versions::retire(&transaction, &machine.id, retired).map_err(&failed)?;
+        }
         let revision = write(&transaction, machine, events).map_err(&failed)?;
         volumes::claim(&transaction, machine)?;
         transaction.commit().map_err(&failed)?;
@@ -247,7 +227,7 @@ impl Tables {
     }
 }
 
-fn json<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     // Our own types: maps with string keys and no failing serialisers.
     serde_json::to_string(value).expect("a row is JSON")
 }
@@ -317,6 +297,7 @@ fn forget_destroyed(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for (id, revision) in old {
         transaction.execute("DELETE FROM machines WHERE id = ?", [&id])?;
         transaction.execute("DELETE FROM events WHERE machine = ?", [&id])?;
+        transaction.execute("DELETE FROM versions WHERE machine = ?", [&id])?;
         let floor = "UPDATE meta SET value = max(value, ?) WHERE key = 'floor'";
         transaction.execute(floor, [revision])?;
     }

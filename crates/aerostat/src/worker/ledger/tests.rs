@@ -1,5 +1,6 @@
 //! What the ledger keeps, and what it refuses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -56,13 +57,17 @@ fn draft(id: u64) -> Draft {
             host,
             allocation,
         };
-        Machine::create(given, jiff::Timestamp::UNIX_EPOCH)
-            .launch(jiff::Timestamp::UNIX_EPOCH, false)
+        Machine::create(given, jiff::Timestamp::UNIX_EPOCH).launch(
+            jiff::Timestamp::UNIX_EPOCH,
+            false,
+            None,
+        )
     };
     Draft {
         id: MachineId::from_bits(id),
         app: "web".parse().unwrap(),
         name: format!("m{id}"),
+        creation_key: None,
         build: Box::new(build),
     }
 }
@@ -74,7 +79,7 @@ fn destroy(tables: &mut Tables, mut machine: Machine) {
         .apply(now, Happening::Destroy { force: true })
         .unwrap();
     machine.apply(now, Happening::Forgotten).unwrap();
-    tables.commit(&machine, &[]).unwrap();
+    tables.commit(&machine, &[], None).unwrap();
 }
 
 #[test]
@@ -86,7 +91,7 @@ fn what_was_written_is_there_after_opening_again() {
     drop(tables);
     let mut tables = home.tables();
     assert_eq!(tables.machines().unwrap(), [(machine.clone(), 1)]);
-    assert_eq!(tables.commit(&machine, &[]).unwrap(), 2);
+    assert_eq!(tables.commit(&machine, &[], None).unwrap(), 2);
     assert_eq!(tables.revisions().unwrap(), (2, 0));
     assert_eq!(tables.events(&machine.id, 10).unwrap()[0].kind, "launch");
 }
@@ -145,9 +150,9 @@ fn only_the_last_events_are_kept() {
     let (mut machine, _) = tables.create(draft(1)).unwrap();
     for second in 0..150 {
         let now = jiff::Timestamp::UNIX_EPOCH + Duration::from_secs(second);
-        machine.record_launch(now);
+        machine.record_launch(now, None);
         let event = machine.events[0].clone();
-        tables.commit(&machine, &[event]).unwrap();
+        tables.commit(&machine, &[event], None).unwrap();
     }
     let events = tables.events(&machine.id, 1000).unwrap();
     assert_eq!(events.len(), 100);
@@ -179,4 +184,80 @@ fn the_ledger_is_for_its_owner_only() {
     drop(home.tables());
     let mode = std::fs::metadata(home.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0);
+}
+
+#[test]
+fn a_ledger_of_schema_1_opens_with_everything_that_it_holds() {
+    let home = Home::new();
+    let connection = rusqlite::Connection::open(home.path()).unwrap();
+    connection
+        .execute_batch(include_str!("tests/schema-1.sql"))
+        .unwrap();
+    drop(connection);
+    for _ in 0..2 {
+        let tables = home.tables();
+        let machines = tables.machines().unwrap();
+        let states: Vec<(&str, &str)> = machines
+            .iter()
+            .map(|(machine, _)| (machine.name.as_str(), machine.shown_state().as_str()))
+            .collect();
+        let expected = [
+            ("m1", "started"),
+            ("m8", "started"),
+            ("m2", "stopped"),
+            ("m6", "destroyed"),
+            ("m5", "failed"),
+            ("m7", "starting"),
+            ("m3", "stopping"),
+            ("m4", "starting"),
+        ];
+        assert_eq!(states, expected);
+        assert_eq!(tables.revisions().unwrap(), (46, 0));
+        let (first, _) = &machines[0];
+        assert_eq!(first.config.as_given().env["A"], "b");
+        assert!(first.lease.is_some() && !first.cordoned && first.saved.is_none());
+        assert_eq!(tables.events(&first.id, 99).unwrap().len(), 3);
+        assert!(tables.versions(&first.id).unwrap().is_empty());
+    }
+    let mut tables = home.tables();
+    assert!(tables.create(draft(9)).is_ok());
+}
+
+#[test]
+fn a_key_creates_one_machine() {
+    let home = Home::new();
+    let mut tables = home.tables();
+    let keyed = |id| Draft {
+        creation_key: Some("key".into()),
+        ..draft(id)
+    };
+    let (machine, revision) = tables.create(keyed(1)).unwrap();
+    let again = tables.create(keyed(2));
+    assert!(
+        matches!(again, Err(CreateError::Exists(found, at)) if *found == machine && at == revision)
+    );
+}
+
+#[test]
+fn the_last_versions_are_kept_newest_first() {
+    let home = Home::new();
+    let mut tables = home.tables();
+    let (machine, _) = tables.create(draft(1)).unwrap();
+    for number in 0..60u64 {
+        let retired = Retired {
+            version: ulid::Ulid::from_parts(number, 0)
+                .to_string()
+                .parse()
+                .unwrap(),
+            config: Arc::clone(&machine.config),
+        };
+        tables.commit(&machine, &[], Some(&retired)).unwrap();
+    }
+    let versions = tables.versions(&machine.id).unwrap();
+    assert_eq!(versions.len(), versions::VERSIONS_MAX);
+    assert!(versions.is_sorted_by(|a, b| a.0 > b.0));
+    assert_eq!(
+        versions[0].0.as_str(),
+        ulid::Ulid::from_parts(59, 0).to_string()
+    );
 }

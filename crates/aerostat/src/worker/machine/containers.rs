@@ -33,6 +33,12 @@ impl Machine {
         }
     }
 
+    /// Whether these are the images that the containers have.
+    pub(super) fn has_images(&self, images: &[ImageIdentity]) -> bool {
+        let ours = self.containers.iter().map(|c| c.image_ref.digest.as_str());
+        ours.eq(images.iter().map(|image| image.digest.as_str()))
+    }
+
     pub(super) fn set_message(&mut self, name: &str, message: &str) {
         if let Some(container) = self.containers.iter_mut().find(|c| c.name == name) {
             message.clone_into(&mut container.message);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use types::machine::Event as Happened;
+use types::machine::{Event as Happened, Placement};
 use types::{HostId, IsolationClass, SixPn, VersionId};
 
 use super::{Effect, Event, Lease, Machine, Nonce, SixPnText, State};
@@ -63,26 +63,39 @@ impl Machine {
             cordoned: request.cordoned,
             creation_key: request.creation_key,
             secrets: request.secrets,
+            checks: Vec::new(),
+            saved: None,
+            next_run: None,
         };
         machine.reset_containers();
+        machine.reset_checks();
+        machine.next_run = machine.run_after(now);
         machine
     }
 
     /// The new machine with its first events, as it is recorded: started at once if asked for.
     /// What has to be done is what a worker would do that finds it.
-    pub(crate) fn launch(mut self, now: Timestamp, start: bool) -> (Self, Vec<Happened>) {
-        let mut effects = vec![self.record_launch(now)];
+    pub(crate) fn launch(
+        mut self,
+        now: Timestamp,
+        start: bool,
+        placement: Option<Placement>,
+    ) -> (Self, Vec<Happened>) {
+        let mut effects = vec![self.record_launch(now, placement)];
         if start {
             // A created machine can always be started.
             effects.extend(self.apply(now, Event::Start).unwrap_or_default());
         }
         let events = effects.into_iter().filter_map(|effect| match effect {
             Effect::Record(event) => Some(event),
-            Effect::Prepare { .. }
+            Effect::Retire(_)
+            | Effect::Prepare { .. }
             | Effect::Abandon
             | Effect::Boot { .. }
             | Effect::Adopt { .. }
             | Effect::Signal { .. }
+            | Effect::Suspend { .. }
+            | Effect::Discard { .. }
             | Effect::Clear { .. }
             | Effect::Forget => None,
         });

@@ -1,9 +1,9 @@
 //! What happened to a machine, in the words of the Machines API.
 
 use jiff::Timestamp;
-use types::machine::{Event, EventRequest, ExitEvent, MachineState};
+use types::machine::{Event, EventRequest, ExitEvent, MachineState, Placement};
 
-use super::{Effect, Machine};
+use super::{Effect, Machine, unseen_exit};
 
 /// Events that a machine shows; the ledger keeps more.
 pub(crate) const SHOWN_MAX: usize = 20;
@@ -17,8 +17,12 @@ pub(super) enum Source {
 
 impl Machine {
     /// The event of a new machine.
-    pub(crate) fn record_launch(&mut self, now: Timestamp) -> Effect {
-        self.record(now, "launch", MachineState::Created, Source::User)
+    pub(crate) fn record_launch(&mut self, now: Timestamp, placement: Option<Placement>) -> Effect {
+        let request = placement.map(|placement| EventRequest {
+            placement: Some(placement),
+            ..EventRequest::default()
+        });
+        self.push(now, "launch", MachineState::Created, Source::User, request)
     }
 
     pub(super) fn record(
@@ -35,10 +39,43 @@ impl Machine {
         self.push(now, kind, status, source, request)
     }
 
-    pub(super) fn record_exit(&mut self, now: Timestamp, exit: ExitEvent) -> Effect {
+    /// The same, with a reason for people.
+    pub(super) fn record_why(
+        &mut self,
+        now: Timestamp,
+        kind: &str,
+        status: MachineState,
+        source: Source,
+        message: String,
+    ) -> Effect {
+        let request = EventRequest {
+            restart_count: self.restarts,
+            message,
+            ..EventRequest::default()
+        };
+        self.push(now, kind, status, source, Some(request))
+    }
+
+    /// The end of a body that somebody has killed to start it again.
+    pub(super) fn record_killed(&mut self, now: Timestamp) -> Effect {
+        let exit = ExitEvent {
+            requested_stop: true,
+            restarting: true,
+            ..unseen_exit(now)
+        };
+        self.record_exit(now, exit, String::new())
+    }
+
+    pub(super) fn record_exit(
+        &mut self,
+        now: Timestamp,
+        exit: ExitEvent,
+        message: String,
+    ) -> Effect {
         let request = EventRequest {
             exit_event: Some(exit),
             restart_count: self.restarts,
+            message,
             ..EventRequest::default()
         };
         self.push(
@@ -52,18 +89,8 @@ impl Machine {
 
     /// A start that came to nothing.
     pub(super) fn record_failure(&mut self, now: Timestamp, reason: &str) -> Effect {
-        let request = EventRequest {
-            restart_count: self.restarts,
-            message: reason.to_owned(),
-            ..EventRequest::default()
-        };
-        self.push(
-            now,
-            "start",
-            MachineState::Failed,
-            Source::Worker,
-            Some(request),
-        )
+        let (status, source) = (MachineState::Failed, Source::Worker);
+        self.record_why(now, "start", status, source, reason.to_owned())
     }
 
     pub(super) fn record_pull(&mut self, now: Timestamp, message: String) -> Effect {
@@ -71,13 +98,8 @@ impl Machine {
             message,
             ..EventRequest::default()
         };
-        self.push(
-            now,
-            "pull",
-            MachineState::Starting,
-            Source::Worker,
-            Some(request),
-        )
+        let (status, source) = (MachineState::Starting, Source::Worker);
+        self.push(now, "pull", status, source, Some(request))
     }
 
     fn push(

@@ -3,47 +3,99 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use types::VersionId;
 use types::machine::MachineState;
 
 use super::events::Source;
-use super::{Effect, GRACE_DEFAULT, Machine, STOP_MARGIN, State, Then, Update, later};
+use super::{Begin, Effect, GRACE_DEFAULT, Machine, STOP_MARGIN, State, Then, later};
 use crate::worker::refused::Refused;
-use crate::worker::volumes::{VolumeRefused, named};
 
 impl Machine {
     pub(super) fn start(&mut self, now: Timestamp) -> Result<Vec<Effect>, Refused> {
+        if self.is_going() {
+            return Err(self.wrong_state("start"));
+        }
+        let start = |machine: &mut Self| {
+            machine.restarts = 0;
+            machine.record(now, "start", MachineState::Starting, Source::User)
+        };
         match &mut self.state {
             State::Created | State::Stopped | State::Failed { .. } | State::Waiting { .. } => {
-                self.restarts = 0;
-                let started = self.record(now, "start", MachineState::Starting, Source::User);
-                Ok(vec![started, self.begin_boot()])
+                Ok(vec![start(self), self.begin_boot(Begin::Cold)])
             }
+            State::Suspended => Ok(vec![start(self), self.begin_boot(Begin::Resume)]),
             State::Preparing { .. } | State::Booting { .. } | State::Started { .. } => Ok(vec![]),
-            State::Stopping {
-                then: Then::Destroy,
-                ..
-            }
-            | State::Clearing {
-                then: Then::Destroy,
-                ..
-            }
-            | State::Destroying
-            | State::Destroyed => Err(self.wrong_state("start")),
-            State::Stopping { then, .. } | State::Clearing { then, .. } => {
-                if *then == Then::Boot {
-                    return Ok(vec![]);
+            State::Suspending { then, .. }
+            | State::Stopping { then, .. }
+            | State::Clearing { then, .. } => {
+                match then {
+                    Then::Boot
+                    | Then::Restart
+                    | Then::Update { launch: true }
+                    | Then::Resume
+                    | Then::Destroy => return Ok(vec![]),
+                    Then::Suspend => *then = Then::Resume,
+                    Then::Update { launch } => *launch = true,
+                    Then::Stop | Then::Fail { .. } | Then::Wait { .. } | Then::Follow { .. } => {
+                        *then = Then::Boot;
+                    }
                 }
-                *then = Then::Boot;
-                self.restarts = 0;
-                Ok(vec![self.record(
-                    now,
-                    "start",
-                    MachineState::Starting,
-                    Source::User,
-                )])
+                Ok(vec![start(self)])
             }
+            State::Destroying | State::Destroyed => Err(self.wrong_state("start")),
         }
+    }
+
+    /// Stops and starts in one step. One that does not run starts.
+    pub(super) fn restart(
+        &mut self,
+        now: Timestamp,
+        signal: Option<String>,
+        grace: Option<Duration>,
+        force: bool,
+    ) -> Result<Vec<Effect>, Refused> {
+        if self.is_going() {
+            return Err(self.wrong_state("restart"));
+        }
+        self.restarts = 0;
+        let mut effects = Vec::new();
+        let status = match &mut self.state {
+            State::Started { boot, .. }
+            | State::Booting { boot, .. }
+            | State::Stopping { boot, .. }
+                if force =>
+            {
+                let boot = *boot;
+                effects.push(self.record_killed(now));
+                effects.push(self.begin_clear(now, boot, Then::Restart));
+                MachineState::Restarting
+            }
+            State::Booting { .. } | State::Started { .. } => {
+                effects.push(self.begin_stop(now, signal, grace, Then::Restart));
+                MachineState::Restarting
+            }
+            State::Suspending { then, .. }
+            | State::Stopping { then, .. }
+            | State::Clearing { then, .. } => {
+                *then = Then::Restart;
+                MachineState::Restarting
+            }
+            State::Preparing { .. } => {
+                effects.push(Effect::Abandon);
+                effects.extend(self.settle(now, Then::Restart));
+                MachineState::Starting
+            }
+            State::Created
+            | State::Suspended
+            | State::Waiting { .. }
+            | State::Stopped
+            | State::Failed { .. } => {
+                effects.extend(self.settle(now, Then::Restart));
+                MachineState::Starting
+            }
+            State::Destroying | State::Destroyed => return Err(self.wrong_state("restart")),
+        };
+        effects.insert(0, self.record(now, "restart", status, Source::User));
+        Ok(effects)
     }
 
     pub(super) fn stop(
@@ -83,110 +135,38 @@ impl Machine {
                     grace,
                 }])
             }
-            State::Clearing {
-                then: then @ (Then::Boot | Then::Wait { .. }),
-                ..
-            } => {
-                *then = settled;
-                Ok(vec![self.record(
-                    now,
-                    "stop",
-                    MachineState::Stopping,
-                    Source::User,
-                )])
+            State::Suspending { then, .. } | State::Clearing { then, .. } => {
+                match then {
+                    Then::Stop
+                    | Then::Fail { .. }
+                    | Then::Update { launch: false }
+                    | Then::Destroy => return Ok(vec![]),
+                    Then::Update { launch } => *launch = false,
+                    Then::Wait { .. }
+                    | Then::Boot
+                    | Then::Restart
+                    | Then::Follow { .. }
+                    | Then::Suspend
+                    | Then::Resume => *then = settled,
+                }
+                let stop = self.record(now, "stop", MachineState::Stopping, Source::User);
+                Ok(vec![stop])
             }
-            State::Clearing {
-                then: Then::Stop | Then::Fail { .. },
-                ..
-            } => Ok(vec![]),
             State::Preparing { .. } => {
                 let stop = self.record(now, "stop", MachineState::Stopped, Source::User);
                 let mut effects = vec![stop, Effect::Abandon];
-                effects.extend(self.settle(settled));
+                effects.extend(self.settle(now, settled));
                 Ok(effects)
             }
-            State::Created | State::Waiting { .. } => {
+            State::Created | State::Suspended | State::Waiting { .. } => {
                 let mut effects =
                     vec![self.record(now, "stop", MachineState::Stopped, Source::User)];
-                effects.extend(self.settle(settled));
+                effects.extend(self.settle(now, settled));
                 Ok(effects)
             }
             State::Stopped | State::Failed { .. } => Ok(vec![]),
             State::Destroying | State::Destroyed => Err(self.wrong_state("stop")),
         }
-    }
-
-    pub(super) fn update(
-        &mut self,
-        now: Timestamp,
-        update: Update,
-    ) -> Result<Vec<Effect>, Refused> {
-        if let State::Stopping {
-            then: Then::Destroy,
-            ..
-        }
-        | State::Clearing {
-            then: Then::Destroy,
-            ..
-        }
-        | State::Destroying
-        | State::Destroyed = self.state
-        {
-            return Err(self.wrong_state("update"));
-        }
-        if update
-            .current_version
-            .is_some_and(|version| version != self.version)
-        {
-            return Err(Refused::VersionMismatch {
-                current: self.version.clone(),
-            });
-        }
-        let changes_volumes = || !named(&self.config).eq(named(&update.config));
-        if self.holds_volumes() && changes_volumes() {
-            let id = self.id.clone();
-            return Err(VolumeRefused::Running { id }.into());
-        }
-        // The running boot ends as its own configuration says.
-        let (signal, grace) = self.stop_settings();
-        let then = if update.launch {
-            Then::Boot
-        } else {
-            Then::Stop
-        };
-        self.config = update.config;
-        self.isolation = update.isolation;
-        // Versions sort by time, also when the host's clock was set back.
-        self.version = update.version.max(successor(&self.version));
-        self.restarts = 0;
-        let status = if update.launch {
-            MachineState::Starting
-        } else {
-            self.shown_state()
-        };
-        let mut effects = vec![self.record(now, "update", status, Source::User)];
-        match &mut self.state {
-            State::Booting { .. } | State::Started { .. } => {
-                effects.push(self.begin_stop(now, signal, Some(grace), then));
-            }
-            State::Stopping { then: pending, .. } | State::Clearing { then: pending, .. } => {
-                *pending = then;
-            }
-            State::Preparing { .. } => {
-                effects.push(Effect::Abandon);
-                effects.extend(self.settle(then));
-            }
-            State::Waiting { .. } => effects.extend(self.settle(then)),
-            State::Created | State::Stopped | State::Failed { .. } => {
-                if update.launch {
-                    effects.push(self.begin_boot());
-                } else {
-                    self.reset_containers();
-                }
-            }
-            State::Destroying | State::Destroyed => {}
-        }
-        Ok(effects)
     }
 
     pub(super) fn destroy(&mut self, now: Timestamp, force: bool) -> Result<Vec<Effect>, Refused> {
@@ -200,12 +180,13 @@ impl Machine {
                 then: Then::Destroy,
                 ..
             } => Ok(vec![]),
-            State::Created | State::Stopped | State::Failed { .. } => {
+            State::Created | State::Suspended | State::Stopped | State::Failed { .. } => {
                 let mut effects = vec![destroy(self)];
-                effects.extend(self.settle(Then::Destroy));
+                effects.extend(self.settle(now, Then::Destroy));
                 Ok(effects)
             }
-            State::Clearing { then, .. } => {
+            // Its body is over, unless it comes back.
+            State::Clearing { then, .. } if force || !then.is_boot() => {
                 *then = Then::Destroy;
                 Ok(vec![destroy(self)])
             }
@@ -213,32 +194,27 @@ impl Machine {
             | State::Preparing { .. }
             | State::Booting { .. }
             | State::Started { .. }
+            | State::Suspending { .. }
             | State::Stopping { .. }
+            | State::Clearing { .. }
                 if !force =>
             {
                 Err(self.wrong_state("destroy"))
             }
             State::Waiting { .. } | State::Preparing { .. } => {
                 let mut effects = vec![destroy(self), Effect::Abandon];
-                effects.extend(self.settle(Then::Destroy));
+                effects.extend(self.settle(now, Then::Destroy));
                 Ok(effects)
             }
             State::Booting { boot, .. }
             | State::Started { boot, .. }
-            | State::Stopping { boot, .. } => {
+            | State::Suspending { boot, .. }
+            | State::Stopping { boot, .. }
+            | State::Clearing { boot, .. } => {
                 let boot = *boot;
                 let destroy = destroy(self);
                 Ok(vec![destroy, self.begin_clear(now, boot, Then::Destroy)])
             }
         }
     }
-}
-
-/// The version right after `version`.
-fn successor(version: &VersionId) -> VersionId {
-    let next = ulid::Ulid::from_string(version.as_str())
-        .ok()
-        .and_then(|ulid| ulid.increment());
-    next.and_then(|ulid| ulid.to_string().parse().ok())
-        .unwrap_or_else(|| version.clone())
 }

@@ -1,31 +1,10 @@
 //! A machine as the Machines API shows it.
 
-use types::machine::{Machine as Shown, MachineState};
+use types::machine::Machine as Shown;
 
-use super::{Machine, State, Then};
+use super::Machine;
 
 impl Machine {
-    /// The state in the API's words. A machine that waits for its restart is `starting`: nobody
-    /// has to do anything for it to come back.
-    pub(crate) fn shown_state(&self) -> MachineState {
-        match &self.state {
-            State::Created => MachineState::Created,
-            State::Preparing { .. } | State::Booting { .. } | State::Waiting { .. } => {
-                MachineState::Starting
-            }
-            State::Started { .. } => MachineState::Started,
-            State::Clearing {
-                then: Then::Destroy,
-                ..
-            } => MachineState::Destroying,
-            State::Stopping { .. } | State::Clearing { .. } => MachineState::Stopping,
-            State::Stopped => MachineState::Stopped,
-            State::Failed { .. } => MachineState::Failed,
-            State::Destroying => MachineState::Destroying,
-            State::Destroyed => MachineState::Destroyed,
-        }
-    }
-
     pub(crate) fn show(&self, revision: u64) -> Shown {
         let mut config = self.config.as_given().clone();
         // Fly's clients count on a size also where nobody asked for one.
@@ -47,7 +26,7 @@ impl Machine {
                 .map(|c| c.image_ref.clone())
                 .unwrap_or_default(),
             events: self.events.iter().cloned().collect(),
-            checks: Vec::new(),
+            checks: self.checks.clone(),
             containers: self.containers.clone(),
             nonce: None,
             host_status: "ok".into(),

@@ -1,6 +1,8 @@
 //! What a machine decides, by example. Random histories are in `history`.
 
+mod changes;
 mod history;
+mod suspend;
 
 use serde_json::json;
 use types::guest::{ContainerReport, ContainerReportState};
@@ -22,6 +24,8 @@ fn checked(config: serde_json::Value) -> CheckedConfig {
 }
 
 pub(super) fn machine(config: serde_json::Value) -> Machine {
+    let class = config["isolation"].as_str().map(|class| class.parse());
+    let isolation = class.map_or(IsolationClass::Container, Result::unwrap);
     let request = CreateRequest {
         reservation: Reservation {
             id: ulid::Ulid::nil(),
@@ -44,7 +48,6 @@ pub(super) fn machine(config: serde_json::Value) -> Machine {
         ipv4,
         uid: 1,
     };
-    let isolation = IsolationClass::Container;
     let host = HostId::new(2);
     let given = New {
         request,
@@ -53,7 +56,15 @@ pub(super) fn machine(config: serde_json::Value) -> Machine {
         host,
         allocation,
     };
-    Machine::create(given, at(0)).launch(at(0), false).0
+    Machine::create(given, at(0)).launch(at(0), false, None).0
+}
+
+/// Images as the containers of a machine have them.
+fn images(machine: &Machine) -> Vec<ImageIdentity> {
+    let images = machine.containers.iter();
+    images
+        .map(|container| container.image_ref.clone())
+        .collect()
 }
 
 impl Machine {
@@ -67,18 +78,21 @@ impl Machine {
 
     fn started(mut self) -> Self {
         self.then(1, Event::Start);
-        let boot = BootId(self.boots);
-        self.then(
-            1,
-            Event::Prepared {
-                boot,
-                images: vec![],
-                deadline: at(60),
-            },
-        );
-        self.then(2, ready(self.boots));
-        assert_eq!(self.shown_state(), MachineState::Started);
+        self.runs(1);
         self
+    }
+
+    /// Its boot is prepared and becomes ready.
+    fn runs(&mut self, second: i64) -> Vec<Effect> {
+        let prepared = Event::Prepared {
+            boot: BootId(self.boots),
+            images: images(self),
+            deadline: at(second + 60),
+        };
+        self.then(second, prepared);
+        let effects = self.then(second + 1, ready(self.boots));
+        assert_eq!(self.shown_state(), MachineState::Started);
+        effects
     }
 }
 
@@ -349,19 +363,21 @@ fn an_update_replaces_the_boot_and_the_version() {
             version: new_version(at(5)),
             launch,
             current_version,
+            cordon: false,
+            secrets: SecretsWanted::default(),
         }))
     };
     let stale = machine.apply(at(5), update(true, Some(new_version(at(9)))));
     assert!(matches!(stale, Err(Refused::VersionMismatch { .. })));
     let effects = machine.then(5, update(true, Some(old.clone())));
     assert!(matches!(
-        effects[..],
-        [Effect::Signal {
-            boot: BootId(1),
-            ..
-        }]
+        &effects[..],
+        [Effect::Retire(retired), Effect::Signal { boot: BootId(1), .. }]
+            if retired.version == old
     ));
     assert!(machine.version > old);
+    assert_eq!(machine.shown_state(), MachineState::Updating);
+    assert_eq!(newest(&machine), ("update", "updating", "user"));
     assert_eq!(
         machine.then(6, exit(1, 0)),
         [Effect::Clear { boot: BootId(1) }]

@@ -16,6 +16,11 @@ enum Step {
     Update {
         launch: bool,
     },
+    Restart {
+        force: bool,
+    },
+    Suspend,
+    Cordon(bool),
     Destroy {
         force: bool,
     },
@@ -27,7 +32,13 @@ enum Step {
         seconds: i64,
     },
     BodyReady,
+    /// The body is saved, if that was asked for.
+    BodySaved,
     BodyExit {
+        code: i32,
+    },
+    /// One of its processes ends.
+    ProcessExit {
         code: i32,
     },
     /// A report of a boot that is over.
@@ -43,10 +54,16 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Start),
         2 => (0u64..10).prop_map(|grace_s| Step::Stop { grace_s }),
         1 => any::<bool>().prop_map(|launch| Step::Update { launch }),
+        1 => any::<bool>().prop_map(|force| Step::Restart { force }),
+        3 => Just(Step::Suspend),
+        1 => any::<bool>().prop_map(Step::Cordon),
         1 => any::<bool>().prop_map(|force| Step::Destroy { force }),
         8 => prop::bool::weighted(0.8).prop_map(|well| Step::Perform { well }),
         3 => (0i64..90).prop_map(|seconds| Step::Advance { seconds }),
+        1 => (0i64..9000).prop_map(|seconds| Step::Advance { seconds }),
         3 => Just(Step::BodyReady),
+        2 => Just(Step::BodySaved),
+        1 => (0i32..2).prop_map(|code| Step::ProcessExit { code }),
         2 => (0i32..2).prop_map(|code| Step::BodyExit { code }),
         1 => Just(Step::Stale),
         2 => any::<bool>().prop_map(|body_ends| Step::Crash { body_ends }),
@@ -57,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Body {
     runs: bool,
+    is_being_saved: bool,
     said: Vec<ReportEvent>,
 }
 
@@ -65,6 +83,9 @@ struct World {
     second: i64,
     queue: VecDeque<Effect>,
     bodies: BTreeMap<BootId, Body>,
+    /// The boot whose memory is on the host, and those from which a body went on.
+    saved: Option<BootId>,
+    used: Vec<BootId>,
 }
 
 impl World {
@@ -75,6 +96,8 @@ impl World {
             second: 0,
             queue: VecDeque::new(),
             bodies: BTreeMap::new(),
+            saved: None,
+            used: Vec::new(),
         }
     }
 
@@ -104,7 +127,7 @@ impl World {
 
     fn enqueue(&mut self, effect: Effect) {
         match effect {
-            Effect::Record(_) => {}
+            Effect::Record(_) | Effect::Retire(_) => {}
             Effect::Abandon => self.queue.retain(|q| !matches!(q, Effect::Prepare { .. })),
             effect => self.queue.push_back(effect),
         }
@@ -126,12 +149,13 @@ impl World {
             return;
         };
         match effect {
-            Effect::Record(_) | Effect::Abandon | Effect::Signal { .. } => {}
+            Effect::Record(_) | Effect::Retire(_) | Effect::Abandon | Effect::Signal { .. } => {}
             Effect::Prepare { boot } if well => {
                 let deadline = at(self.second + 60);
+                let images = images(&self.machine);
                 self.event(Event::Prepared {
                     boot,
-                    images: vec![],
+                    images,
                     deadline,
                 });
             }
@@ -144,13 +168,21 @@ impl World {
                 });
             }
             Effect::Boot { boot } if well => {
-                self.bodies.insert(
-                    boot,
-                    Body {
-                        runs: true,
-                        said: vec![],
-                    },
-                );
+                if self.machine.resumes() {
+                    let saved = self.saved.expect("a boot goes on only from what is there");
+                    assert!(!self.used.contains(&saved), "memory is used once");
+                    self.used.push(saved);
+                } else if self.machine.present_boot() == Some(boot) {
+                    assert_eq!(
+                        self.saved, None,
+                        "no old memory beside a boot from the start"
+                    );
+                }
+                let body = Body {
+                    runs: true,
+                    ..Body::default()
+                };
+                self.bodies.insert(boot, body);
             }
             Effect::Boot { boot } => {
                 self.event(Event::BootRefused {
@@ -159,7 +191,7 @@ impl World {
                 });
             }
             Effect::Adopt { boot, after } => match self.bodies.get(&boot) {
-                None => self.event(Event::ShimGone { boot }),
+                None => self.event(Event::BootGone { boot }),
                 Some(body) => {
                     let said: Vec<_> = body.said.clone();
                     for (seq, event) in (1..).zip(said).filter(|(seq, _)| *seq > after) {
@@ -171,7 +203,27 @@ impl World {
                 self.bodies.remove(&boot);
                 self.event(Event::Cleared { boot });
             }
-            Effect::Forget => self.event(Event::Forgotten),
+            Effect::Suspend { boot } if well => {
+                if let Some(body) = self.bodies.get_mut(&boot) {
+                    body.is_being_saved = body.runs;
+                }
+            }
+            Effect::Suspend { boot } => {
+                let runs = self.bodies.get(&boot).is_some_and(|body| body.runs);
+                // Of one that is over, its reports tell.
+                if runs {
+                    let reason = "disk full".into();
+                    self.event(Event::SuspendRefused { boot, reason });
+                }
+            }
+            Effect::Discard { boot } => {
+                self.saved = None;
+                self.event(Event::Discarded { boot });
+            }
+            Effect::Forget => {
+                self.saved = None;
+                self.event(Event::Forgotten);
+            }
         }
     }
 
@@ -201,12 +253,53 @@ impl World {
                 version: new_version(at(self.second)),
                 launch,
                 current_version: None,
+                cordon: false,
+                secrets: SecretsWanted::default(),
             }))),
+            Step::Restart { force } => self.event(Event::Restart {
+                signal: None,
+                grace: None,
+                force,
+            }),
+            Step::Suspend => self.event(Event::Suspend),
+            Step::Cordon(cordoned) => self.event(Event::Cordon(cordoned)),
             Step::Destroy { force } => self.event(Event::Destroy { force }),
             Step::Perform { well } => self.perform(well),
             Step::Advance { seconds } => {
                 self.second += seconds;
                 self.event(Event::Tick);
+                if self.machine.is_scheduled_now(at(self.second)) {
+                    let lacks = (seconds % 5 == 0).then(|| "no room".to_owned());
+                    self.event(Event::Scheduled { lacks });
+                    assert!(!self.machine.is_scheduled_now(at(self.second)), "once");
+                }
+            }
+            Step::BodySaved => {
+                let body = self.bodies.iter().next_back();
+                let saving = body.filter(|(_, body)| body.runs && body.is_being_saved);
+                if let Some((boot, _)) = saving {
+                    let boot = *boot;
+                    self.saved = Some(boot);
+                    let told = self.say(boot, ReportEvent::Suspended);
+                    told.into_iter().for_each(|told| self.event(told));
+                }
+            }
+            Step::ProcessExit { code: exit_code } => {
+                let exit = ExitEvent {
+                    exit_code,
+                    ..ExitEvent::default()
+                };
+                let state = ContainerReportState::Exited {
+                    exit,
+                    restart_after_ms: None,
+                };
+                let event = ReportEvent::Container(ContainerReport {
+                    container: "process-1".into(),
+                    run: 0,
+                    state,
+                });
+                let told = self.newest_body().and_then(|boot| self.say(boot, event));
+                told.into_iter().for_each(|told| self.event(told));
             }
             Step::BodyReady | Step::BodyExit { .. } => {
                 let event = match step {
@@ -249,8 +342,51 @@ impl World {
             let known = self.machine.present_boot();
             assert_eq!(known, Some(boot), "a body belongs to a state that knows it");
         }
+        if self.machine.state == State::Suspended {
+            assert!(
+                self.saved.is_some(),
+                "what a suspended machine had is there"
+            );
+            assert_eq!(self.saved, self.machine.saved);
+        }
+        if let Some(saved) = self.saved {
+            assert_eq!(self.machine.saved, Some(saved), "no memory is forgotten");
+        }
         let takes = self.machine.holds_room() || self.bodies.is_empty();
         assert!(takes, "a body has its room");
+    }
+}
+
+impl World {
+    /// Whatever has happened, a machine that is not going starts when somebody asks for it and
+    /// everything goes well.
+    fn starts(&mut self) {
+        for _ in 0..60 {
+            if self.machine.is_going() {
+                return;
+            }
+            match self.machine.shown_state() {
+                MachineState::Started => return,
+                MachineState::Created
+                | MachineState::Stopped
+                | MachineState::Suspended
+                | MachineState::Failed => self.step(Step::Start),
+                MachineState::Starting => match self.machine.state {
+                    State::Waiting { .. } => self.step(Step::Advance { seconds: 61 }),
+                    _ => self.step(Step::BodyReady),
+                },
+                MachineState::Suspending
+                | MachineState::Stopping
+                | MachineState::Restarting
+                | MachineState::Updating => {
+                    self.step(Step::BodySaved);
+                    self.step(Step::BodyExit { code: 0 });
+                }
+                MachineState::Destroying | MachineState::Destroyed => return,
+            }
+            self.step(Step::Perform { well: true });
+        }
+        panic!("it does not start: {:?}", self.machine.state);
     }
 }
 
@@ -260,6 +396,10 @@ fn configs() -> impl Strategy<Value = serde_json::Value> {
         Just(json!({"image": "x", "restart": {"policy": "no"}})),
         Just(json!({"image": "x", "restart": {"policy": "always"}})),
         Just(json!({"image": "x", "auto_destroy": true})),
+        Just(json!({"image": "x", "isolation": "emulated"})),
+        Just(json!({"image": "x", "isolation": "emulated", "restart": {"policy": "always"}})),
+        Just(json!({"image": "x", "isolation": "emulated", "schedule": "hourly"})),
+        Just(json!({"image": "x", "processes": [{"cmd": ["a"]}, {"cmd": ["b"]}]})),
     ]
 }
 
@@ -275,11 +415,13 @@ proptest! {
         for step in steps {
             world.step(step);
         }
+        world.starts();
         world.step(Step::Destroy { force: true });
         for _ in 0..20 {
             world.step(Step::Perform { well: true });
         }
         prop_assert_eq!(&world.machine.state, &State::Destroyed);
+        prop_assert_eq!(world.saved, None);
         prop_assert!(world.bodies.is_empty(), "nothing is left of a destroyed machine");
         for step in [Step::Start, Step::Update { launch: true }, Step::Crash { body_ends: true }] {
             world.step(step);
