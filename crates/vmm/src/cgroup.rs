@@ -34,7 +34,45 @@ const CREATE_TRIES: u32 = 10;
 pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
     pub(crate) cpus: u32,
+    pub(crate) kind: CpuKind,
     pub(crate) pids: u32,
+}
+
+/// What a machine's CPUs are worth when there are not enough for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CpuKind {
+    /// A sixteenth of a CPU, and more when nobody else wants it.
+    Shared,
+    /// All of it.
+    Performance,
+}
+
+impl CpuKind {
+    /// As a machine's configuration calls it; the worker has refused what is neither.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "performance" => Self::Performance,
+            _ => Self::Shared,
+        }
+    }
+
+    /// `cpu.shares` of version 1, where a whole CPU has 1024.
+    fn shares(self, cpus: u32) -> u64 {
+        let each = match self {
+            Self::Shared => 64,
+            Self::Performance => 1024,
+        };
+        (each * u64::from(cpus.max(1))).min(262_144)
+    }
+
+    /// `cpu.weight` of version 2, of 10000 at most: such that a sixteenth is a whole number.
+    fn weight(self, cpus: u32) -> u64 {
+        let each = match self {
+            Self::Shared => 6,
+            Self::Performance => 96,
+        };
+        (each * u64::from(cpus.max(1))).min(10_000)
+    }
 }
 
 /// Where the trees of control groups are mounted.
@@ -48,10 +86,11 @@ pub(crate) enum Hierarchies {
 impl Hierarchies {
     pub(crate) fn find() -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
-        Self::parse(&mounts).ok_or_else(|| io::ErrorKind::NotFound.into())
+        Self::parse(&mounts, has_memory).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn parse(mounts: &str) -> Option<Self> {
+    /// Of a list of mounts; `has_memory` tells whether a tree of version 2 limits memory.
+    fn parse(mounts: &str, has_memory: impl Fn(&Path) -> bool) -> Option<Self> {
         let mut v1 = Vec::new();
         let mut v2 = None;
         for line in mounts.lines() {
@@ -68,11 +107,12 @@ impl Hierarchies {
                 v1.push((PathBuf::from(path), controllers));
             }
         }
-        // In the hybrid layout the controllers are those of version 1.
-        if v1.is_empty() {
-            v2.map(Self::V2)
-        } else {
-            Some(Self::V1(v1))
+        // In the hybrid layout the controllers are those of version 1, but a single one of those,
+        // mounted by somebody who needs it, does not make a layout.
+        match v2 {
+            Some(root) if v1.is_empty() || has_memory(&root) => Some(Self::V2(root)),
+            Some(_) | None if v1.is_empty() => None,
+            Some(_) | None => Some(Self::V1(v1)),
         }
     }
 
@@ -86,8 +126,7 @@ impl Hierarchies {
     pub(crate) fn limits_memory(&self) -> bool {
         match self {
             Self::V1(_) => self.controller("memory").is_some(),
-            Self::V2(root) => fs::read_to_string(root.join("cgroup.controllers"))
-                .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory")),
+            Self::V2(root) => has_memory(root),
         }
     }
 
@@ -108,6 +147,11 @@ impl Hierarchies {
             Self::V2(root) => vec![root],
         }
     }
+}
+
+fn has_memory(root: &Path) -> bool {
+    fs::read_to_string(root.join("cgroup.controllers"))
+        .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
 }
 
 /// The group of one boot.
@@ -156,10 +200,12 @@ impl Group {
                 self.set("memory", "memory.limit_in_bytes", limits.memory_bytes)?;
                 self.set("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)?;
                 self.set("cpu", "cpu.cfs_quota_us", quota)?;
+                self.set("cpu", "cpu.shares", limits.kind.shares(limits.cpus))?;
             }
             Hierarchies::V2(_) => {
                 self.set("memory", "memory.max", limits.memory_bytes)?;
                 self.set("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
+                self.set("cpu", "cpu.weight", limits.kind.weight(limits.cpus))?;
             }
         }
         self.set("pids", "pids.max", limits.pids)
@@ -346,13 +392,94 @@ mod tests {
         let hybrid = "cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n\
                       cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        let found = Hierarchies::parse(hybrid).unwrap();
+        let parse = |mounts| Hierarchies::parse(mounts, |_| false);
+        let found = parse(hybrid).unwrap();
         assert_eq!(found.roots(), [Path::new("/sys/fs/cgroup/memory")]);
         assert!(found.limits_memory());
         let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
-        let found = Hierarchies::parse(unified).unwrap();
+        let found = parse(unified).unwrap();
         assert_eq!(found, Hierarchies::V2("/sys/fs/cgroup".into()));
-        assert_eq!(Hierarchies::parse("proc /proc proc rw 0 0\n"), None);
+        assert_eq!(parse("proc /proc proc rw 0 0\n"), None);
+        // A controller of version 1 beside version 2 with all that matters.
+        let mixed = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n\
+                     cgroup /sys/fs/net_cls cgroup rw,net_cls 0 0\n";
+        let found = Hierarchies::parse(mixed, |_| true).unwrap();
+        assert_eq!(found, Hierarchies::V2("/sys/fs/cgroup".into()));
+    }
+
+    fn group(hierarchies: Hierarchies) -> Group {
+        Group {
+            hierarchies,
+            host: "aerostat-0001".into(),
+            name: "m.1".into(),
+        }
+    }
+
+    /// What `create` and `join` write below plain directories.
+    fn written(root: &Path, file: &str) -> String {
+        fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    const LIMITS: Limits = Limits {
+        memory_bytes: 64 << 20,
+        cpus: 2,
+        kind: CpuKind::Shared,
+        pids: 50,
+    };
+
+    #[test]
+    fn limits_are_written_as_version_2_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let group = group(Hierarchies::V2(root.to_owned()));
+        group.create(LIMITS).unwrap();
+        let boot = root.join("aerostat-0001/m.1");
+        assert_eq!(written(&boot, "memory.max"), (64 << 20).to_string());
+        assert_eq!(written(&boot, "cpu.max"), "200000 100000");
+        assert_eq!(written(&boot, "cpu.weight"), "12");
+        assert_eq!(written(&boot, "pids.max"), "50");
+        for parent in [root, &root.join("aerostat-0001"), &boot] {
+            let enabled = written(parent, "cgroup.subtree_control");
+            assert_eq!(enabled, "+cpu +memory +pids");
+        }
+        // Processes are in leaves only, once for all controllers.
+        group.join("vm", &["memory", "cpu", "pids"], 77).unwrap();
+        assert_eq!(written(&boot, "vm/cgroup.procs"), "77");
+        fs::write(boot.join("vm/memory.events"), "oom 1\noom_kill 3\n").unwrap();
+        assert_eq!(group.oom_kills("vm"), 3);
+    }
+
+    #[test]
+    fn limits_are_written_as_version_1_has_them_each_in_its_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = |name: &str| (dir.path().join(name), vec![name.to_owned()]);
+        let trees: Vec<_> = ["memory", "cpu", "pids"].map(tree).into();
+        let group = group(Hierarchies::V1(trees));
+        group.create(LIMITS).unwrap();
+        let boot = |tree: &str| dir.path().join(tree).join("aerostat-0001/m.1");
+        let bytes = written(&boot("memory"), "memory.limit_in_bytes");
+        assert_eq!(bytes, (64 << 20).to_string());
+        assert_eq!(written(&boot("cpu"), "cpu.cfs_quota_us"), "200000");
+        assert_eq!(written(&boot("cpu"), "cpu.shares"), "128");
+        assert_eq!(written(&boot("pids"), "pids.max"), "50");
+        group.join("shim", &["pids"], 77).unwrap();
+        assert_eq!(written(&boot("pids"), "shim/cgroup.procs"), "77");
+        assert!(
+            !boot("memory").join("shim").exists(),
+            "the shim's memory is not the machine's"
+        );
+    }
+
+    #[test]
+    fn a_shared_cpu_is_worth_a_sixteenth_in_both_versions() {
+        for cpus in [1, 2, 8] {
+            let (shared, whole) = (CpuKind::Shared, CpuKind::Performance);
+            assert_eq!(shared.shares(cpus) * 16, whole.shares(cpus));
+            assert_eq!(shared.weight(cpus) * 16, whole.weight(cpus));
+        }
+        assert_eq!(CpuKind::parse("performance"), CpuKind::Performance);
+        assert_eq!(CpuKind::parse("shared"), CpuKind::Shared);
+        assert_eq!(CpuKind::Performance.weight(1000), 10_000);
     }
 
     #[test]
@@ -376,6 +503,7 @@ mod tests {
         let limits = Limits {
             memory_bytes: 64 << 20,
             cpus: 1,
+            kind: CpuKind::Shared,
             pids: 50,
         };
         group.create(limits).unwrap();

@@ -10,12 +10,13 @@
 //!
 //! libcontainer forks and changes namespaces, which a process with threads cannot do, hence the
 //! helper. Isolation is weaker than that of a virtual machine: containers share the kernel, root
-//! in a container is root of the host without most capabilities, and there is no seccomp filter
-//! (libcontainer would need the C library libseccomp for it).
+//! in a container is root of the host without most capabilities and behind a seccomp filter (ours,
+//! since libcontainer's needs the C library libseccomp).
 
 mod helper;
 mod oci;
 mod runtime;
+mod seccomp;
 mod statistics;
 
 use std::collections::BTreeMap;

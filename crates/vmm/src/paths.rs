@@ -134,7 +134,7 @@ impl BootDir {
         self.0.join("control.sock")
     }
 
-    /// Base of Firecracker's jail.
+    /// Root directory of QEMU, or base of Firecracker's.
     pub(crate) fn jail(&self) -> PathBuf {
         self.0.join("jail")
     }

@@ -2,10 +2,13 @@
 //!
 //! QEMU opens nothing that a stranger may name: disks, tap, control channel and console are
 //! opened here and handed over as descriptors, so that it can run as a user that may read none
-//! of those paths. It dies with the shim. What it gets to know of the host is its command line.
+//! of those paths, in a root directory with nothing but programs (`jail.rs`), without a network
+//! beside the tap, without capabilities and behind its own seccomp filter. It dies with the shim.
+//! What it gets to know of the host is its command line.
 
 mod argv;
 mod console;
+mod jail;
 mod qmp;
 mod suspend;
 
@@ -26,11 +29,13 @@ use types::IsolationClass;
 use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths};
 use crate::shim::{ShimSpec, through_dir};
+use crate::sys::Confinement;
 use crate::upper::make_upper;
 use crate::{VmmError, probe, sys};
 
 use argv::{Accelerator, Begin, Disk, DiskKind, Machine};
 pub(crate) use console::Console;
+use jail::Jail;
 use qmp::Qmp;
 
 /// A guest that has said that it is done powers off at once.
@@ -87,8 +92,6 @@ impl Vm {
         begin: Begin,
     ) -> Result<Self, Failure> {
         let [kernel, initramfs] = guest_files(&spec.guest_dir)?;
-        let open = |path: &Path| File::open(path).map_err(VmmError::file("open", path));
-        let (kernel, initramfs) = (open(&kernel)?, open(&initramfs)?);
         let mut fds: Vec<OwnedFd> = Vec::new();
         let disks = disks(paths, spec, begin, &mut fds)?;
         let boot = &spec.boot;
@@ -98,14 +101,17 @@ impl Vm {
             .map_err(VmmError::file("listen on", dir.control()))?;
         let (console, console_theirs) = UnixStream::pair()?;
         let (monitor, monitor_theirs) = UnixStream::pair()?;
+        let devices: &[&str] = match accelerator {
+            Accelerator::Kvm => &["kvm", "urandom"],
+            Accelerator::Tcg => &["urandom"],
+        };
+        let jail = Jail::make(&dir.jail(), &kernel, &initramfs, devices)?;
         let machine = Machine {
             name: boot.machine.as_str(),
             accelerator,
             firmware: &probe::qboot().ok_or("the firmware qboot.rom is not installed")?,
             cpus: boot.guest.cpus,
             memory_mib: boot.guest.memory_mb,
-            kernel: kernel.as_raw_fd(),
-            initramfs: initramfs.as_raw_fd(),
             disks: &disks,
             tap: tap.as_raw_fd(),
             mac: boot.attachment.mac,
@@ -114,15 +120,21 @@ impl Vm {
             monitor: monitor_theirs.as_raw_fd(),
             begin,
         };
-        let mut command = std::process::Command::new(probe::QEMU);
-        command.args(machine.argv()).stdin(Stdio::null());
-        fds.extend([kernel.into(), initramfs.into(), tap, control.into()]);
+        let mut command = std::process::Command::new(&jail.program);
+        command
+            .args(machine.argv())
+            .stdin(Stdio::null())
+            .env_clear();
+        fds.extend([tap, control.into()]);
         fds.extend([console_theirs.into(), monitor_theirs.into()]);
         sys::keep_fds(&mut command, fds.iter().map(AsRawFd::as_raw_fd).collect());
         sys::confine(
             &mut command,
-            boot.attachment.owner_uid,
-            groups(machine.accelerator),
+            Confinement {
+                uid: boot.attachment.owner_uid,
+                groups: groups(machine.accelerator),
+                root: Some(jail.root),
+            },
         );
         let mut command = Command::from(command);
         let qemu = command.kill_on_drop(true).spawn()?;

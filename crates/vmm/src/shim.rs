@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use types::HostId;
 
-use crate::cgroup::{Group, Limits};
+use crate::cgroup::{CpuKind, Group, Limits};
 use crate::paths::{BootDir, Paths};
 use crate::report_log::ReportLog;
 use crate::{BootSpec, FirecrackerPrograms, VmmError, sys};
@@ -119,6 +119,7 @@ impl ShimSpec {
         Limits {
             memory_bytes: memory + overhead,
             cpus: self.boot.guest.cpus,
+            kind: CpuKind::parse(&self.boot.guest.cpu_kind),
             pids: PIDS_MAX,
         }
     }

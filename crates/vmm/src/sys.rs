@@ -3,6 +3,7 @@
 
 mod kvm;
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{ForkResult, Gid, Uid};
@@ -22,6 +25,10 @@ const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
+/// Open files of a VMM: its disks and a few more.
+const FILES_MAX: u64 = 1024;
+/// The kernel's bound is a mask of 64 bits.
+const CAPABILITY_MAX: libc::c_ulong = 63;
 /// Others may take the free loop device that we were told of; then we ask again.
 const LOOP_TRIES: u32 = 64;
 
@@ -140,13 +147,38 @@ pub(crate) fn keep_fds(command: &mut Command, fds: Vec<RawFd>) {
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// Lets the child run as another user, with no group beside its own and `groups`, and die with
-/// the thread that spawned it.
-pub(crate) fn confine(command: &mut Command, uid: u32, groups: Vec<Gid>) {
+/// What a child may do.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    /// User and group; no other group than these beside it.
+    pub(crate) uid: u32,
+    pub(crate) groups: Vec<Gid>,
+    /// Its root directory.
+    pub(crate) root: Option<CString>,
+}
+
+/// Lets the child run as another user, in another root, without network, capabilities and any way
+/// to get them, and die with the thread that spawned it.
+pub(crate) fn confine(command: &mut Command, confinement: Confinement) {
+    let Confinement { uid, groups, root } = confinement;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     let before_exec = move || {
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        setrlimit(Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX)?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
+        if let Some(root) = &root {
+            nix::unistd::chroot(root.as_c_str())?;
+            nix::unistd::chdir(c"/")?;
+        }
+        for capability in 0..=CAPABILITY_MAX {
+            // Needed: PR_CAPBSET_DROP has no safe wrapper.
+            // SAFETY: the call takes numbers and touches no memory of ours. It fails for
+            // capabilities that this kernel does not have, which nobody can get either.
+            let _ = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
         nix::unistd::setgroups(&groups)?;
         nix::unistd::setresgid(group, group, group)?;
+        // This clears the capabilities that are held.
         nix::unistd::setresuid(user, user, user)?;
         // After the change of user, which clears it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -164,6 +196,66 @@ pub(crate) fn no_new_privileges(command: &mut Command) {
     // Needed: nothing else runs between fork and exec.
     // SAFETY: the closure makes one async-signal-safe system call and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
+}
+
+/// Adds a seccomp filter to those of this thread, which needs `CAP_SYS_ADMIN` or
+/// `no_new_privileges`.
+pub(crate) fn install_filter(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // Needed: seccompiler's own function sets `no_new_privileges`, which root is to be without.
+    // SAFETY: `program` has the layout of struct sock_fprog and points to as many instructions as
+    // it says, which the kernel copies; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &program,
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
+}
+
+/// The errors (0: none) that system calls with that first argument, the others 0, have in a process
+/// behind `filters`.
+#[cfg(test)]
+pub(crate) fn heard_behind<const N: usize>(
+    filters: Vec<seccompiler::BpfProgram>,
+    calls: [(libc::c_long, i64); N],
+) -> Vec<i32> {
+    use std::io::{Read, Write};
+    let (mut reader, mut writer) = io::pipe().unwrap();
+    let mut command = Command::new("true");
+    let before_exec = move || {
+        for filter in &filters {
+            install_filter(filter)?;
+        }
+        for (number, first) in calls {
+            // SAFETY: with no pointers among the arguments no call touches memory of ours, and
+            // none of those that the filters let through makes a process.
+            let result = unsafe { libc::syscall(number, first, 0, 0, 0, 0, 0) };
+            let heard = match Errno::result(result) {
+                Ok(_) => 0,
+                Err(errno) => errno as i32,
+            };
+            writer.write_all(&heard.to_le_bytes())?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe system calls only and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+    assert!(command.status().unwrap().success());
+    drop(command);
+    let mut heard = Vec::new();
+    reader.read_to_end(&mut heard).unwrap();
+    let heard = heard.chunks_exact(4);
+    heard
+        .map(|n| i32::from_le_bytes(n.try_into().unwrap()))
+        .collect()
 }
 
 /// Receives one file descriptor that was sent over a Unix socket.

@@ -3,6 +3,7 @@
 #[path = "real/asks.rs"]
 mod asks;
 mod fixture;
+mod jail;
 mod suspend;
 
 use std::time::{Duration, Instant};

@@ -20,11 +20,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::seccomp::Filtered;
 use crate::sys;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,9 +156,11 @@ fn builder(
     id: String,
     state: PathBuf,
     console: Option<PathBuf>,
-) -> Result<ContainerBuilder, LibcontainerError> {
-    ContainerBuilder::new(id, SyscallType::default())
+) -> Result<ContainerBuilder, Box<dyn Error>> {
+    let builder = ContainerBuilder::new(id, SyscallType::default())
         .validate_id()?
-        .with_root_path(state)
-        .map(|builder| builder.with_console_socket(console))
+        .with_root_path(state)?;
+    Ok(builder
+        .with_console_socket(console)
+        .with_executor(Filtered::new()?))
 }

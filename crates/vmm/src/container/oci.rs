@@ -1,7 +1,9 @@
-//! The OCI runtime specification of a container, as Docker would write it by default, with two
-//! differences: no `CAP_MKNOD` (device rules cannot be set everywhere), and no seccomp filter.
+//! The OCI runtime specification of a container, as Docker would write it by default, without
+//! `CAP_MKNOD` (device rules cannot be set everywhere). The seccomp filter is not part of it: see
+//! `seccomp.rs`.
 //!
-//! `no_new_privileges` is off, as with Docker, so that set-user-ID programs work.
+//! `no_new_privileges` is off for root, as with Docker, so that what drops privileges can raise
+//! them again; a process of another user gets none that it did not begin with.
 
 use std::path::Path;
 
@@ -25,7 +27,9 @@ const CAPABILITIES: [&str; 13] = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];
-const MASKED_PATHS: [&str; 11] = [
+/// Needed to install the filter, and given back then.
+const FILTER_CAPABILITY: &str = "CAP_SYS_ADMIN";
+const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -36,6 +40,7 @@ const MASKED_PATHS: [&str; 11] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 const READ_ONLY_PATHS: [&str; 5] = [
@@ -77,6 +82,13 @@ pub(super) struct Container<'a> {
 impl Process<'_> {
     pub(super) fn to_json(&self) -> Value {
         let empty: [&str; 0] = [];
+        let is_root = self.uid == 0;
+        let mut bounding = CAPABILITIES.to_vec();
+        if is_root {
+            bounding.push(FILTER_CAPABILITY);
+        }
+        // A process of another user than root has none.
+        let held = if is_root { &bounding[..] } else { &empty[..] };
         // Raising our own limit takes a capability that not every root has.
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
         let files = files.min(FILES_MAX);
@@ -92,15 +104,14 @@ impl Process<'_> {
             "env": self.env,
             "cwd": self.working_dir,
             "capabilities": {
-                "bounding": CAPABILITIES,
-                // A process of another user than root gets none.
-                "effective": if self.uid == 0 { &CAPABILITIES[..] } else { &empty[..] },
-                "permitted": if self.uid == 0 { &CAPABILITIES[..] } else { &empty[..] },
+                "bounding": bounding,
+                "effective": held,
+                "permitted": held,
                 "inheritable": empty,
                 "ambient": empty,
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": files.min(1024), "hard": files }],
-            "noNewPrivileges": false,
+            "noNewPrivileges": !is_root,
             // That of the shim, which this would inherit, is another.
             "oomScoreAdj": 0,
         });
@@ -220,12 +231,12 @@ mod tests {
         let root = config(0);
         let user = config(1000);
         let effective = |config: &Value| config["process"]["capabilities"]["effective"].clone();
-        assert_eq!(
-            effective(&root).as_array().unwrap().len(),
-            CAPABILITIES.len()
-        );
+        let held = effective(&root).as_array().unwrap().len();
+        assert_eq!(held, CAPABILITIES.len() + 1, "and the one for the filter");
         assert_eq!(effective(&user), json!([]));
         assert!(!root.to_string().contains("CAP_MKNOD"));
-        assert!(!root.to_string().contains("CAP_SYS_ADMIN"));
+        assert!(!user.to_string().contains("CAP_SYS_ADMIN"));
+        assert_eq!(root["process"]["noNewPrivileges"], false);
+        assert_eq!(user["process"]["noNewPrivileges"], true);
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use types::guest::VIRTIO_PORT;
 
+use super::jail::{INITRAMFS, KERNEL};
 use crate::MacAddress;
 
 /// TCG keeps translated code; by default it would take up to 1 GiB.
@@ -58,8 +59,6 @@ pub(super) struct Machine<'a> {
     pub(super) firmware: &'a Path,
     pub(super) cpus: u32,
     pub(super) memory_mib: u32,
-    pub(super) kernel: RawFd,
-    pub(super) initramfs: RawFd,
     pub(super) disks: &'a [Disk],
     pub(super) tap: RawFd,
     pub(super) mac: MacAddress,
@@ -90,13 +89,15 @@ impl Machine<'_> {
         argv.add("-smp", self.cpus.max(1).to_string());
         argv.add("-m", format!("size={}M", self.memory_mib));
         // QEMU opens these by name only.
-        argv.add("-kernel", format!("/proc/self/fd/{}", self.kernel));
-        argv.add("-initrd", format!("/proc/self/fd/{}", self.initramfs));
+        argv.add("-kernel", KERNEL);
+        argv.add("-initrd", INITRAMFS);
         argv.add("-append", KERNEL_COMMAND_LINE);
         argv.add("-chardev", format!("socket,id=console,fd={}", self.console));
         argv.add("-serial", "chardev:console");
         argv.add("-device", "virtio-rng-pci,disable-legacy=on");
-        argv.add("-device", "virtio-serial-pci,disable-legacy=on");
+        // A console that is not used, and one port. By default there is room for 31, and the guest
+        // sets up two queues for each.
+        argv.add("-device", "virtio-serial-pci,disable-legacy=on,max_ports=2");
         // The shim may connect again, which tells the guest that its host is another one.
         argv.add(
             "-chardev",
@@ -174,8 +175,6 @@ mod tests {
             firmware: Path::new("/qboot.rom"),
             cpus: 2,
             memory_mib: 256,
-            kernel: 3,
-            initramfs: 4,
             disks,
             tap: 5,
             mac: MacAddress([2, 0, 0, 0, 0, 0x1f]),
