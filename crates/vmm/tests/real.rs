@@ -233,6 +233,24 @@ async fn a_virtual_machine_that_is_not_ready_in_time_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_machine_that_no_longer_answers_is_given_up() {
+    let Some(fixture) = Fixture::new("watchdog", IsolationClass::Emulated) else {
+        return;
+    };
+    let mut reports = fixture.boot(1, vec![container("main", SHELL_LOOP)]).await;
+    fixture.wait(&mut reports, started).await;
+    fixture.freeze_qemu();
+    let end = fixture.end(&mut reports).await;
+    assert!(
+        matches!(&end.event, ReportEvent::Failed { reason }
+            if reason.contains("has not answered for 60s")),
+        "{end:?}"
+    );
+    assert!(!fixture.has_qemu());
+    fixture.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_takes_too_much_memory_is_killed_and_that_is_recorded() {
     let Some(fixture) = Fixture::new("memory", IsolationClass::Container) else {
         return;

@@ -112,6 +112,16 @@ impl Connection {
         self.streams(&Open::Attach { container }).await
     }
 
+    /// Asks the guest something that every guest has an answer to, and returns when it came.
+    ///
+    /// # Errors
+    /// If no stream can be opened, or it fails.
+    pub async fn answers(&self) -> Result<(), WireError> {
+        let (mut reader, _writer, _lease) = self.open(&Open::Statistics).await?;
+        let answer = read_frame(&mut reader, SMALL_FRAME_BYTES_MAX).await;
+        answer.map(drop)
+    }
+
     /// Ends the connection with all of its streams; processes on them are hung up. Returns when the
     /// transport was dropped.
     pub async fn close(&self) {

@@ -13,6 +13,7 @@ use base64::Engine;
 use guest::wire::host::{Connection, ControlReceiver, ControlSender, FromGuest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, error, info, warn};
 use types::IsolationClass;
@@ -20,6 +21,7 @@ use types::guest::{ContainerReportState, GuestMessage, HostMessage, Resume};
 use types::machine::ExitEvent;
 
 use super::server::{Server, Suspend};
+use super::watchdog::{INTERVAL, SILENT_TICKS_MAX, Step, Watchdog};
 use super::{Failure, ShimSpec};
 use crate::container::Containers;
 use crate::firecracker::{Firecracker, Vsock};
@@ -248,6 +250,11 @@ async fn start(
     }
 }
 
+fn silent() -> String {
+    let limit = INTERVAL * SILENT_TICKS_MAX;
+    format!("the guest has not answered for {limit:?}")
+}
+
 fn late(limit: Duration) -> String {
     format!("the machine was not ready within {limit:?}")
 }
@@ -309,9 +316,10 @@ impl Follower<'_> {
             Ok(line) => line,
             Err(error) => return End::Failed(types::chain(error.as_ref())),
         };
-        self.connected.send_replace(Some(line.connection));
+        self.connected.send_replace(Some(line.connection.clone()));
         let mut events = read(line.receiver);
-        match self.listen(body, line.sender, &mut events).await {
+        let next = self.listen(body, line.connection, line.sender, &mut events);
+        match next.await {
             Next::Over(end) => end,
             Next::Suspend => self.suspend(body, &line.hang_up, events).await,
         }
@@ -378,10 +386,13 @@ impl Follower<'_> {
     async fn listen(
         &mut self,
         body: &mut Body,
+        connection: Connection,
         mut sender: ControlSender,
         events: &mut mpsc::Receiver<FromGuest>,
     ) -> Next {
         let mut is_ready = false;
+        let mut watchdog = Watchdog::new(Instant::now());
+        let mut questions = JoinSet::new();
         let mut lost: Option<(String, Instant)> = None;
         loop {
             let lost_until = lost.as_ref().map(|(_, until)| *until);
@@ -390,6 +401,7 @@ impl Follower<'_> {
                 event = events.recv() => match event {
                     Some(FromGuest::Log(chunk)) => self.log(&chunk),
                     Some(FromGuest::Message(message)) => {
+                        watchdog.heard();
                         is_ready |= matches!(message, GuestMessage::Ready);
                         if let Some(end) = self.message(message) {
                             return Next::Over(end);
@@ -419,6 +431,18 @@ impl Follower<'_> {
                     return Next::Over(End::Failed(reason));
                 }
                 () = sleep_until(self.deadline), if !is_ready => return Next::Over(self.late()),
+                // That no question can be asked is no sign of death: another branch hears of that.
+                Some(_) = questions.join_next() => watchdog.answered(),
+                () = sleep_until(watchdog.due()), if is_ready => {
+                    match watchdog.tick(Instant::now()) {
+                        Step::Ask => {
+                            let connection = connection.clone();
+                            questions.spawn(async move { connection.answers().await });
+                        }
+                        Step::Wait => debug!("guest has not answered yet"),
+                        Step::GiveUp => return Next::Over(End::Failed(silent())),
+                    }
+                }
             }
         }
     }
