@@ -16,6 +16,7 @@ pub mod environment;
 pub mod fd;
 pub mod files;
 pub mod inspect;
+pub mod mounts;
 mod output;
 mod process;
 pub mod reaper;

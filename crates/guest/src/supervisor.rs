@@ -19,6 +19,7 @@ use types::machine::{DependsOnCondition, ExitEvent};
 use crate::reaper::ExitStatus;
 
 mod event;
+mod mounts;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tests;

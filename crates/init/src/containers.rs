@@ -1,7 +1,6 @@
 //! Containers in a guest: an overlay as root, mounts and PIDs of their own, everything else shared.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -12,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use guest::environment::{Terminal, candidates, environment};
 use guest::files::files;
+use guest::mounts::{Sources, make_directories, mount_all};
 use guest::root::Root;
 use guest::runtime::RunEnd;
 use guest::stdio::{self, ChildIo};
@@ -28,6 +28,9 @@ use crate::plan::{self, Place, Plan};
 use crate::{disks, enter, groups, mounts, network, statistics, sys};
 
 const CONTAINERS: &str = "/containers";
+const VOLUMES: &str = "/volumes";
+/// Those in memory; the others are on a container's disk.
+const DIRECTORIES: &str = "/directories";
 
 /// A guest's clock further off than this is set; hypervisors give most guests a good one.
 const CLOCK_OFF_MS_MAX: i128 = 5_000;
@@ -41,6 +44,8 @@ pub(crate) struct Containers {
     starting: Mutex<()>,
     /// The kernel's count of out-of-memory kills when each container's run began.
     oom_kills: Mutex<BTreeMap<String, u64>>,
+    /// What is to be at /dev/shm in a container that does not get its own.
+    shared_memory: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 pub(crate) fn base(container: &str) -> PathBuf {
@@ -67,7 +72,7 @@ impl Runtime for Containers {
                 RuntimeError::new(format!("mount the root of container `{name}`"), source)
             })?;
         }
-        Ok(())
+        self.mount_shared(spec)
     }
 
     fn start(
@@ -84,8 +89,10 @@ impl Runtime for Containers {
             root.write(&file.path, &file.content, file.mode)
                 .map_err(|source| RuntimeError::new(format!("write {}", file.path), source))?;
         }
+        let shared_memory = self.lock_shared_memory().get(&container.name).cloned();
         let place = Place::New {
             root: base(&container.name).join("root").to_string_lossy().into(),
+            shared_memory: shared_memory.map(|path| path.to_string_lossy().into()),
         };
         let user = user::find(&root, &container.user)?;
         let plan = make_plan(user, Some(container), &container.command, place, None);
@@ -168,6 +175,45 @@ impl Runtime for Containers {
 }
 
 impl Containers {
+    /// Mounts volumes and directories once, and then into every container that wants them. Their
+    /// processes see it when they leave with their own mounts.
+    fn mount_shared(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
+        let mut sources = Sources::new();
+        for (number, volume) in spec.volumes.iter().enumerate() {
+            let path = Path::new(VOLUMES).join(number.to_string());
+            let mounted =
+                disks::wait_for(&volume.disk).and_then(|disk| mounts::mount_volume(&disk, &path));
+            mounted.map_err(|source| {
+                RuntimeError::new(format!("mount volume `{}`", volume.name), source)
+            })?;
+            sources.insert(volume.name.clone(), path);
+        }
+        if let Some(first) = spec.containers.first() {
+            let on_disk = base(&first.name).join("layer/directories");
+            let made = make_directories(&spec.directories, &on_disk, Path::new(DIRECTORIES))?;
+            sources.extend(made);
+        }
+        for container in &spec.containers {
+            let root = open_root(container)?;
+            let staging = base(&container.name).join("mounts");
+            let mounted = mount_all(&root, &sources, &staging, &container.mounts)?;
+            let mut shared_memory = self.lock_shared_memory();
+            shared_memory.extend(
+                mounted
+                    .shared_memory
+                    .map(|path| (container.name.clone(), path)),
+            );
+        }
+        Ok(())
+    }
+
+    fn lock_shared_memory(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, PathBuf>> {
+        // Every change is one call of the map.
+        self.shared_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_oom_kills(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
         // Every change is one call of the map.
         self.oom_kills
@@ -298,15 +344,9 @@ fn set_clock(unix_ms: i64) -> Result<(), RuntimeError> {
         .map_err(|errno| RuntimeError::new("set the clock", errno))
 }
 
-/// Takes every container's mounts apart. What fails is logged: the file systems are journalled.
+/// Takes all mounts apart. What fails is logged: the file systems are journalled.
 pub(crate) fn unmount_all() {
-    let Ok(entries) = fs::read_dir(CONTAINERS) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if let Err(error) = mounts::unmount_container(&entry.path()) {
-            let container = entry.file_name();
-            tracing::warn!(?container, %error, "container stays mounted");
-        }
+    for path in [CONTAINERS, VOLUMES, DIRECTORIES] {
+        mounts::unmount_below(Path::new(path));
     }
 }

@@ -120,8 +120,13 @@ fn become_process(stream: &mut UnixStream, plan: &Plan) -> Result<Infallible, En
         .read_exact(&mut [0])
         .map_err(step("wait for the word"))?;
     match &plan.place {
-        Place::New { root } => {
-            mounts::enter_root(Path::new(root)).map_err(step("mount the container's root"))?;
+        Place::New {
+            root,
+            shared_memory,
+        } => {
+            let shared_memory = shared_memory.as_deref().map(Path::new);
+            mounts::enter_root(Path::new(root), shared_memory)
+                .map_err(step("mount the container's root"))?;
         }
         Place::Existing { .. } | Place::Beside => {}
     }

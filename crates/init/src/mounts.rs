@@ -96,7 +96,7 @@ const LINKS: [(&str, &str); 5] = [
 /// and /dev.
 ///
 /// /proc shows this process's PID namespace, so it has to be the new one already.
-pub(crate) fn enter_root(root: &Path) -> io::Result<()> {
+pub(crate) fn enter_root(root: &Path, shared_memory: Option<&Path>) -> io::Result<()> {
     // What happens here stays here.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
@@ -125,17 +125,13 @@ pub(crate) fn enter_root(root: &Path) -> io::Result<()> {
     }
     // One instance for all, so that a terminal made outside has its name inside.
     fs::create_dir(at("dev/pts"))?;
-    let bind = MsFlags::MS_BIND;
-    mount(
-        Some("/dev/pts"),
-        &at("dev/pts"),
-        None::<&str>,
-        bind,
-        None::<&str>,
-    )?;
+    bind(Path::new("/dev/pts"), &at("dev/pts"))?;
     fs::create_dir(at("dev/shm"))?;
     let shared = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_one("tmpfs", "tmpfs", &at("dev/shm"), shared, "mode=1777")?;
+    match shared_memory {
+        Some(source) => bind(source, &at("dev/shm"))?,
+        None => mount_one("tmpfs", "tmpfs", &at("dev/shm"), shared, "mode=1777")?,
+    }
     // pivot_root refuses the initial RAM file system; moving the mount over it is the same.
     chdir(root)?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
@@ -165,14 +161,56 @@ pub(crate) fn mount_container(base: &Path, image: &Path, upper: &Path) -> io::Re
     mount_one("overlay", "overlay", &root, NOTHING, &options)
 }
 
-/// Takes a container's mounts apart, so that the writable layer is clean.
-pub(crate) fn unmount_container(base: &Path) -> nix::Result<()> {
-    for name in ["root", "layer", "image"] {
-        match umount2(&base.join(name), MntFlags::empty()) {
-            // It was never mounted.
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
+fn bind(from: &Path, to: &Path) -> nix::Result<()> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+}
+
+/// Mounts a volume's disk.
+pub(crate) fn mount_volume(disk: &Path, path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV;
+    mount_one("ext4", &disk.to_string_lossy(), path, flags, "")
+}
+
+/// Takes the mounts below a directory apart, the last first, so that disks are clean.
+pub(crate) fn unmount_below(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let targets: Vec<_> = targets.map(unescape).collect();
+    for target in targets.iter().rev() {
+        if !Path::new(target).starts_with(directory) {
+            continue;
+        }
+        if let Err(error) = umount2(target.as_str(), MntFlags::empty()) {
+            tracing::warn!(target, %error, "file system stays mounted");
         }
     }
-    Ok(())
+}
+
+/// Undoes the kernel's writing of blanks and the like as `\040` (proc_pid_mounts(5)).
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let escaped = tail.first_chunk::<3>().filter(|_| byte == b'\\');
+        let code = escaped.and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &tail[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_in_mount_points_are_read() {
+        assert_eq!(unescape("/a\\040b\\134"), "/a b\\");
+        assert_eq!(unescape("/plain"), "/plain");
+        assert_eq!(unescape("/end\\04"), "/end\\04");
+    }
 }

@@ -40,7 +40,11 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Place {
     /// A container to be: new namespaces over this root.
-    New { root: String },
+    New {
+        root: String,
+        /// What it gets as /dev/shm instead of memory of its own.
+        shared_memory: Option<String>,
+    },
     /// A container that is: the namespaces of its main process.
     Existing { main: i32 },
     /// Where PID 1 is.

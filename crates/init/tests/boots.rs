@@ -311,11 +311,13 @@ async fn ask(connection: &Connection) {
         of("user").command.contains("sleep 0.1") && of("user").directory == "/srv",
         "{all:?}"
     );
-    let sockets = &of("app").listen_sockets;
-    assert!(
-        sockets.iter().any(|one| one.address.ends_with(":8080")),
-        "{all:?}"
+    let mut sockets = all.iter().filter(|one| !one.listen_sockets.is_empty());
+    let listening = sockets.next().unwrap();
+    assert_eq!(
+        (listening.container.as_str(), sockets.next()),
+        ("app", None)
     );
+    assert_eq!(listening.listen_sockets[0].address, "[::]:8080");
     let used = connection.statistics().await.unwrap();
     assert!(
         used.memory_bytes > 1 << 20 && used.memory_limit_bytes > 100 << 20,

@@ -68,6 +68,12 @@ fn mount_upper(upper: &Path, dir: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Mounts a volume's file.
+pub(crate) fn mount_volume(file: &Path, dir: &Path) -> Result<(), VmmError> {
+    fs::create_dir_all(dir).map_err(VmmError::file("make directory", dir))?;
+    mount_upper(file, dir).map_err(VmmError::file("mount volume", file))
+}
+
 fn overlay_options(image: &Path, files: &Path, work: &Path) -> OsString {
     let mut options = Vec::new();
     for (name, path) in [

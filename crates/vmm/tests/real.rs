@@ -4,6 +4,8 @@
 mod asks;
 mod fixture;
 mod jail;
+#[path = "real/mounts.rs"]
+mod mounts;
 mod suspend;
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use types::guest::{ContainerSpec, MachineSpec};
 use types::machine::{DependsOnCondition, Restart, RestartPolicy};
 
+use super::mounts;
 use crate::signal;
 
 /// Back-off before the first restart; each further one doubles it, as the kubelet does.
@@ -32,6 +33,14 @@ pub enum Refused {
     UnknownDependency { name: String, on: String },
     #[error("container `{name}` depends on itself, through others or directly")]
     Cycle { name: String },
+    #[error("two volumes or directories are named `{name}`")]
+    SourceTaken { name: String },
+    #[error("container `{name}` cannot have a mount at `{path}`: {reason}")]
+    Mount {
+        name: String,
+        path: String,
+        reason: &'static str,
+    },
     #[error(
         "container `{name}` waits for `{on}` to be healthy, but health checks do not exist yet; \
          `started` and `exited_successfully` do"
@@ -61,6 +70,7 @@ pub(super) fn check(spec: &MachineSpec) -> Result<Vec<Settings>, Refused> {
             return Err(Refused::NameTaken { name });
         }
     }
+    mounts::check(spec)?;
     let containers = spec.containers.iter();
     let containers = containers.map(|container| Settings::new(container, &index));
     let containers = containers.collect::<Result<Vec<_>, _>>()?;

@@ -77,6 +77,8 @@ pub(super) struct Container<'a> {
     pub(super) netns: &'a Path,
     /// From the root of the trees of control groups.
     pub(super) group: &'a Path,
+    /// What is bound to /dev/shm instead of memory of its own.
+    pub(super) shared_memory: Option<&'a Path>,
 }
 
 impl Process<'_> {
@@ -130,7 +132,7 @@ impl Container<'_> {
             "process": process.to_json(),
             "root": { "path": self.root, "readonly": false },
             "hostname": self.hostname,
-            "mounts": mounts(),
+            "mounts": mounts(self.shared_memory),
             "linux": {
                 "namespaces": [
                     { "type": "pid" },
@@ -151,7 +153,7 @@ impl Container<'_> {
     }
 }
 
-fn mounts() -> Value {
+fn mounts(shared_memory: Option<&Path>) -> Value {
     let mount = |destination: &str, kind: &str, options: &[&str]| {
         json!({
             "destination": destination,
@@ -181,7 +183,15 @@ fn mounts() -> Value {
         ),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/shm", "tmpfs", &SHM_OPTIONS),
+        match shared_memory {
+            None => mount("/dev/shm", "tmpfs", &SHM_OPTIONS),
+            Some(path) => json!({
+                "destination": "/dev/shm",
+                "type": "bind",
+                "source": path,
+                "options": ["bind", "nosuid", "nodev"],
+            }),
+        },
     ])
 }
 
@@ -210,6 +220,7 @@ mod tests {
             hostname: "web",
             netns: Path::new("/run/netns/m"),
             group: Path::new("aerostat-0002/m.1/c-web"),
+            shared_memory: None,
         };
         container.to_json(&process)
     }

@@ -8,10 +8,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guest::environment::{Terminal, environment};
 use guest::files::files;
+use guest::mounts::{Sources, make_directories, mount_all};
 use guest::root::Root;
 use guest::stdio::{self, ChildIo};
 use guest::{
@@ -25,6 +27,7 @@ use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
 use super::helper::{Channel, Go, Reply, Request};
 use super::{child_group, oci, statistics};
 use crate::cgroup::Group;
+use crate::mount::mount_volume;
 use crate::paths::{BootDir, remove};
 use crate::shim::through_dir;
 use crate::sys;
@@ -48,6 +51,8 @@ pub(super) struct Libcontainer {
     hostname: String,
     /// Mounted root of each container.
     roots: BTreeMap<String, PathBuf>,
+    /// What is to be at /dev/shm in a container that does not get its own.
+    shared_memory: Mutex<BTreeMap<String, PathBuf>>,
     /// Makes names of files that several calls may need at a time.
     calls: AtomicU64,
 }
@@ -80,6 +85,7 @@ impl Libcontainer {
             netns,
             hostname,
             roots,
+            shared_memory: Mutex::default(),
             calls: AtomicU64::new(0),
         })
     }
@@ -88,9 +94,45 @@ impl Libcontainer {
         self.dir.join("state")
     }
 
-    fn root(&self, container: &str) -> Result<&Path, Failure> {
+    fn root_path(&self, container: &str) -> Result<&Path, Failure> {
         let root = self.roots.get(container);
         Ok(root.ok_or(format!("there is no container {container}"))?)
+    }
+
+    /// Mounts volumes and directories once, and then into the root of every container that wants
+    /// them, where libcontainer finds them: it takes the root with all mounts below.
+    fn mount_shared(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
+        let shared = self.dir.join("shared");
+        let mut sources = Sources::new();
+        for (number, volume) in spec.volumes.iter().enumerate() {
+            let path = shared.join("volumes").join(number.to_string());
+            mount_volume(Path::new(&volume.file), &path).map_err(|error| {
+                RuntimeError::new(format!("mount volume `{}`", volume.name), error)
+            })?;
+            sources.insert(volume.name.clone(), path);
+        }
+        let first = spec
+            .containers
+            .first()
+            .and_then(|one| self.roots.get(&one.name));
+        if let Some(base) = first.and_then(|root| root.parent()) {
+            let on_disk = base.join("upper/directories");
+            let in_memory = shared.join("memory");
+            sources.extend(make_directories(&spec.directories, &on_disk, &in_memory)?);
+        }
+        for container in &spec.containers {
+            let root = self.root(container)?;
+            let staging = shared.join("stage").join(&container.name);
+            let mounted = mount_all(&root, &sources, &staging, &container.mounts)?;
+            if let Some(path) = mounted.shared_memory {
+                let mut all = self
+                    .shared_memory
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                all.insert(container.name.clone(), path);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a run: what libcontainer knows, and the group with its counters.
@@ -108,7 +150,7 @@ impl Libcontainer {
         extra: &BTreeMap<String, String>,
         tty: Option<TerminalSize>,
     ) -> Result<oci::Process<'a>, Failure> {
-        let root = Root::open(self.root(&container.name)?)?;
+        let root = Root::open(self.root_path(&container.name)?)?;
         let user = user::find(&root, &container.user)?;
         let terminal = match tty {
             Some(_) => Terminal::Yes,
@@ -133,7 +175,7 @@ impl Libcontainer {
 
     /// Writes what the container is to find when it starts.
     fn furnish(&self, machine: &MachineSpec, container: &ContainerSpec) -> Result<(), Failure> {
-        let root = Root::open(self.root(&container.name)?)?;
+        let root = Root::open(self.root_path(&container.name)?)?;
         for file in files(machine, &container.files)? {
             root.write(&file.path, &file.content, file.mode)?;
         }
@@ -149,16 +191,24 @@ impl Libcontainer {
     ) -> Result<Process, Failure> {
         let name = &container.name;
         self.clear(name)?;
-        let root = self.root(name)?;
+        let root = self.root_path(name)?;
         self.furnish(machine, container)?;
         let tty = container.tty.then_some(TERMINAL_SIZE);
         let process = self.process(container, &container.command, &BTreeMap::new(), tty)?;
         let child = child_group(name);
+        let shared_memory = {
+            let all = self
+                .shared_memory
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.get(name).cloned()
+        };
         let config = oci::Container {
             root,
             hostname: &machine.hostname,
             netns: &self.netns,
             group: &self.group.relative().join(child),
+            shared_memory: shared_memory.as_deref(),
         };
         let bundle = self.dir.join("bundle").join(name);
         fs::create_dir_all(&bundle)?;
@@ -315,8 +365,8 @@ fn wait(fd: &impl AsFd) -> io::Result<()> {
 impl Runtime for Libcontainer {
     /// The network is there before the boot, roots were mounted with the body, and the clock is
     /// the host's.
-    fn prepare(&self, _spec: &MachineSpec) -> Result<(), RuntimeError> {
-        Ok(())
+    fn prepare(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
+        self.mount_shared(spec)
     }
 
     fn start(
@@ -373,7 +423,7 @@ impl Runtime for Libcontainer {
     }
 
     fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError> {
-        let open = || Ok::<_, Failure>(Root::open(self.root(&container.name)?)?);
+        let open = || Ok::<_, Failure>(Root::open(self.root_path(&container.name)?)?);
         open().map_err(|error| RuntimeError::new("open the container's root", error))
     }
 
