@@ -13,17 +13,27 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Who may `use crate::…` whom inside the binary's crate. A role that is not listed here is
 /// plumbing that everybody shares.
 const ROLES: &[(&str, &[&str])] = &[
-    ("cli", &["app", "fleet"]),
+    ("cli", &["app", "fleet", "tokens"]),
     (
         "api",
-        &["directory", "placement", "worker", "catalog", "mesh"],
+        &[
+            "directory",
+            "placement",
+            "worker",
+            "catalog",
+            "mesh",
+            "secrets",
+            "tokens",
+        ],
     ),
     ("fleet", &["directory"]),
     ("mesh", &["catalog"]),
     ("gateway", &["catalog", "directory"]),
     ("proxy", &["catalog", "worker"]),
     ("placement", &["worker"]),
-    ("worker", &["catalog"]),
+    ("worker", &["catalog", "secrets"]),
+    ("secrets", &["directory"]),
+    ("tokens", &[]),
     ("catalog", &[]),
     ("directory", &[]),
     ("dns", &["catalog"]),

@@ -57,7 +57,17 @@ impl Paths {
         self.run_dir.join("api.sock")
     }
 
-    /// The bearer token for the Machines API over TCP.
+    /// What makes tokens; on the first host of a fleet.
+    pub fn token_root(&self) -> PathBuf {
+        self.data_dir.join("tokens").join("root.key")
+    }
+
+    /// What secrets are sealed with; on the first host of a fleet.
+    pub fn secrets_keys(&self) -> PathBuf {
+        self.data_dir.join("secrets").join("keys")
+    }
+
+    /// A token for the Machines API over TCP that may do everything.
     pub fn token(&self) -> PathBuf {
         self.data_dir.join("token")
     }
@@ -157,6 +167,11 @@ pub struct Config {
     /// The kernel of virtual machines, an uncompressed ELF image with everything that a guest
     /// needs built in. Unset: what `aerostat kernel use` chose, else Debian's.
     pub kernel: Option<PathBuf>,
+    /// Program and arguments that print the keys of secrets on the first host of a fleet: 32 bytes in
+    /// base64 or hexadecimal in each line, the one that is to be used for new secrets first. Unset:
+    /// the variable `AEROSTAT_SECRETS_KEY`, which holds the same, and without it a file that is made
+    /// below the data directory.
+    pub secrets_key_command: Vec<String>,
     /// Time a machine has from its start until its guest is ready, in seconds.
     pub boot_timeout_s: u32,
     /// Size of a machine's writable layer where it does not say, in MiB.
@@ -189,6 +204,7 @@ impl Default for Config {
             firecracker: None,
             jailer: None,
             kernel: None,
+            secrets_key_command: Vec::new(),
             boot_timeout_s: 60,
             rootfs_mib: 1024,
             egress: true,

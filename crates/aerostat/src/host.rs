@@ -1,12 +1,13 @@
-//! The worker's ports onto this host: its images and its network.
+//! The worker's ports onto this host: its images, its network, and secrets.
 
 use image::{ImageStore, PullOptions};
 use net::{Attach, AttachKind, HostNet, LinkName};
 use types::machine::ImageIdentity;
-use types::{ImageRef, IsolationClass, SixPn};
+use types::{AppName, ImageRef, IsolationClass, SixPn};
 
 use crate::garbage::ImageGarbage;
-use crate::worker::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
+use crate::secrets::{self, AppSecrets};
+use crate::worker::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage, Secrets};
 
 impl PortError {
     fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -129,5 +130,21 @@ impl Network for HostNetwork {
         let net = self.0.clone();
         let names = blocking(move || net.attachments()).await?;
         Ok(names.into_iter().map(LinkName::field).collect())
+    }
+}
+
+/// Secrets of apps: opened here on the directory's host, asked for there on another.
+#[derive(Debug)]
+pub(crate) struct HostSecrets(pub(crate) secrets::Handle);
+
+#[async_trait::async_trait]
+impl Secrets for HostSecrets {
+    async fn of_app(
+        &self,
+        app: &AppName,
+        min_version: Option<u64>,
+    ) -> Result<AppSecrets, PortError> {
+        let had = self.0.values(app, min_version).await;
+        had.map_err(PortError::new)
     }
 }

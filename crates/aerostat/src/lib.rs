@@ -22,4 +22,6 @@ pub mod mesh;
 pub mod placement;
 pub mod proxy;
 pub mod rpc;
+pub mod secrets;
+pub mod tokens;
 pub mod worker;

@@ -87,3 +87,11 @@ fn any_membership_datagram_is_answered_or_refused() {
     let run = aerostat::catalog::members::fuzz_members;
     check("membership_datagram", &words, run);
 }
+
+#[test]
+fn any_token_is_refused_or_is_what_was_signed() {
+    let words = [
+        "aero_", "fm2_", "En", "\x0a\x12", "\x18\x03", "\x22\x00", "platform", "verb", "admin",
+    ];
+    check("token", &words, aerostat::tokens::fuzz::fuzz_token);
+}

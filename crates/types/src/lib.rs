@@ -12,6 +12,7 @@ pub mod machine;
 pub mod secret;
 pub mod service;
 pub mod sixpn;
+pub mod token;
 pub mod volume;
 
 pub use chain::chain;

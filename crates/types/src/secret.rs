@@ -1,12 +1,14 @@
-//! Secrets of apps, in the JSON of the Machines API.
+//! Secrets of apps, in the JSON of the Machines API. What holds values does not show them when it
+//! is printed for debugging.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppSecret {
     pub name: String,
     /// Only where a token allows it and `show_secrets` asks for it.
@@ -18,15 +20,33 @@ pub struct AppSecret {
     pub updated_at: Timestamp,
 }
 
+impl fmt::Debug for AppSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppSecret")
+            .field("name", &self.name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppSecretList {
     pub secrets: Vec<AppSecret>,
+    /// Of all of them. Not Fly's.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// Body of `POST /v1/apps/{app}/secrets`; `null` deletes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateSecrets {
     pub values: BTreeMap<String, Option<String>>,
+}
+
+impl fmt::Debug for UpdateSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,9 +59,24 @@ pub struct UpdatedSecrets {
     pub version_deprecated: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetSecret {
     pub value: String,
+}
+
+impl fmt::Debug for SetSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetSecret").finish_non_exhaustive()
+    }
+}
+
+/// Answer of `POST /v1/secrets/rotate_key`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RotatedKey {
+    /// Id of the key that everything is sealed with now.
+    pub key: String,
+    /// Secrets that were sealed anew.
+    pub resealed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -12,20 +12,23 @@ use types::api::{
     App, AppList, CreateApp, Ok as Done, Organization, Region, RegionCapacity, RegionList,
 };
 use types::fleet::HostStatus;
+use types::token::Verb;
 use types::{AppName, HostId, MachineId};
 
 use super::error::ApiError;
 use super::extract::{Body, Query};
+use super::guard::{Grant, of_app};
 use super::{Api, State as Shared};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
 use crate::worker::{Destroyed, Permit, Remote};
 
-/// `GET /v1/apps`
-pub(super) async fn list(State(api): State<Api>, query: Query) -> Json<AppList> {
+/// `GET /v1/apps`: those that the caller may see.
+pub(super) async fn list(State(api): State<Api>, grant: Grant, query: Query) -> Json<AppList> {
     let org = query.get("org_slug");
     let apps = api.deps.directory.apps().into_iter();
     let apps = apps.filter(|app| org.is_none_or(|slug| slug == app.org.as_str()));
+    let apps = apps.filter(|app| grant.reads(app));
     let apps: Vec<App> = apps.map(|app| show(&api, app)).collect();
     Json(AppList {
         total_apps: apps.len() as u64,
@@ -36,6 +39,7 @@ pub(super) async fn list(State(api): State<Api>, query: Query) -> Json<AppList> 
 /// `POST /v1/apps`; `?wait=true`, which Fly's clients send, is the only way here.
 pub(super) async fn create(
     State(api): State<Api>,
+    grant: Grant,
     Body(body): Body<CreateApp>,
 ) -> Result<impl IntoResponse, ApiError> {
     let name: AppName = body
@@ -50,6 +54,7 @@ pub(super) async fn create(
     let org = org
         .parse()
         .map_err(|error| ApiError::bad(format!("{error}")))?;
+    grant.check(of_app(Verb::Write, &org, &name))?;
     let new = NewApp {
         name,
         org,

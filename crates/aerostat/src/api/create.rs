@@ -64,6 +64,12 @@ pub(super) async fn create(
         None | Some(0) => None,
         Some(ttl_s) => Some(lease::request(&app, ttl_s, String::new())?),
     };
+    let mut body = body;
+    // Those that are known here: the host that runs it may not have heard of them yet.
+    let known = api.deps.directory.sealed_secrets(&app.name).version;
+    if known > 0 && body.min_secrets_version.is_none() {
+        body.min_secrets_version = Some(known);
+    }
     let new = New {
         app,
         body,
@@ -182,7 +188,6 @@ pub(super) fn refuse_unbuilt(other: &BTreeMap<String, Value>) -> Result<(), ApiE
     for (member, feature) in [
         // Of an update; a new machine may begin with one.
         ("lease_ttl", "leases that an update begins"),
-        ("min_secrets_version", "secrets"),
         ("lsvd", "volumes"),
     ] {
         let value = other.get(member).unwrap_or(&Value::Null);

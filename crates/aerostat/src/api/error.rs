@@ -19,6 +19,8 @@ use vmm::VmmError;
 
 use crate::directory;
 use crate::rpc::Unreachable;
+use crate::secrets;
+use crate::tokens::{Denied, TokenError};
 use crate::worker::{Invalid, NoBid, Refused, Scope, VolumeRefused};
 
 /// What Fly's clients look for when an app cannot have its name.
@@ -26,8 +28,21 @@ const NAME_TAKEN: &str = "Name has already been taken";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    #[error("no token, or not the one of this host")]
-    Unauthorized,
+    #[error("this request has no token")]
+    NoToken,
+    #[error(transparent)]
+    BadToken(TokenError),
+    #[error("the token has been revoked")]
+    TokenRevoked,
+    /// A host that has just joined, and whose copy of the directory is empty.
+    #[error("this host does not know the fleet's key of tokens yet")]
+    NoTokenKeyYet,
+    #[error(transparent)]
+    TokenDenied(Denied),
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
+    #[error("hosts ask each other for machines only")]
+    NotForHosts,
     #[error("`{host}` is not a name of this API")]
     ForeignHost { host: String },
     #[error("web pages may not call this API")]
@@ -176,8 +191,15 @@ impl ApiError {
 
     fn verdict(&self) -> Verdict {
         match self {
-            Self::Unauthorized => verdict(StatusCode::UNAUTHORIZED, "unauthorized")
-                .hint("`aerostat env` prints the token of this host"),
+            Self::NoToken | Self::BadToken(_) => unauthorized()
+                .hint("`aerostat env` prints a token of this host; send it as `Bearer`"),
+            Self::TokenRevoked => unauthorized().hint("ask for another one"),
+            Self::NoTokenKeyYet => verdict(StatusCode::SERVICE_UNAVAILABLE, "no_token_key")
+                .retryable()
+                .hint("try again when its copy of the directory is there"),
+            Self::TokenDenied(denied) => token_denied(denied),
+            Self::Secrets(error) => of_secrets(error),
+            Self::NotForHosts => verdict(StatusCode::FORBIDDEN, "forbidden"),
             Self::ForeignHost { .. } => verdict(StatusCode::FORBIDDEN, "foreign_host")
                 .hint("call it at 127.0.0.1 or over its Unix socket"),
             Self::ForeignOrigin => verdict(StatusCode::FORBIDDEN, "foreign_origin"),
@@ -305,6 +327,38 @@ fn with_causes(error: &ApiError) -> String {
     }
 }
 
+fn unauthorized() -> Verdict {
+    verdict(StatusCode::UNAUTHORIZED, "unauthorized")
+}
+
+fn token_denied(denied: &Denied) -> Verdict {
+    match denied {
+        Denied::Expired { .. } => unauthorized()
+            .hint("make another one with `aerostat token create`, or ask whoever made this one"),
+        Denied::Missing { check, .. } => verdict(StatusCode::FORBIDDEN, "forbidden").hint(format!(
+            "the token says `{check}`; another one is needed for this"
+        )),
+        Denied::Unusable { .. } => verdict(StatusCode::FORBIDDEN, "forbidden")
+            .hint("restrict a token with `aerostat token attenuate`"),
+    }
+}
+
+fn of_secrets(error: &secrets::Error) -> Verdict {
+    match error {
+        secrets::Error::Invalid(_) => verdict(StatusCode::BAD_REQUEST, "invalid_argument"),
+        secrets::Error::Late { .. } => {
+            verdict(StatusCode::REQUEST_TIMEOUT, "deadline_exceeded").retryable()
+        }
+        secrets::Error::Directory(error) => directory(error),
+        secrets::Error::Unreachable { .. } => {
+            verdict(StatusCode::SERVICE_UNAVAILABLE, "directory_unreachable").retryable()
+        }
+        secrets::Error::Key(_) => verdict(StatusCode::CONFLICT, "failed_precondition"),
+        secrets::Error::Open(_) | secrets::Error::Refused { .. } => internal(),
+        secrets::Error::Elsewhere => verdict(StatusCode::FORBIDDEN, "forbidden"),
+    }
+}
+
 fn internal() -> Verdict {
     verdict(StatusCode::INTERNAL_SERVER_ERROR, "internal")
 }
@@ -366,6 +420,18 @@ fn directory_refused(refused: &directory::Refused) -> Verdict {
         Refused::TooManyTokens { .. } => {
             verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
                 .hint("use some of them, or wait until they expire")
+        }
+        Refused::ApiTokenNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("`aerostat token list` shows the tokens that there are"),
+        Refused::SecretNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
+            .hint("`aerostat secret list` shows the secrets that there are"),
+        Refused::TooManyApiTokens { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
+                .hint("wait until some have expired")
+        }
+        Refused::TooManySecrets { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
+                .hint("at most 300 secrets, of about 190 KiB together")
         }
         Refused::NetworksExhausted | Refused::HostNumbersExhausted => internal(),
         Refused::AuthorityOnly | Refused::NotYours { .. } => {

@@ -15,6 +15,7 @@ use types::AppName;
 
 use super::error::ApiError;
 use super::extract::Body;
+use super::guard::Grant;
 use super::{Api, State as Shared, apps};
 use crate::directory;
 use query::{Argument, Field};
@@ -28,6 +29,7 @@ pub(super) struct Question {
 
 pub(super) async fn answer(
     State(api): State<Api>,
+    grant: Grant,
     Body(question): Body<Question>,
 ) -> Result<Json<Value>, ApiError> {
     let fields = query::parse(&question.query).map_err(|problem| match problem {
@@ -40,7 +42,7 @@ pub(super) async fn answer(
             "app" => app_name(field, &question.variables)?,
             _ => return Err(not_built()),
         };
-        let Some(app) = app(&api, &name).await? else {
+        let Some(app) = app(&api, &grant, &name).await? else {
             return Ok(Json(not_found(field, &name)));
         };
         data.insert(field.alias.into(), select(&app, &field.fields)?);
@@ -65,11 +67,12 @@ fn app_name(field: &Field<'_>, variables: &Map<String, Value>) -> Result<String,
 }
 
 /// The app in GraphQL's words.
-async fn app(api: &Shared, name: &str) -> Result<Option<Value>, ApiError> {
+async fn app(api: &Shared, grant: &Grant, name: &str) -> Result<Option<Value>, ApiError> {
     let Ok(name) = name.parse::<AppName>() else {
         return Ok(None);
     };
     let app = match api.deps.directory.app(&name).await {
+        Ok(app) if !grant.reads(&app) => return Ok(None),
         Ok(app) => apps::show(api, app),
         Err(directory::Error::Refused(_)) => return Ok(None),
         Err(error) => return Err(error.into()),

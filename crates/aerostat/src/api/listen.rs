@@ -125,7 +125,6 @@ mod tests {
         Config {
             socket,
             tcp,
-            token: "secret".into(),
             region: "local".into(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Unix socket (root and its group) ──────────────┐
-//!  host plane (other hosts) ──────────────────────┤
+//!  host plane (other hosts; machines only) ───────┤
 //!  TCP on loopback ── guard: token, Host, Origin ─┴─ router ── forward ── other hosts' API
 //!                                                       ├─ apps, machines ── directory
 //!                                                       │                     ├─ placement
@@ -43,9 +43,11 @@ mod not_built;
 mod openapi;
 mod router;
 mod routes;
+mod secrets;
 mod serve;
 mod services;
 mod stream;
+mod tokens;
 mod wait;
 mod watch;
 mod wireguard;
@@ -71,10 +73,8 @@ pub use serve::run;
 pub struct Config {
     /// Whoever may open this socket needs no token. Only its owner and group may.
     pub socket: PathBuf,
-    /// A loopback address; plain HTTP with a token. Port 0 takes any free port.
+    /// A loopback address; plain HTTP with tokens. Port 0 takes any free port.
     pub tcp: Option<SocketAddr>,
-    /// What callers over TCP must show.
-    pub token: String,
     pub region: String,
 }
 
@@ -96,6 +96,9 @@ pub struct Deps {
     pub pull: image::PullOptions,
     /// Who invites hosts into the fleet; only the directory's host can.
     pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// What makes tokens of this API; only the directory's host has it.
+    pub token_root: Option<Arc<crate::tokens::RootKey>>,
+    pub secrets: crate::secrets::Handle,
 }
 
 /// What every handler has at hand.

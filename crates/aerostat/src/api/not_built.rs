@@ -10,7 +10,6 @@ use super::error::ApiError;
 /// Methods and paths of Fly's OpenAPI document and its client libraries, and the feature that they
 /// belong to. `ANY` stands for every method.
 pub(super) const PATHS: &[(&str, &str, &str)] = &[
-    ("POST", "/v1/apps/{app}/deploy_token", "tokens"),
     ("GET POST", "/v1/apps/{app}/ip_assignments", PUBLIC),
     ("DELETE", "/v1/apps/{app}/ip_assignments/{ip}", PUBLIC),
     ("GET POST", "/v1/apps/{app}/volumes", "volumes"),
@@ -26,12 +25,6 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
         "volumes",
     ),
     ("GET", "/v1/orgs/{org}/volumes", "volumes"),
-    ("GET POST", "/v1/apps/{app}/secrets", "secrets"),
-    (
-        "GET POST DELETE",
-        "/v1/apps/{app}/secrets/{name}",
-        "secrets",
-    ),
     ("GET", "/v1/apps/{app}/secretkeys", KEYS),
     ("GET POST DELETE", "/v1/apps/{app}/secretkeys/{name}", KEYS),
     ("POST", "/v1/apps/{app}/secretkeys/{name}/generate", KEYS),
@@ -112,9 +105,6 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
         "lists of an organisation's machines",
     ),
     ("POST", "/v1/platform/placements", "placement questions"),
-    ("GET", "/v1/tokens/current", "tokens"),
-    ("POST", "/v1/tokens/authenticate", "tokens"),
-    ("POST", "/v1/tokens/authorize", "tokens"),
     ("POST", "/v1/tokens/oidc", "tokens for other clouds"),
     ("POST", "/v1/tokens/kms", "tokens for a key service"),
     ("ANY", "/v1/postgres", "managed databases"),

@@ -1,11 +1,13 @@
 //! Every route in one table: the router and the OpenAPI document are both made of it, so that
 //! neither knows a path that the other does not.
 
+mod access;
 mod apps;
 mod fleet;
 mod images;
 mod machines;
 mod route;
+mod secrets;
 
 pub(super) use route::{Content, Route};
 
@@ -16,6 +18,8 @@ pub(super) fn all() -> Vec<Route> {
         machines::routes(),
         fleet::routes(),
         images::routes(),
+        access::routes(),
+        secrets::routes(),
     ];
     tables.into_iter().flatten().collect()
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::guard::Guard;
+use super::guard::{self, Guard};
 use super::{Config, Deps, Listeners, State, router};
 use crate::drain::Drain;
 use crate::rpc::{self, Caller};
@@ -30,6 +30,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves the API until the drain says that it is enough. Returns at once; the tasks belong to
 /// the drain.
 pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
+    let directory = deps.directory.clone();
     let state = Arc::new(State {
         region: config.region.clone(),
         deps,
@@ -40,7 +41,8 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
     });
     let router = router::router(state);
     let token = drain.token();
-    let guarded = Guard::new(&config.token).protect(router.clone());
+    let guarded = Guard::new(directory).protect(router.clone());
+    let (from_root, for_hosts) = (guard::trust(router.clone()), guard::trust_hosts(router));
     let door = Door {
         token,
         drain: drain.clone(),
@@ -59,7 +61,7 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
                         tracing::debug!(%error, "cannot tune a connection of another host");
                     }
                 });
-                door.let_in(hosts, router.clone(), |from| match rpc::caller(*from) {
+                door.let_in(hosts, for_hosts, |from| match rpc::caller(*from) {
                     Some(caller) => Admission::Host(caller),
                     None => Admission::Nobody,
                 })
@@ -77,7 +79,7 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
                 door.let_in(tcp, guarded, |_| Admission::Local).await;
             }
         };
-        let over_unix = door.let_in(unix, router.clone(), |_| Admission::Local);
+        let over_unix = door.let_in(unix, from_root, |_| Admission::Local);
         tokio::join!(over_unix, over_tcp, from_hosts);
     });
 }

@@ -13,4 +13,5 @@ mod mesh;
 mod openapi;
 mod schema;
 mod streams;
+mod tokens;
 mod watch;

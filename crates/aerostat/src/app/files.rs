@@ -32,20 +32,3 @@ pub(super) fn private_folder(path: &Path) -> anyhow::Result<()> {
     };
     make().with_context(|| format!("cannot make {}", path.display()))
 }
-
-/// The bearer token of the Machines API, made at the first start.
-pub(super) fn token(path: &Path) -> anyhow::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot read {}", path.display()));
-        }
-        Ok(_) | Err(_) => {}
-    }
-    let token: String = rand::random::<[u8; 32]>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    write_whole(path, 0o600, token.as_bytes())?;
-    Ok(token)
-}

@@ -21,7 +21,7 @@ use super::blocking;
 use super::peers::Peers;
 use super::underlay::{advertised, endpoint};
 use crate::catalog::replication::{self, Replication};
-use crate::catalog::{Catalog, members};
+use crate::catalog::{Catalog, Filter, members};
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::fleet::join::Door;
@@ -29,7 +29,7 @@ use crate::fleet::{Found, Identity};
 use crate::mesh::{self, Mesh};
 use crate::placement::{Host, Hosts};
 use crate::rpc::{self, RPC_PORT, Rpc};
-use crate::{directory, worker};
+use crate::{directory, secrets, worker};
 
 /// Until a copy of the directory could tell the authority where this host is.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
@@ -213,7 +213,12 @@ impl Fleet {
     }
 
     /// Tells the other hosts what this one's worker says, and answers what they ask.
-    pub(super) async fn serve(&self, worker: &worker::Handle, drain: &Drain) -> anyhow::Result<()> {
+    pub(super) async fn serve(
+        &self,
+        worker: &worker::Handle,
+        secrets: &secrets::Handle,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
         let (signing, says) = (self.identity.clone(), worker.clone());
         let config = replication::Config {
             host: self.host(),
@@ -229,7 +234,8 @@ impl Fleet {
         let replication = Replication::new(config, self.catalog.clone());
         let router = directory::router(self.directory.clone(), drain.token())
             .merge(replication.router())
-            .merge(worker::router(worker.clone()));
+            .merge(worker::router(worker.clone()))
+            .merge(secrets::router(secrets.clone(), self.is_placed()));
         let listener = self.rpc.listen(RPC_PORT).await;
         let listener = listener.context("cannot listen for other hosts on the mesh")?;
         drain.spawn("rpc", rpc::serve(listener, router, drain.token()));
@@ -246,6 +252,15 @@ impl Fleet {
         let catalog = self.catalog.clone();
         drain.spawn("membership", members::run(members, catalog, drain.token()));
         Ok(())
+    }
+
+    /// Which host has machines of an app, by its own word.
+    fn is_placed(&self) -> secrets::IsPlaced {
+        let catalog = self.catalog.clone();
+        Arc::new(move |host, app| {
+            let entries = catalog.list(&Filter::App(app.clone())).entries;
+            entries.iter().any(|entry| entry.host == host)
+        })
     }
 
     /// The other hosts, for placement.

@@ -11,6 +11,8 @@ mod kubernetes;
 mod offer;
 mod peers;
 mod running;
+mod secrets;
+mod tokens;
 mod underlay;
 
 use std::collections::BTreeSet;
@@ -28,7 +30,7 @@ use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::fleet::{Identity, join};
 use crate::garbage::ImageGarbage;
-use crate::host::{HostImages, HostNetwork};
+use crate::host::{HostImages, HostNetwork, HostSecrets};
 use crate::worker::{Capacity, Classes, Worker};
 use crate::{api, dns, proxy, worker};
 
@@ -88,8 +90,10 @@ async fn start_roles(
     let api = address.context("the Machines API has no TCP address")?;
 
     let fleet = Fleet::start(config, paths, identity, drain).await?;
-    let host = start_host(config, paths, &fleet, drain).await?;
-    fleet.serve(&host.worker, drain).await?;
+    let token_root = tokens::start(paths, &fleet, drain).await?;
+    let secrets = secrets::open(config, paths, &fleet).await?;
+    let host = start_host(config, paths, &fleet, &secrets, drain).await?;
+    fleet.serve(&host.worker, &secrets, drain).await?;
     let gateway = gateway::start(config, paths, &fleet, host.resolver, drain).await?;
     let record = fleet.announce(config, Some(gateway), drain).await?;
     let tokens = match ports.join {
@@ -114,6 +118,8 @@ async fn start_roles(
         hosts: fleet.hosts(),
         pull: config.pull_options(),
         tokens,
+        token_root,
+        secrets,
     };
     api::run(ports.api, &ports.api_config, deps, drain);
     let offers = (host.capacity, host.classes);
@@ -151,7 +157,6 @@ impl Ports {
         let api_config = api::Config {
             socket: paths.socket(),
             tcp: Some(config.api_listen),
-            token: files::token(&paths.token())?,
             region: config.region.clone(),
         };
         let api = api::bind(&api_config).await?;
@@ -190,6 +195,7 @@ async fn start_host(
     config: &Config,
     paths: &Paths,
     fleet: &Fleet,
+    secrets: &crate::secrets::Handle,
     drain: &Drain,
 ) -> anyhow::Result<HostRoles> {
     let (for_vmm, at, host) = (config.clone(), paths.clone(), fleet.host());
@@ -214,6 +220,7 @@ async fn start_host(
         boot_timeout: Duration::from_secs(config.boot_timeout_s.into()),
         rootfs_mib_default: config.rootfs_mib,
         uids: VMM_UIDS,
+        secrets: Arc::new(HostSecrets(secrets.clone())),
     };
     info!(?capacity, classes = ?worker_config.classes, "this host offers");
     let limit = offer::images_bytes_max(config, &paths.images())?;

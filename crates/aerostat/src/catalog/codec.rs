@@ -188,7 +188,18 @@ struct WordBody {
     capacity: Capacity,
 }
 
-/// Signs what `entry` says.
+/// A machine as other hosts are told of it: what its containers find in their environment and
+/// files is nobody's business there, and statements are kept on many disks.
+fn for_others(machine: &Machine) -> Machine {
+    let mut config = machine.config.without_contents();
+    config.withheld |= config != machine.config;
+    Machine {
+        config,
+        ..machine.clone()
+    }
+}
+
+/// Signs what `entry` says, less what is not for others.
 pub(super) fn sign_entry(entry: &Entry, epoch: u64, sign: &dyn Fn(&[u8]) -> Vec<u8>) -> Bytes {
     let position = Position {
         epoch,
@@ -197,7 +208,7 @@ pub(super) fn sign_entry(entry: &Entry, epoch: u64, sign: &dyn Fn(&[u8]) -> Vec<
     let body = BodyOf {
         app: &entry.app,
         network: entry.network,
-        machine: &entry.machine,
+        machine: &for_others(&entry.machine),
     };
     signed(1, entry.host, position, &body, sign)
 }

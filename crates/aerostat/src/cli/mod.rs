@@ -27,11 +27,13 @@ mod machine;
 mod mesh;
 mod output;
 mod progress;
+mod secret;
 mod serve;
 mod services;
 mod style;
 mod target;
 mod terminal;
+mod token;
 mod tree;
 mod up;
 mod wireguard;
@@ -102,6 +104,12 @@ enum Command {
     /// Services: a name and an address for a group of machines
     #[command(subcommand, visible_alias = "services")]
     Service(services::Services),
+    /// Secrets of apps: set, list, remove; machines get them at their boots
+    #[command(subcommand, visible_alias = "secrets")]
+    Secret(secret::Secrets),
+    /// Tokens of the Machines API: make, restrict, list, revoke
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::Tokens),
     /// Hosts elsewhere that commands may speak to
     #[command(subcommand, visible_alias = "contexts")]
     Context(contexts::Command),
@@ -222,6 +230,8 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Wireguard(wireguard) => wireguard.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
             Command::Service(services) => services.run(context).await,
+            Command::Secret(secrets) => secrets.run(context).await,
+            Command::Token(tokens) => tokens.run(context).await,
             Command::Context(contexts) => contexts.run(context),
             Command::Completion { shell } => complete::script(shell),
             Command::Commands => tree::list(context),

@@ -32,7 +32,7 @@ pub(super) fn create(rows: &Rows, new: NewApp, now: Timestamp) -> Result<Decisio
     Ok(Decision::new(Reply::App(app), writes))
 }
 
-/// The services of an app go with it; its network stays.
+/// The services and secrets of an app go with it; its network stays.
 pub(super) fn delete(rows: &Rows, name: AppName) -> Result<Decision, Refused> {
     let key = rows::app_key(&name);
     if !rows.has(&key) {
@@ -40,7 +40,9 @@ pub(super) fn delete(rows: &Rows, name: AppName) -> Result<Decision, Refused> {
     }
     let services = rows.all(&rows::services_of(&name)).into_iter();
     let services = services.map(|(key, _)| Set::remove(key));
-    let writes: Vec<_> = services.chain([Set::remove(key)]).collect();
+    let writes: Vec<_> = services
+        .chain([Set::remove(key), super::secrets::remove(&name)])
+        .collect();
     Ok(Decision::new(Reply::Done, writes))
 }
 

@@ -1,11 +1,11 @@
-//! Hosts and services as values that can be watched.
+//! Hosts and services as values that can be watched, and when secrets change.
 
 use std::sync::{Arc, Weak};
 
 use store::{Watch, WatchError};
 
 use super::Inner;
-use super::rows::{HOSTS, PREFIX, SERVICES};
+use super::rows::{HOSTS, PREFIX, SECRETS, SERVICES};
 
 /// Tells of changes for as long as anybody holds `inner`.
 pub(super) fn feed(inner: &Arc<Inner>) {
@@ -30,6 +30,9 @@ async fn follow(inner: Weak<Inner>, watch: Result<Watch, WatchError>) {
                 if touched(SERVICES) {
                     inner.publish_services();
                 }
+                if touched(SECRETS) {
+                    inner.secrets.send_modify(|count| *count += 1);
+                }
             }
             // More was written at once than the history keeps.
             Err(WatchError::Compacted { .. } | WatchError::Future { .. }) => {
@@ -37,6 +40,7 @@ async fn follow(inner: Weak<Inner>, watch: Result<Watch, WatchError>) {
                 watch = again;
                 inner.publish_hosts();
                 inner.publish_services();
+                inner.secrets.send_modify(|count| *count += 1);
             }
             Err(WatchError::Closed) => return,
         }

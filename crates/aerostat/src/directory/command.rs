@@ -4,16 +4,20 @@
 //! writes of one transaction. A crash therefore leaves all of a change or nothing of it. Every
 //! change may be repeated: whoever did not hear the answer asks again.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::Set;
 use types::fleet::{HostRecord, PublicKeyText, WireGuardPeer};
 use types::service::{Service, ServiceSpec};
+use types::token::Token;
 use types::{AppName, HostId, OrgSlug};
 
 use super::error::Refused;
 use super::rows::{App, NewApp, NewPeer, Rows};
-use super::{apps, hosts, peers, services, tokens};
+use super::secrets::{Sealed, SealedSecrets};
+use super::{api_tokens, apps, hosts, peers, secrets, services, tokens};
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +66,26 @@ pub enum Command {
         public_key: PublicKeyText,
         now: Timestamp,
     },
+    PutTokenKey {
+        id: u32,
+        public_key: String,
+    },
+    CreateApiToken {
+        token: Box<Token>,
+    },
+    RevokeApiToken {
+        id: String,
+        now: Timestamp,
+    },
+    ChangeSecrets {
+        app: AppName,
+        changes: BTreeMap<String, Option<Sealed>>,
+        now: Timestamp,
+    },
+    ResealSecrets {
+        app: AppName,
+        sealed: BTreeMap<String, (Sealed, Sealed)>,
+    },
 }
 
 /// What a change has led to.
@@ -72,6 +96,7 @@ pub enum Reply {
     Host(HostId),
     Service(Service),
     Peer(WireGuardPeer),
+    Secrets(Box<SealedSecrets>),
 }
 
 /// The writes of one transaction, and the answer once they are done.
@@ -114,12 +139,17 @@ pub(super) fn decide(rows: &Rows, command: Command) -> Result<Decision, Refused>
             public_key,
             now,
         } => tokens::redeem(rows, &hash, public_key, now),
+        Command::PutTokenKey { id, public_key } => Ok(api_tokens::put_key(rows, id, public_key)),
+        Command::CreateApiToken { token } => api_tokens::create(rows, *token),
+        Command::RevokeApiToken { id, now } => api_tokens::revoke(rows, &id, now),
+        Command::ChangeSecrets { app, changes, now } => secrets::change(rows, &app, changes, now),
+        Command::ResealSecrets { app, sealed } => secrets::reseal(rows, &app, sealed),
     }
 }
 
 /// Which commands a host may send to the authority. The hosts of a fleet trust each other with
 /// what their users ask of them (apps, services, peers), but a host speaks for itself only, and
-/// who comes into the fleet is the authority's own affair.
+/// who comes into the fleet, what is a token and what opens a secret are the authority's own affair.
 pub(super) fn permit(by: HostId, command: &Command) -> Result<(), Refused> {
     match command {
         Command::CreateApp { .. }
@@ -134,6 +164,11 @@ pub(super) fn permit(by: HostId, command: &Command) -> Result<(), Refused> {
         Command::RemoveHost { id } => Err(Refused::NotYours { by, of: *id }),
         Command::AllocateHostNumber { .. }
         | Command::CreateJoinToken { .. }
-        | Command::RedeemJoinToken { .. } => Err(Refused::AuthorityOnly),
+        | Command::RedeemJoinToken { .. }
+        | Command::PutTokenKey { .. }
+        | Command::CreateApiToken { .. }
+        | Command::RevokeApiToken { .. }
+        | Command::ChangeSecrets { .. }
+        | Command::ResealSecrets { .. } => Err(Refused::AuthorityOnly),
     }
 }

@@ -80,6 +80,14 @@ pub enum Refused {
     NoGateway { id: HostId },
     #[error("the gateway of host {gateway} has no room for another peer of network {network}")]
     PeersExhausted { gateway: HostId, network: NetworkId },
+    #[error("there is no token `{id}`")]
+    ApiTokenNotFound { id: String },
+    #[error("there are {live} tokens or revocations, which is the most there can be")]
+    TooManyApiTokens { live: usize },
+    #[error("app `{app}` has no secret `{name}`")]
+    SecretNotFound { app: AppName, name: String },
+    #[error("app `{app}` would have more secrets, or larger ones, than an app may have")]
+    TooManySecrets { app: AppName },
     #[error("only the directory's host may do this")]
     AuthorityOnly,
     #[error("host {by} may not change what is of host {of}")]

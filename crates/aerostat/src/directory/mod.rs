@@ -1,5 +1,5 @@
 //! The directory: what the whole fleet must agree on. Organisations, app names, network ids, hosts
-//! and their numbers, services and their VIPs, WireGuard peers, join tokens.
+//! and their numbers, services and their VIPs, WireGuard peers, tokens, secrets (as ciphertext).
 //!
 //! ```text
 //!  authority (the host that founded the fleet)       copy (every other host)
@@ -26,6 +26,10 @@
 //! directory/v1/host-numbers/<id>                      public key that the number was given to
 //! directory/v1/host-number-last                       the newest number given out unasked
 //! directory/v1/join-tokens/<sha256>                   JoinTokenRow   (never copied)
+//! directory/v1/token-keys/<id>                        public key of tokens, in hexadecimal
+//! directory/v1/tokens/<id>                            Token     (what it may, not its text)
+//! directory/v1/token-revocations/<id>                 of a token, or of a block of one
+//! directory/v1/secrets/<app>                          SealedSecrets
 //! directory/v1/services/<app>/<name>                  Service
 //! directory/v1/vip-last/<network>                     the newest VIP number given out
 //! directory/v1/wireguard-peers/<public key>           WireGuardPeer  (key in hexadecimal)
@@ -36,6 +40,7 @@
 //!
 //! Rows are JSON; the version in the prefix changes when a reader of the old could be misled.
 
+mod api_tokens;
 mod apps;
 mod authority;
 mod changes;
@@ -47,6 +52,7 @@ mod hosts;
 mod link;
 mod peers;
 mod rows;
+mod secrets;
 mod serve;
 mod services;
 mod tokens;
@@ -66,6 +72,7 @@ pub use command::{Command, Reply};
 pub use error::{Error, Refused};
 pub use link::Link;
 pub use rows::{App, Network, NewApp, NewPeer, Org};
+pub use secrets::{Sealed, SealedSecret, SealedSecrets};
 pub use serve::router;
 pub use wire::{Answer, Failure, From, Outcome};
 
@@ -98,6 +105,8 @@ struct Inner {
     side: Side,
     hosts: watch::Sender<Arc<Vec<HostRecord>>>,
     services: watch::Sender<Arc<Vec<Service>>>,
+    /// Counts changes.
+    secrets: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -136,6 +145,7 @@ impl Handle {
         let inner = Arc::new(Inner {
             hosts: watch::Sender::new(Arc::new(rows.hosts())),
             services: watch::Sender::new(Arc::new(rows.services())),
+            secrets: watch::Sender::new(0),
             rows,
             side,
         });

@@ -22,6 +22,10 @@ pub(super) const HOST_NUMBER_LAST: &str = "directory/v1/host-number-last";
 pub(super) const JOIN_TOKENS: &str = "directory/v1/join-tokens/";
 pub(super) const SERVICES: &str = "directory/v1/services/";
 pub(super) const PEERS: &str = "directory/v1/wireguard-peers/";
+pub(super) const TOKEN_KEYS: &str = "directory/v1/token-keys/";
+pub(super) const API_TOKENS: &str = "directory/v1/tokens/";
+pub(super) const REVOCATIONS: &str = "directory/v1/token-revocations/";
+pub(super) const SECRETS: &str = "directory/v1/secrets/";
 const VIP_LAST: &str = "directory/v1/vip-last/";
 const PEER_NAMES: &str = "directory/v1/wireguard-names/";
 const PEER_INDEX_LAST: &str = "directory/v1/wireguard-index-last/";
@@ -104,6 +108,23 @@ pub(super) fn host_number_key(host: HostId) -> String {
 
 pub(super) fn join_token_key(hash: &[u8; 32]) -> String {
     format!("{JOIN_TOKENS}{}", hex(hash))
+}
+
+pub(super) fn token_key_key(id: u32) -> String {
+    format!("{TOKEN_KEYS}{id:08x}")
+}
+
+pub(super) fn api_token_key(id: &str) -> String {
+    format!("{API_TOKENS}{id}")
+}
+
+/// `id` is that of a token or of one of its blocks.
+pub(super) fn revocation_key(id: &str) -> String {
+    format!("{REVOCATIONS}{id}")
+}
+
+pub(super) fn secrets_key(app: &AppName) -> String {
+    format!("{SECRETS}{app}")
 }
 
 pub(super) fn services_of(app: &AppName) -> String {

@@ -52,7 +52,7 @@ fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Checked {
 /// The first thing that is wrong or not built.
 pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
     check_other(&config.other)?;
-    refuse_unbuilt(&config)?;
+    check_withheld(&config)?;
     size::check(config.guest.as_ref(), &config.size)?;
     check_dns(&config.dns)?;
     check_rootfs(&config.rootfs)?;
@@ -64,6 +64,7 @@ pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
     mounts::check_mounts(&config.mounts, &config.containers)?;
     let checked = CheckedConfig::new(config);
     containers::check(&checked)?;
+    check_secrets(&checked.containers())?;
     probes::check(&checked)?;
     check_bytes(&checked)?;
     Ok(checked)
@@ -132,34 +133,24 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// Members that are known, and that nothing is done for yet.
-fn refuse_unbuilt(config: &MachineConfig) -> Checked {
-    let container = |holds: fn(&ContainerConfig) -> bool| config.containers.iter().any(holds);
-    let secret = |files: &[types::machine::File]| files.iter().any(|f| f.secret_name.is_some());
-    for (member, is_there) in [
-        ("files.secret_name", secret(&config.files)),
-        (
-            "processes.secrets",
-            config
-                .processes
-                .iter()
-                .any(|process| !process.secrets.is_empty()),
-        ),
-        (
-            "processes.ignore_app_secrets",
-            config
-                .processes
-                .iter()
-                .any(|process| process.ignore_app_secrets),
-        ),
-        ("containers.secrets", container(|c| !c.secrets.is_empty())),
-        (
-            "containers.files.secret_name",
-            config.containers.iter().any(|c| secret(&c.files)),
-        ),
-    ] {
-        if is_there {
-            invalid(format!("config.{member}"), "is not built yet; leave it out")?;
+/// Nothing is made of what another host was told of a machine.
+fn check_withheld(config: &MachineConfig) -> Checked {
+    if config.withheld {
+        return invalid(
+            "config.withheld",
+            "says that variables and files are left out here; take the configuration from `GET` of \
+             the machine itself",
+        );
+    }
+    Ok(())
+}
+
+/// Names of secrets are not looked up here: they may be set before the machine boots.
+fn check_secrets(containers: &[ContainerConfig]) -> Checked {
+    for (index, container) in containers.iter().enumerate() {
+        let field = format!("config.containers[{index}].secrets");
+        for secret in &container.secrets {
+            words::check_env(&field, [(&secret.env_var, &String::new())])?;
         }
     }
     Ok(())

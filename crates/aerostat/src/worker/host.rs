@@ -22,7 +22,7 @@ use super::capacity::{Accounts, Capacity, Classes};
 use super::driver::{Driver, REQUESTS_MAX, Request};
 use super::ledger::Ledger;
 use super::machine::{Effect, Machine};
-use super::ports::{Images, Network};
+use super::ports::{Images, Network, Secrets};
 use super::spec::Settings;
 use super::volumes::{self, Volumes, VolumesError};
 use crate::catalog::Catalog;
@@ -45,6 +45,8 @@ pub struct Config {
     pub rootfs_mib_default: u64,
     /// User ids that VMMs run as, first and last; used by nobody else on this host.
     pub uids: (u32, u32),
+    /// What machines are given at their boots.
+    pub secrets: Arc<dyn Secrets>,
 }
 
 /// What does not depend on how machines are run.

@@ -23,6 +23,7 @@ mod ports;
 mod recovery;
 mod refused;
 mod remote;
+mod secrets;
 mod spec;
 mod volumes;
 
@@ -36,7 +37,7 @@ pub use ledger::LedgerError;
 pub use machine::{
     LEASE_TTL_MAX, Lease, LeaseRequest, MetadataChange, Nonce, Permit, SecretsWanted,
 };
-pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage};
+pub use ports::{Allocation, ImageSettings, Images, Network, PortError, ReadyImage, Secrets};
 pub use recovery::{StartError, Worker};
 pub use refused::{Lack, NoBid, Refused, Scope};
 pub use remote::{Destroyed, Remote, VolumeBid, VolumeBidRequest, router};

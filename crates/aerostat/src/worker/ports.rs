@@ -1,12 +1,15 @@
-//! What the worker asks of this host beside the VMM: images and the machine's network.
+//! What the worker asks of this host beside the VMM: images, the machine's network and secrets.
 
 use std::error::Error;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use types::machine::ImageIdentity;
-use types::{ImageRef, IsolationClass, SixPn};
+use types::{AppName, ImageRef, IsolationClass, SixPn};
+
+use crate::secrets::AppSecrets;
 
 /// Something that a port could not do: the adapter's own error, with its causes.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,20 @@ pub struct ReadyImage {
     pub rootfs: PathBuf,
     pub identity: ImageIdentity,
     pub settings: ImageSettings,
+}
+
+/// Secrets of apps. Asked right before a boot, and what is answered is kept nowhere.
+#[async_trait]
+pub trait Secrets: std::fmt::Debug + Send + Sync {
+    /// The values of an app's secrets, of at least this version, for which it waits some seconds.
+    ///
+    /// # Errors
+    /// If they cannot be had. The text says why, and shows no value.
+    async fn of_app(
+        &self,
+        app: &AppName,
+        min_version: Option<u64>,
+    ) -> Result<AppSecrets, PortError>;
 }
 
 /// The images of this host.

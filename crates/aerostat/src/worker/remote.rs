@@ -132,12 +132,7 @@ impl Question {
     /// Files and environments have no price, are large and may be secret: they go only to the
     /// host that wins.
     fn of(request: &BidRequest) -> Self {
-        let mut config = request.config.as_given().clone();
-        config.env.clear();
-        for container in &mut config.containers {
-            container.env.clear();
-            container.files.clear();
-        }
+        let config = request.config.as_given().without_contents();
         Self {
             app: request.app.clone(),
             network: request.network,

@@ -73,9 +73,33 @@ pub struct MachineConfig {
     /// Start again by itself, counted from the machine's creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// Not Fly's: variables and files are left out here, because another host shows this machine.
+    /// Its own host, which `GET` of the machine asks, shows all. Nothing is made of such a
+    /// configuration.
+    #[serde(skip_serializing_if = "is_default")]
+    pub withheld: bool,
     /// Members that are not built yet. Kept, so that `check` can name them.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+impl MachineConfig {
+    /// The same without the variables and files of its containers, which may hold what only its
+    /// own host needs to know.
+    #[must_use]
+    pub fn without_contents(&self) -> Self {
+        let mut config = self.clone();
+        config.env.clear();
+        config.files.clear();
+        for process in &mut config.processes {
+            process.env.clear();
+        }
+        for container in &mut config.containers {
+            container.env.clear();
+            container.files.clear();
+        }
+        config
+    }
 }
 
 /// How the (only) process of a machine is started. `exec` beats entry point and command, also the

@@ -2,14 +2,17 @@
 
 use client::Client;
 
-use super::fixture::{TOKEN, server};
+use types::token::Scope;
+
+use super::fixture::server;
 
 #[tokio::test]
 async fn over_tcp_nobody_comes_in_without_the_token() {
     let server = server().await;
     let get = "GET /v1/apps HTTP/1.1\r\n";
     let host = format!("Host: {}\r\n", server.tcp);
-    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    let token = server.token(&Scope::default());
+    let token = format!("Authorization: Bearer {token}\r\n");
     let cases = [
         (format!("{get}{host}"), 401),
         (format!("{get}{host}Authorization: Bearer wrong\r\n"), 401),
@@ -32,7 +35,7 @@ async fn over_tcp_nobody_comes_in_without_the_token() {
 async fn a_client_with_a_token_works_over_tcp() {
     let server = server().await;
     let url = format!("http://{}", server.tcp);
-    let client = Client::tcp(&url, TOKEN).unwrap();
+    let client = Client::tcp(&url, server.token(&Scope::default())).unwrap();
     assert_eq!(client.apps(None).await.unwrap().total_apps, 0);
     let stranger = Client::tcp(&url, "wrong").unwrap();
     let error = stranger.apps(None).await.unwrap_err();

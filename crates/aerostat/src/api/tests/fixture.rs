@@ -15,6 +15,7 @@ use types::api::{CreateApp, CreateMachine, LEASE_NONCE_HEADER};
 use types::fleet::HostStatus;
 use types::fleet::MeshStatus;
 use types::machine::{ImageIdentity, Machine, MachineConfig, MachineState};
+use types::token::Scope;
 use types::{AppName, HostId, ImageRef, IsolationClass, SixPn};
 use vmm::fake::FakeVmm;
 use vmm::{BootNetwork, MacAddress};
@@ -24,16 +25,17 @@ use crate::catalog::{Catalog, Filter};
 use crate::directory;
 use crate::drain::Drain;
 use crate::garbage::ImageGarbage;
+use crate::host::HostSecrets;
 use crate::mesh::Reporter;
 use crate::placement::{Host, Hosts};
 use crate::rpc::loopback::Loopback;
 use crate::rpc::{self, API_PORT, RPC_PORT};
+use crate::secrets::{self, KeySource, Keyring};
+use crate::tokens::{PublicKeyText, RootKey};
 use crate::worker::{
     self, Allocation, Capacity, Classes, ImageSettings, Images, Network, PortError, ReadyImage,
     Worker,
 };
-
-pub(super) const TOKEN: &str = "a-token-of-this-test";
 
 pub(super) struct Server {
     pub(super) client: Client,
@@ -45,6 +47,7 @@ pub(super) struct Server {
     pub(super) drain: Drain,
     pub(super) directory: directory::Handle,
     pub(super) files: TempDir,
+    pub(super) token_root: Arc<RootKey>,
     _worker: Worker,
 }
 
@@ -105,12 +108,23 @@ pub(super) async fn server() -> Server {
     Fleet::default().host(2, "local").await
 }
 
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            loopback: Loopback::default(),
+            directory: Mutex::default(),
+            members: Arc::default(),
+            token_root: Arc::new(RootKey::generate()),
+        }
+    }
+}
+
 /// Hosts beside each other on loopback, with one directory.
-#[derive(Default)]
 pub(super) struct Fleet {
     pub(super) loopback: Loopback,
     directory: Mutex<Option<directory::Handle>>,
     members: Arc<Mutex<Vec<Host>>>,
+    token_root: Arc<RootKey>,
 }
 
 impl Fleet {
@@ -119,7 +133,11 @@ impl Fleet {
         let files = tempfile::tempdir().unwrap();
         let (drain, catalog, vmm) = (Drain::new(), Catalog::new(), FakeVmm::new());
         let host = HostId::new(number);
-        let worker = worker_config(host, region, files.path().join("ledger.db"));
+        let directory = self.directory(files.path()).await;
+        let key = KeySource::File(files.path().join("keys"));
+        let secrets = secrets::Handle::authority(directory.clone(), Keyring::generate(), key);
+        let ledger = files.path().join("ledger.db");
+        let worker = worker_config(host, region, ledger, secrets.clone());
         let capacity = worker.capacity;
         let started = Worker::start(worker, vmm.clone(), NoNetwork, EveryImage, catalog.clone())
             .await
@@ -127,12 +145,10 @@ impl Fleet {
         let config = Config {
             socket: files.path().join("api.sock"),
             tcp: Some("127.0.0.1:0".parse().unwrap()),
-            token: TOKEN.into(),
             region: region.into(),
         };
         let rpc = self.loopback.rpc(host);
         let members = Arc::clone(&self.members);
-        let directory = self.directory(files.path()).await;
         let images = image::ImageStore::open(&files.path().join("images")).unwrap();
         let deps = Deps {
             garbage: ImageGarbage::new(images.clone(), None, catalog.clone(), host),
@@ -151,6 +167,8 @@ impl Fleet {
             })),
             pull: image::PullOptions::default(),
             tokens: None,
+            token_root: Some(Arc::clone(&self.token_root)),
+            secrets,
         };
         let mut listeners = api::bind(&config).await.unwrap();
         let tcp = listeners.tcp_address().unwrap();
@@ -177,6 +195,7 @@ impl Fleet {
             drain,
             directory,
             files,
+            token_root: Arc::clone(&self.token_root),
             _worker: started,
         }
     }
@@ -188,6 +207,9 @@ impl Fleet {
         }
         let store = store::Store::open(&store::Config::new(files.join("directory.db"))).unwrap();
         let directory = directory::Handle::open(store).await.unwrap();
+        let PublicKeyText(public) = self.token_root.public();
+        let id = self.token_root.id();
+        directory.put_token_key(id, public).await.unwrap();
         *self.directory.lock().unwrap() = Some(directory.clone());
         directory
     }
@@ -206,7 +228,12 @@ impl Fleet {
     }
 }
 
-fn worker_config(host: HostId, region: &str, ledger: PathBuf) -> worker::Config {
+fn worker_config(
+    host: HostId,
+    region: &str,
+    ledger: PathBuf,
+    secrets: secrets::Handle,
+) -> worker::Config {
     let missing = (IsolationClass::Microvm, "no /dev/kvm".to_owned());
     worker::Config {
         host,
@@ -224,6 +251,7 @@ fn worker_config(host: HostId, region: &str, ledger: PathBuf) -> worker::Config 
         boot_timeout: Duration::from_secs(10),
         rootfs_mib_default: 100,
         uids: (200_000, 200_100),
+        secrets: Arc::new(HostSecrets(secrets)),
     }
 }
 
@@ -284,6 +312,30 @@ impl Server {
     ) -> (u16, Value) {
         let header = format!("{LEASE_NONCE_HEADER}: {nonce}\r\n");
         self.send(method, path, &header, body).await
+    }
+
+    /// A token that nobody has listed.
+    pub(super) fn token(&self, scope: &Scope) -> String {
+        self.token_root.mint("01TEST", "test", scope).unwrap()
+    }
+
+    /// A request over TCP with these tokens, and the status and JSON of its answer.
+    pub(super) async fn ask_as(
+        &self,
+        tokens: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Value) {
+        let stream = TcpStream::connect(self.tcp).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {tokens}\r\n"
+        );
+        let (status, _, body) = exchange(stream, &head, body).await;
+        (
+            status,
+            serde_json::from_str(&body).unwrap_or(Value::String(body)),
+        )
     }
 
     /// A request over TCP with the header lines of `head`.

@@ -189,6 +189,33 @@ const EXAMPLES: &[(&str, &str)] = &[
         "  aerostat service set web -a shop --port 80:8080 --machine 0123456789abcd",
     ),
     ("service remove", "  aerostat service remove web -a shop"),
+    ("secret", "  aerostat secret list -a web"),
+    (
+        "secret import",
+        "  aerostat secret import -a web < secrets.env",
+    ),
+    ("secret list", "  aerostat secret list -a web -o json"),
+    (
+        "secret unset",
+        "  aerostat secret unset -a web DATABASE_URL",
+    ),
+    ("secret rotate-key", "  aerostat secret rotate-key"),
+    ("token", "  aerostat token list"),
+    (
+        "token create",
+        "  aerostat token create --app web --verb read --ttl 8h
+  aerostat token create --org personal --name ci --ttl 90d",
+    ),
+    (
+        "token attenuate",
+        "  aerostat token attenuate --app web --ttl 1h < all.token > web.token",
+    ),
+    ("token inspect", "  aerostat token inspect < web.token"),
+    ("token list", "  aerostat token list -o json"),
+    (
+        "token revoke",
+        "  aerostat token revoke 01J8ZQ4Y6T7W8X9A0B1C2D3E4F",
+    ),
     ("context", "  aerostat context list"),
     ("context list", "  aerostat context list"),
     (

@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, warn};
 use types::{BootId, ImageRef};
-use vmm::{Report, Vmm, VmmError};
+use vmm::{BootSpec, Report, Vmm, VmmError};
 
 use super::super::host::Host;
 use super::super::machine::{Effect, Event, Machine};
 use super::super::ports::{Images, Network, ReadyImage};
+use super::super::secrets;
 use super::super::spec::{boot_spec, check_commands, mount_volumes};
 use super::Driver;
 
@@ -255,10 +256,30 @@ async fn start<V: Vmm, N: Network, I: Images>(
     if let Err(error) = mount_volumes(&machine.config, &volumes, &mut spec.spec) {
         return refused(error.to_string());
     }
+    if let Err(reason) = give_secrets(&host, &machine, &mut spec).await {
+        return refused(reason);
+    }
     if let Err(error) = host.vmm.boot(spec).await {
         return refused(types::chain(&error));
     }
     listen(host, machine, boot, 0).await
+}
+
+/// Puts the app's secrets into `spec`. One that goes on where it stood has them in its memory.
+async fn give_secrets<V: Vmm, N: Network, I: Images>(
+    host: &Host<V, N, I>,
+    machine: &Machine,
+    spec: &mut BootSpec,
+) -> Result<(), String> {
+    if spec.resume || !secrets::are_needed(machine) {
+        return Ok(());
+    }
+    let min_version = machine.secrets.min_version;
+    let had = host.core.config.secrets.of_app(&machine.app, min_version);
+    let had = had
+        .await
+        .map_err(|error| format!("cannot get the app's secrets: {}", types::chain(&error)))?;
+    secrets::give(spec, machine, &had).map_err(|error| error.to_string())
 }
 
 /// Gets the boot's reports after the first `after`.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use types::machine::ImageIdentity;
-use types::{HostId, ImageRef, IsolationClass, SixPn};
+use types::{AppName, HostId, ImageRef, IsolationClass, SixPn};
 use vmm::fake::FakeVmm;
 
 use crate::catalog::Catalog;
+use crate::secrets::AppSecrets;
 use crate::worker::*;
 
 /// What stays when a worker dies, and where the next one begins.
@@ -18,10 +19,46 @@ pub(crate) struct World {
     pub(super) vmm: FakeVmm,
     pub(super) network: FakeNetwork,
     pub(super) catalog: Catalog,
+    pub(super) secrets: FakeSecrets,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeNetwork(Arc<Mutex<BTreeSet<u32>>>);
+
+/// Those of every app; `None`: they cannot be had.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeSecrets(pub(super) Arc<Mutex<Option<AppSecrets>>>);
+
+impl Default for FakeSecrets {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(AppSecrets::default()))))
+    }
+}
+
+impl FakeSecrets {
+    pub(super) fn set(&self, pairs: &[(&str, &str)]) {
+        let values = pairs.iter().map(|(name, value)| {
+            let value = crate::secrets::Secret::new((*value).to_owned());
+            ((*name).to_owned(), value)
+        });
+        *self.0.lock().unwrap() = Some(AppSecrets {
+            version: 1,
+            values: values.collect(),
+        });
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nobody knows the secrets")]
+struct NobodyKnows;
+
+#[async_trait::async_trait]
+impl Secrets for FakeSecrets {
+    async fn of_app(&self, _: &AppName, _: Option<u64>) -> Result<AppSecrets, PortError> {
+        let known = self.0.lock().unwrap().clone();
+        known.ok_or_else(|| PortError(Box::new(NobodyKnows)))
+    }
+}
 
 /// `missing` is nowhere, `slow` is pulled for ever, everything else is here.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +75,7 @@ impl World {
             vmm: FakeVmm::new(),
             network: FakeNetwork::default(),
             catalog: Catalog::new(),
+            secrets: FakeSecrets::default(),
         }
     }
 
@@ -47,6 +85,7 @@ impl World {
             vmm: self.vmm.clone(),
             network: self.network.clone(),
             catalog: Catalog::new(),
+            secrets: self.secrets.clone(),
         }
     }
 
@@ -72,6 +111,7 @@ impl World {
             boot_timeout: Duration::from_secs(10),
             rootfs_mib_default: 1024,
             uids: (100_000, 101_000),
+            secrets: Arc::new(self.secrets.clone()),
         };
         let (vmm, network) = (self.vmm.clone(), self.network.clone());
         Worker::start(config, vmm, network, FakeImages, self.catalog.clone())
