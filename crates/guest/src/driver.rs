@@ -3,6 +3,7 @@
 //! Reports, logs and the exit leave through one bounded queue, so the host sees what a container
 //! wrote before it sees its exit. When the queue is full the containers wait.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,11 +13,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use types::guest::{
-    ContainerReport, ContainerSpec, Frame, FrameKind, GuestMessage, LogChunk, MachineSpec,
+    ContainerReport, ContainerSpec, Frame, FrameKind, GuestMessage, HealthReport, LogChunk,
+    MachineSpec,
 };
 use types::machine::ExitEvent;
 
 use crate::output::pump;
+use crate::probe;
 use crate::process::{self, Inlet, Outputs};
 use crate::reaper::{Exit, ExitStatus, Reaper};
 use crate::runtime::{Alive, Process, Runtime, RuntimeError};
@@ -131,6 +134,7 @@ pub(crate) fn start<R: Runtime>(
     };
     let driver = Driver {
         reports: vec![None; running.live.len()],
+        health: BTreeMap::new(),
         exit: None,
         context,
         machine,
@@ -146,6 +150,8 @@ struct Driver<R> {
     epoch: Instant,
     /// The last report of each container.
     reports: Vec<Option<ContainerReport>>,
+    /// The last report of each check, by name.
+    health: BTreeMap<String, HealthReport>,
     exit: Option<ExitEvent>,
 }
 
@@ -208,6 +214,29 @@ impl<R: Runtime> Driver<R> {
                 }
                 self.send(GuestMessage::Container(report)).await;
             }
+            Effect::Probe { check, round } => {
+                tokio::spawn(async move {
+                    let Context {
+                        runtime,
+                        reaper,
+                        running,
+                        ..
+                    } = &context;
+                    let spec = &running.spec.checks[check];
+                    let outcome = probe::run(running, runtime, reaper, spec).await;
+                    let probed = Event::Probed {
+                        check,
+                        round,
+                        outcome,
+                    };
+                    // The machine's task ends only with the guest.
+                    let _ = running.requests.send(Request::Event(probed)).await;
+                });
+            }
+            Effect::Health(report) => {
+                self.health.insert(report.check.clone(), report.clone());
+                self.send(GuestMessage::Health(report)).await;
+            }
             Effect::End(exit) => {
                 self.exit = Some(exit.clone());
                 self.queue(Outgoing::Exited(exit)).await;
@@ -218,6 +247,9 @@ impl<R: Runtime> Driver<R> {
     async fn resend(&self) {
         for report in self.reports.iter().flatten() {
             self.send(GuestMessage::Container(report.clone())).await;
+        }
+        for report in self.health.values() {
+            self.send(GuestMessage::Health(report.clone())).await;
         }
         self.send(GuestMessage::Ready).await;
         if let Some(exit) = &self.exit {

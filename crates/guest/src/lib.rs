@@ -18,6 +18,7 @@ pub mod files;
 pub mod inspect;
 pub mod mounts;
 mod output;
+mod probe;
 mod process;
 pub mod reaper;
 pub mod root;

@@ -6,7 +6,10 @@
 //! except that `exec` may be called at any time while it runs.
 
 use std::error::Error;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use types::api::ProcessStat;
 use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
@@ -74,6 +77,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// If the kernel does not say.
     fn statistics(&self, alive: &[Alive]) -> Result<Statistics, RuntimeError>;
+
+    /// Connects to a port of the machine's network, from inside.
+    ///
+    /// # Errors
+    /// If nobody answers in time.
+    fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout(&address, timeout)
+    }
 
     /// The root file system of a container with its volumes and directories, running or not.
     ///

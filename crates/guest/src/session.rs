@@ -22,9 +22,9 @@ const SIGKILL: i32 = 9;
 
 /// A process beside a container's own, and its streams.
 pub(crate) struct Started {
-    exit: Exit,
+    pub(crate) exit: Exit,
     inlet: Inlet,
-    outputs: Outputs,
+    pub(crate) outputs: Outputs,
 }
 
 /// The run of a container that is under way.
@@ -212,7 +212,7 @@ pub(crate) async fn finish(mut writer: WriteHalf<Stream>, end: ExecEnd) -> Resul
 }
 
 /// Kills a process that leads a session, and what it started in it.
-fn kill_session(pid: i32) {
+pub(crate) fn kill_session(pid: i32) {
     for target in [-pid, pid] {
         if let Err(error) = signal::send(target, SIGKILL) {
             tracing::warn!(%error, pid, "process was not killed");

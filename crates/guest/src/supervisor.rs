@@ -13,62 +13,31 @@
 
 use std::time::Duration;
 
-use types::guest::{ContainerReport, ContainerReportState, MachineSpec};
+use types::guest::{ContainerReportState, MachineSpec};
 use types::machine::{DependsOnCondition, ExitEvent};
 
 use crate::reaper::ExitStatus;
 
+mod checks;
+mod container;
 mod event;
 mod mounts;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use checks::Checks;
+pub use checks::Outcome;
+use container::{Asked, Container, State, cannot_start, millis};
 pub use event::{Effect, Event, Now};
 pub use settings::Refused;
-use settings::{Settings, check};
+use settings::check;
 
 /// A run of this length was a success: the count of retries begins anew.
 const RUN_FORGIVES: Duration = Duration::from_secs(600);
 
-/// Exit code of a container that could not be started: what a shell says of such a command.
-const CANNOT_START: i32 = 127;
-
-#[derive(Debug)]
-struct Container {
-    settings: Settings,
-    state: State,
-    run: u32,
-    /// Restarts since the last long run.
-    retries: u32,
-    was_started: bool,
-    has_succeeded: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    Pending,
-    Starting,
-    Running {
-        pid: i32,
-        since: Duration,
-        asked: Asked,
-    },
-    BackingOff {
-        until: Duration,
-        /// Reported again if the restart is called off.
-        past: ContainerReportState,
-    },
-    Ended,
-}
-
-/// What a running container was told about its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Nothing,
-    Signalled,
-    Killed,
-}
+/// What a container with a critical check has to end in; Docker's and most people's grace.
+const UNHEALTHY_GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Stop {
@@ -80,6 +49,7 @@ struct Stop {
 #[derive(Debug)]
 pub struct Machine {
     containers: Vec<Container>,
+    checks: Checks,
     stop: Option<Stop>,
     /// Ends for good, in their order.
     ends: Vec<ExitEvent>,
@@ -92,9 +62,10 @@ impl Machine {
     /// # Errors
     /// If the specification cannot be carried out.
     pub fn new(spec: &MachineSpec) -> Result<Self, Refused> {
-        let containers = check(spec)?.into_iter().map(Container::new).collect();
+        let (containers, checks) = check(spec)?;
         Ok(Self {
-            containers,
+            containers: containers.into_iter().map(Container::new).collect(),
+            checks,
             stop: None,
             ends: Vec::new(),
             has_ended: false,
@@ -112,7 +83,9 @@ impl Machine {
             State::Pending | State::Starting | State::BackingOff { .. } | State::Ended => false,
         });
         let stop = self.stop.as_ref().filter(|_| is_killing);
-        back_offs.chain(stop.map(|stop| stop.deadline)).min()
+        let kills = self.containers.iter().filter_map(Container::kill_at);
+        let due = back_offs.chain(kills).chain(self.checks.next_deadline());
+        due.chain(stop.map(|stop| stop.deadline)).min()
     }
 
     /// Decides what follows from an event. Events of runs that are over mean nothing.
@@ -138,7 +111,13 @@ impl Machine {
                 let exit = self.exit_event(now, status, oom_killed);
                 self.exited(now, container, run, exit, &mut effects);
             }
+            Event::Probed {
+                check,
+                round,
+                outcome,
+            } => self.probed(now, check, round, &outcome, &mut effects),
             Event::Stop { signal, grace } => {
+                self.checks.stop();
                 let deadline = now.elapsed + grace;
                 let before = self.stop.as_ref().map(|stop| stop.deadline);
                 self.stop = Some(Stop {
@@ -167,6 +146,37 @@ impl Machine {
             pid,
             unix_ms: now.unix.as_millisecond(),
         }));
+        if self.stop.is_none() {
+            self.checks.begin(now, Some(at), effects);
+        }
+    }
+
+    fn probed(
+        &mut self,
+        now: Now,
+        check: usize,
+        round: u64,
+        outcome: &Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let to_stop = self.checks.probed(now, check, round, outcome, effects);
+        for (at, container) in self.containers.iter_mut().enumerate() {
+            container.was_healthy |= self.checks.all_pass(at);
+        }
+        let Some(at) = to_stop else { return };
+        let container = &mut self.containers[at];
+        if let State::Running { pid, asked, .. } = &mut container.state
+            && *asked == Asked::Nothing
+        {
+            *asked = Asked::Unhealthy {
+                kill_at: now.elapsed + UNHEALTHY_GRACE,
+            };
+            effects.push(Effect::Signal {
+                container: at,
+                pid: *pid,
+                signal: container.settings.stop_signal,
+            });
+        }
     }
 
     fn start_failed(
@@ -226,7 +236,7 @@ impl Machine {
     ) {
         let is_stopping = self.stop.is_some();
         let container = &mut self.containers[at];
-        let State::Running { since, .. } = container.state else {
+        let State::Running { since, asked, .. } = container.state else {
             return;
         };
         if container.run != run {
@@ -235,7 +245,8 @@ impl Machine {
         if now.elapsed.saturating_sub(since) >= RUN_FORGIVES {
             container.retries = 0;
         }
-        let has_failed = exit.exit_code != 0;
+        let is_unhealthy = matches!(asked, Asked::Unhealthy { .. });
+        let has_failed = exit.exit_code != 0 || is_unhealthy;
         container.has_succeeded |= !has_failed;
         let restart_after = container
             .settings
@@ -257,6 +268,9 @@ impl Machine {
             }
             None => self.end(at, exit),
         }
+        if !is_stopping {
+            self.checks.end(now, at, effects);
+        }
     }
 
     fn end(&mut self, at: usize, exit: ExitEvent) {
@@ -270,16 +284,36 @@ impl Machine {
             return;
         }
         match &self.stop {
-            None => while self.advance_one(now, effects) {},
+            None => {
+                while self.advance_one(now, effects) {}
+                self.checks.settle(now, effects);
+            }
             Some(stop) => {
                 let (signal, deadline) = (stop.signal, stop.deadline);
                 self.call_off(now, effects);
                 self.wind_down(now, signal, deadline, effects);
             }
         }
+        self.kill_unhealthy(now, effects);
         if self.containers.iter().all(Container::has_ended) {
             self.has_ended = true;
             effects.push(Effect::End(self.exit()));
+        }
+    }
+
+    /// Kills those that a check has stopped and that have not ended in time.
+    fn kill_unhealthy(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (at, container) in self.containers.iter_mut().enumerate() {
+            if container.kill_at().is_none_or(|at| at > now.elapsed) {
+                continue;
+            }
+            if let State::Running { pid, asked, .. } = &mut container.state {
+                *asked = Asked::Killed;
+                effects.push(Effect::Kill {
+                    container: at,
+                    pid: *pid,
+                });
+            }
         }
     }
 
@@ -327,8 +361,7 @@ impl Machine {
             let is_met = match condition {
                 DependsOnCondition::Started => on.was_started,
                 DependsOnCondition::ExitedSuccessfully => on.has_succeeded,
-                // Refused by `check`.
-                DependsOnCondition::Healthy => false,
+                DependsOnCondition::Healthy => on.was_healthy,
             };
             if !is_met && on.has_ended() {
                 return Dependencies::Lost(on.settings.name.clone());
@@ -411,42 +444,4 @@ enum Dependencies {
     Waiting,
     /// Never again: the named container has ended for good.
     Lost(String),
-}
-
-impl Container {
-    fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            state: State::Pending,
-            run: 0,
-            retries: 0,
-            was_started: false,
-            has_succeeded: false,
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
-    fn report(&self, state: ContainerReportState) -> Effect {
-        Effect::Report(ContainerReport {
-            container: self.settings.name.clone(),
-            run: self.run,
-            state,
-        })
-    }
-}
-
-fn cannot_start(now: Now, requested_stop: bool) -> ExitEvent {
-    ExitEvent {
-        exit_code: CANNOT_START,
-        requested_stop,
-        exited_at: now.unix,
-        ..ExitEvent::default()
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

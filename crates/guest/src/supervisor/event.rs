@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use types::guest::ContainerReport;
+use types::guest::{ContainerReport, HealthReport};
 use types::machine::ExitEvent;
 
+use super::checks::Outcome;
 use crate::reaper::ExitStatus;
 
 /// The time of an event.
@@ -41,6 +42,12 @@ pub enum Event {
         signal: Option<i32>,
         grace: Duration,
     },
+    /// A probe of a check has its outcome.
+    Probed {
+        check: usize,
+        round: u64,
+        outcome: Outcome,
+    },
     /// Supervision begins, or a deadline has passed.
     Tick,
 }
@@ -62,6 +69,12 @@ pub enum Effect {
         pid: i32,
     },
     Report(ContainerReport),
+    /// Make a check; the answer is [`Event::Probed`] with the same numbers, in the check's time.
+    Probe {
+        check: usize,
+        round: u64,
+    },
+    Health(HealthReport),
     /// Last.
     End(ExitEvent),
 }

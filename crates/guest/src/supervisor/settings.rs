@@ -6,6 +6,7 @@ use std::time::Duration;
 use types::guest::{ContainerSpec, MachineSpec};
 use types::machine::{DependsOnCondition, Restart, RestartPolicy};
 
+use super::checks::Checks;
 use super::mounts;
 use crate::signal;
 
@@ -41,11 +42,12 @@ pub enum Refused {
         path: String,
         reason: &'static str,
     },
-    #[error(
-        "container `{name}` waits for `{on}` to be healthy, but health checks do not exist yet; \
-         `started` and `exited_successfully` do"
-    )]
+    #[error("container `{name}` waits for `{on}` to be healthy, but that has no health checks")]
     Healthy { name: String, on: String },
+    #[error("there are more than {max} health checks")]
+    TooManyChecks { max: usize },
+    #[error("health check `{name}` is not possible: {reason}")]
+    Check { name: String, reason: &'static str },
 }
 
 /// One container's part of the specification.
@@ -59,7 +61,7 @@ pub(super) struct Settings {
 }
 
 /// Reads a specification, in its order.
-pub(super) fn check(spec: &MachineSpec) -> Result<Vec<Settings>, Refused> {
+pub(super) fn check(spec: &MachineSpec) -> Result<(Vec<Settings>, Checks), Refused> {
     if spec.containers.is_empty() {
         return Err(Refused::NoContainers);
     }
@@ -74,10 +76,23 @@ pub(super) fn check(spec: &MachineSpec) -> Result<Vec<Settings>, Refused> {
     let containers = spec.containers.iter();
     let containers = containers.map(|container| Settings::new(container, &index));
     let containers = containers.collect::<Result<Vec<_>, _>>()?;
-    match first_of_a_cycle(&containers) {
-        Some(name) => Err(Refused::Cycle { name }),
-        None => Ok(containers),
+    if let Some(name) = first_of_a_cycle(&containers) {
+        return Err(Refused::Cycle { name });
     }
+    let checks = Checks::new(spec, &index)?;
+    for container in &containers {
+        let mut waits = container.depends_on.iter();
+        let never = waits.find(|(on, condition)| {
+            *condition == DependsOnCondition::Healthy && !checks.are_there(*on)
+        });
+        if let Some(&(on, _)) = never {
+            return Err(Refused::Healthy {
+                name: container.name.clone(),
+                on: containers[on].name.clone(),
+            });
+        }
+    }
+    Ok((containers, checks))
 }
 
 fn first_of_a_cycle(containers: &[Settings]) -> Option<String> {
@@ -114,14 +129,7 @@ impl Settings {
             let on = dependency.name.clone();
             match (index.get(on.as_str()), dependency.condition) {
                 (None, _) => return Err(Refused::UnknownDependency { name, on }),
-                (Some(_), DependsOnCondition::Healthy) => {
-                    return Err(Refused::Healthy { name, on });
-                }
-                (
-                    Some(&number),
-                    condition @ (DependsOnCondition::Started
-                    | DependsOnCondition::ExitedSuccessfully),
-                ) => depends_on.push((number, condition)),
+                (Some(&number), condition) => depends_on.push((number, condition)),
             }
         }
         Ok(Self {

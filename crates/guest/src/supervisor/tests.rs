@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use types::guest::{ContainerSpec, Network};
 use types::machine::{DependsOn, Restart, RestartPolicy};
 
+use super::container::CANNOT_START;
 use super::*;
+
+mod health;
 
 fn now(seconds: u64) -> Now {
     Now {
@@ -88,7 +91,12 @@ fn exited(container: usize, run: u32, code: i32) -> Event {
 fn starts(effects: &[Effect]) -> Vec<(usize, u32)> {
     let starts = effects.iter().filter_map(|effect| match effect {
         Effect::Start { container, run } => Some((*container, *run)),
-        Effect::Signal { .. } | Effect::Kill { .. } | Effect::Report(_) | Effect::End(_) => None,
+        Effect::Signal { .. }
+        | Effect::Kill { .. }
+        | Effect::Report(_)
+        | Effect::Probe { .. }
+        | Effect::Health(_)
+        | Effect::End(_) => None,
     });
     starts.collect()
 }
@@ -364,7 +372,7 @@ impl World {
                     assert_eq!(self.processes[container], Process::Alive);
                     assert!(self.has_stopped);
                 }
-                Effect::Report(_) => {}
+                Effect::Report(_) | Effect::Probe { .. } | Effect::Health(_) => {}
                 Effect::End(_) => {
                     assert!(
                         self.processes

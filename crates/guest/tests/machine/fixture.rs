@@ -225,8 +225,12 @@ impl Host {
     }
 
     pub(crate) async fn start(containers: Vec<ContainerSpec>) -> Self {
+        Self::start_spec(machine(containers)).await
+    }
+
+    pub(crate) async fn start_spec(spec: MachineSpec) -> Self {
         let mut host = Self::connect(Guest::new(Plain, reaper())).await;
-        let start = HostMessage::Start(Box::new(machine(containers)));
+        let start = HostMessage::Start(Box::new(spec));
         host.sender.send(&start).await.unwrap();
         assert_eq!(host.message().await, GuestMessage::Ready);
         host
@@ -254,7 +258,7 @@ impl Host {
         loop {
             match self.message().await {
                 GuestMessage::Exited { exit } => return exit,
-                GuestMessage::Container(_) => {}
+                GuestMessage::Container(_) | GuestMessage::Health(_) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -2,6 +2,7 @@
 
 mod asks;
 mod fixture;
+mod health;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use guest::{
     Alive, ExitStatus, Process, ProcessIo, Reaper, RunEnd, Runtime, RuntimeError, signal, user,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use tracing::warn;
 use types::api::{ProcessStat, TerminalSize};
 use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
@@ -420,6 +422,19 @@ impl Runtime for Libcontainer {
     fn statistics(&self, alive: &[Alive]) -> Result<Statistics, RuntimeError> {
         statistics::statistics(&self.group, &self.roots, alive)
             .map_err(|error| RuntimeError::new("read statistics", error))
+    }
+
+    /// A socket belongs to the network of the thread that makes it, so that takes one of its own.
+    fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        let netns = fs::File::open(&self.netns)?;
+        let connecting = std::thread::Builder::new()
+            .name("check".into())
+            .spawn(move || {
+                setns(netns, CloneFlags::CLONE_NEWNET)?;
+                TcpStream::connect_timeout(&address, timeout)
+            })?;
+        let panicked = |_| io::Error::other("the thread panicked");
+        connecting.join().map_err(panicked)?
     }
 
     fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError> {
