@@ -3,6 +3,8 @@
 #[path = "real/asks.rs"]
 mod asks;
 mod fixture;
+#[path = "real/health.rs"]
+mod health;
 mod jail;
 #[path = "real/mounts.rs"]
 mod mounts;
