@@ -96,6 +96,21 @@ impl Paths {
             .unwrap_or_else(|| self.data_dir.join("guest"))
     }
 
+    /// Kernels of virtual machines that were built here.
+    pub fn kernels(&self) -> PathBuf {
+        self.data_dir.join("kernels")
+    }
+
+    /// The kernel that `aerostat kernel use` chose, if it did.
+    pub fn chosen_kernel(&self) -> Option<PathBuf> {
+        self.kernel_link().canonicalize().ok()
+    }
+
+    /// Where the chosen kernel is, as long as one is chosen.
+    pub fn kernel_link(&self) -> PathBuf {
+        self.kernels().join("current/vmlinux")
+    }
+
     /// What the probe found out about this host.
     pub fn probe(&self) -> PathBuf {
         self.run_dir.join("probe.json")

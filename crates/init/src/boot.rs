@@ -92,6 +92,8 @@ fn load_modules() -> Result<(), BootError> {
         match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
             // There is no such hardware, or it is there already.
             Ok(()) | Err(Errno::ENODEV | Errno::EEXIST) => {}
+            // A kernel that takes no modules: it has everything built in.
+            Err(Errno::ENOSYS) => break,
             Err(errno) => return Err(step(doing())(errno)),
         }
     }

@@ -120,7 +120,7 @@ impl Firecracker {
                 memory: show(MEMORY)?,
             }
         } else {
-            let [kernel, initramfs] = guest_files(&spec.guest_dir)?;
+            let [kernel, initramfs] = guest_files(&spec.guest_dir, spec.kernel.as_deref())?;
             Begin::Boot {
                 kernel: jail.file("vmlinux", &kernel, Access::Shared)?,
                 initramfs: jail.file("initramfs.cpio", &initramfs, Access::Shared)?,

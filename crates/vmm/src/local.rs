@@ -49,6 +49,10 @@ pub struct LocalConfig {
     pub run_dir: PathBuf,
     /// Holds the guest's `vmlinux` and `initramfs.cpio`.
     pub guest_dir: PathBuf,
+    /// Kernel to boot in place of both that one and the next.
+    pub kernel: Option<PathBuf>,
+    /// Where a kernel may be at any time, to boot in place of the one in `guest_dir`.
+    pub chosen_kernel: PathBuf,
     pub host: HostId,
     /// Program with the sub-commands `shim` and `container`: this very binary.
     pub shim: PathBuf,
@@ -78,6 +82,11 @@ impl Local {
         &self.config
     }
 
+    fn kernel(&self) -> Option<PathBuf> {
+        let chosen = || self.config.chosen_kernel.canonicalize().ok();
+        self.config.kernel.clone().or_else(chosen)
+    }
+
     /// Whether `spec` can be carried out here, as far as can be told without trying.
     fn check(&self, spec: &BootSpec) -> Result<(), VmmError> {
         let class = spec.isolation;
@@ -93,7 +102,7 @@ impl Local {
         }
         match class {
             IsolationClass::Microvm | IsolationClass::Emulated => {
-                qemu::guest_files(&self.config.guest_dir)?;
+                qemu::guest_files(&self.config.guest_dir, self.kernel().as_deref())?;
             }
             IsolationClass::Container => {
                 if spec.resume {
@@ -142,6 +151,7 @@ impl Local {
                 data_dir: self.config.data_dir.clone(),
                 run_dir: self.config.run_dir.clone(),
                 guest_dir: self.config.guest_dir.clone(),
+                kernel: self.kernel(),
                 host: self.config.host,
                 program: self.config.shim.clone(),
                 firecracker: self.config.offers.firecracker.clone(),

@@ -43,9 +43,15 @@ const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The files that every guest boots from.
-pub(crate) fn guest_files(guest_dir: &Path) -> Result<[PathBuf; 2], VmmError> {
-    let files = ["vmlinux", "initramfs.cpio"].map(|name| guest_dir.join(name));
+/// The files that every guest boots from. `kernel`: the one to boot in place of that of `guest_dir`.
+pub(crate) fn guest_files(
+    guest_dir: &Path,
+    kernel: Option<&Path>,
+) -> Result<[PathBuf; 2], VmmError> {
+    let mut files = ["vmlinux", "initramfs.cpio"].map(|name| guest_dir.join(name));
+    if let Some(kernel) = kernel {
+        files[0] = kernel.to_owned();
+    }
     match files.iter().find(|path| !path.is_file()) {
         Some(path) => Err(VmmError::GuestMissing { path: path.clone() }),
         None => Ok(files),
@@ -91,7 +97,7 @@ impl Vm {
         accelerator: Accelerator,
         begin: Begin,
     ) -> Result<Self, Failure> {
-        let [kernel, initramfs] = guest_files(&spec.guest_dir)?;
+        let [kernel, initramfs] = guest_files(&spec.guest_dir, spec.kernel.as_deref())?;
         let mut fds: Vec<OwnedFd> = Vec::new();
         let disks = disks(paths, spec, begin, &mut fds)?;
         let boot = &spec.boot;

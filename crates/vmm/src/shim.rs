@@ -57,6 +57,9 @@ pub(crate) struct ShimSpec {
     pub(crate) data_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
     pub(crate) guest_dir: PathBuf,
+    /// What to boot in place of the kernel in `guest_dir`.
+    #[serde(default)]
+    pub(crate) kernel: Option<PathBuf>,
     pub(crate) host: HostId,
     /// Program with the sub-command `container`.
     pub(crate) program: PathBuf,

@@ -47,6 +47,8 @@ pub(crate) fn local_vmm(config: &Config, paths: &Paths, host: HostId) -> vmm::Lo
         data_dir: paths.data_dir.clone(),
         run_dir: paths.run_dir.clone(),
         guest_dir: paths.guest(),
+        kernel: config.kernel.clone(),
+        chosen_kernel: paths.kernel_link(),
         host,
         shim: std::env::current_exe().unwrap_or_else(|_| "aerostat".into()),
         allow: offered(config, &offers),
