@@ -23,6 +23,7 @@ mod env;
 mod hosts;
 mod images;
 mod join;
+mod kernel;
 mod machine;
 mod mesh;
 mod output;
@@ -78,7 +79,7 @@ enum Command {
     /// Run everything on this host in the foreground (what `up` starts)
     Serve(serve::Serve),
     /// Say what this host can and cannot do, and what to do about it
-    Doctor,
+    Doctor(doctor::Doctor),
     /// Print shell exports so that kubectl and Fly clients find this host
     Env,
     /// Make this host one of an existing fleet, before its first `up`
@@ -92,6 +93,9 @@ enum Command {
     /// Images on this host
     #[command(subcommand, visible_alias = "images")]
     Image(images::Images),
+    /// Kernels of virtual machines: build the small one, choose
+    #[command(subcommand, visible_alias = "kernels")]
+    Kernel(kernel::Kernels),
     /// Apps: named groups of machines
     #[command(subcommand, visible_alias = "apps")]
     App(apps::Apps),
@@ -220,12 +224,13 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Up(up) => up.run(context).await,
             Command::Down(down) => down.run(context).await,
             Command::Serve(serve) => serve.run(context).await,
-            Command::Doctor => doctor::run(context).await,
+            Command::Doctor(doctor) => doctor.run(context).await,
             Command::Env => env::run(context),
             Command::Join(join) => join.run(context).await,
             Command::Host(hosts) => hosts.run(context).await,
             Command::Machine(machines) => machines.run(context).await,
             Command::Image(images) => images.run(context).await,
+            Command::Kernel(kernels) => kernels.run(context),
             Command::App(apps) => apps.run(context).await,
             Command::Wireguard(wireguard) => wireguard.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
