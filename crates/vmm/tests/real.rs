@@ -9,6 +9,8 @@ mod jail;
 #[path = "real/mounts.rs"]
 mod mounts;
 mod suspend;
+#[path = "../src/firecracker/tests/tiny.rs"]
+mod tiny;
 
 use std::time::{Duration, Instant};
 
@@ -334,5 +336,42 @@ async fn a_program_that_is_not_there_fails_with_a_reason_and_two_containers_are_
             .await
             .is_err()
     );
+    fixture.clean().await;
+}
+
+/// Linux does not run under every KVM that starts guests, so this guest never says hello.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firecracker_guest_that_is_never_heard_of_fails_in_time_and_leaves_nothing() {
+    let test = "a_firecracker_guest_that_is_never_heard_of_…";
+    let Some(fixture) = Fixture::with_firecracker(test, &tiny::kernel()) else {
+        return;
+    };
+    let mut spec = fixture.spec(1, vec![container("main", SHELL_LOOP)]);
+    spec.boot_timeout = Duration::from_secs(8);
+    let boot = fixture.boot_id(1);
+    fixture.vmm.boot(spec).await.unwrap();
+    let reports = fixture.vmm.reports(&fixture.machine, boot, 0).await;
+    let end = fixture.end(&mut reports.unwrap()).await;
+    let ReportEvent::Failed { reason } = end.event else {
+        panic!("{end:?}");
+    };
+    assert!(reason.contains("not ready within 8s"), "{reason}");
+    assert!(
+        reason.contains(tiny::HELLO.trim()),
+        "its last words: {reason}"
+    );
+    assert!(!fixture.has_firecracker());
+
+    // The jailer's change of user lets it outlive its shim; the worker's `kill` finds it.
+    let mut reports = fixture.boot(2, vec![container("main", SHELL_LOOP)]).await;
+    fixture.eventually(async || fixture.has_firecracker()).await;
+    let console = fixture.data().join("console.log");
+    let said = async || std::fs::read_to_string(&console).is_ok_and(|text| text.contains("tiny"));
+    fixture.eventually(said).await;
+    fixture.kill_shim();
+    let end = fixture.end(&mut reports).await;
+    assert!(matches!(&end.event, ReportEvent::Failed { reason } if reason.contains("killed")));
+    fixture.kill(2).await;
+    assert!(!fixture.has_firecracker());
     fixture.clean().await;
 }

@@ -26,16 +26,16 @@ use crate::shim::ShimSpec;
 use crate::shim::tests::spec;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const USER: u32 = 64_321;
+pub(super) const USER: u32 = 64_321;
 
 /// Where a machine of one test lives.
-struct Place {
-    dir: TempDir,
-    spec: ShimSpec,
+pub(super) struct Place {
+    pub(super) dir: TempDir,
+    pub(super) spec: ShimSpec,
     network: String,
 }
 
-fn programs(test: &str) -> Option<FirecrackerPrograms> {
+pub(super) fn programs(test: &str) -> Option<FirecrackerPrograms> {
     let skip = |why: &str| {
         eprintln!("SKIPPED: {test}: {why}");
         None
@@ -61,7 +61,7 @@ fn ip(arguments: &str) {
 }
 
 impl Place {
-    fn new(programs: FirecrackerPrograms, number: u16) -> Self {
+    pub(super) fn new(programs: FirecrackerPrograms, number: u16) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("fc-test-")
             .tempdir()
@@ -122,12 +122,12 @@ impl Place {
         self.paths().data(&self.spec.boot.machine)
     }
 
-    fn group(&self) -> Group {
+    pub(super) fn group(&self) -> Group {
         let boot = &self.spec.boot;
         Group::new(self.spec.host, &boot.machine, boot.boot).unwrap()
     }
 
-    async fn start(&mut self) -> Firecracker {
+    pub(super) async fn start(&mut self) -> Firecracker {
         let (dir, paths) = (self.boot(), self.paths());
         let started = Firecracker::start(&dir, &paths, &mut self.spec).await;
         let (vm, vsock) = started.unwrap_or_else(|error| panic!("{}", types::chain(&*error)));
@@ -161,7 +161,7 @@ impl Drop for Place {
 }
 
 /// Runs a test as a shim runs a machine: on one thread, with mounts of its own.
-fn as_shim<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(super) fn as_shim<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

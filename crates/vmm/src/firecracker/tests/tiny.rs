@@ -3,7 +3,7 @@
 
 /// Where it is in the guest's memory.
 const ADDRESS: u64 = 0x0100_0000;
-pub(super) const HELLO: &str = "tiny guest is up\n";
+pub(crate) const HELLO: &str = "tiny guest is up\n";
 
 /// 64-bit code, entered in long mode as the Linux boot protocol says.
 const CODE: &[u8] = &[
@@ -25,7 +25,7 @@ const CODE: &[u8] = &[
 ];
 
 /// An ELF kernel that consists of one segment.
-pub(super) fn kernel() -> Vec<u8> {
+pub(crate) fn kernel() -> Vec<u8> {
     const HEADER_BYTES: u16 = 64;
     const PROGRAM_HEADER_BYTES: u16 = 56;
     const OFFSET: u64 = 0x1000;
