@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::real::{Place, USER, as_shim, programs};
-use crate::mount;
+use crate::upper::make_upper;
 
 const ROUNDS: usize = 9;
 
@@ -55,7 +55,7 @@ fn bare(place: &Place, round: usize) -> Duration {
     }
     let begun = Instant::now();
     let upper = root.join("upper0");
-    mount::make_upper(&upper, place.spec.boot.rootfs_size_bytes).unwrap();
+    make_upper(&place.paths(), &upper, place.spec.boot.rootfs_size_bytes).unwrap();
     chown(&upper, Some(USER), Some(USER)).unwrap();
     let user = USER.to_string();
     let mut process = Command::new(&programs.jailer)

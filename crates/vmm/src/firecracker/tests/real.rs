@@ -114,7 +114,7 @@ impl Place {
         self.spec.paths().boot(&boot.machine, boot.boot)
     }
 
-    fn paths(&self) -> Paths {
+    pub(super) fn paths(&self) -> Paths {
         self.spec.paths()
     }
 
