@@ -32,8 +32,10 @@ use crate::{BootSpec, Copy, Io, Offers, Report, ReportEvent, Vmm, VmmError, qemu
 const REPORTS_MAX: usize = 64;
 /// Lines on their way to whoever reads a log.
 const LINES_MAX: usize = 256;
-/// Containers in one machine: two disks each, on one PCI bus.
+/// Containers in one machine: two disks each.
 const CONTAINERS_MAX: usize = 12;
+/// Disks on one PCI bus of 32 slots, beside network, control port, random numbers and the chipset.
+const DISKS_MAX: usize = 26;
 /// A killed process is gone when the kernel has taken apart its memory and mounts.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -133,6 +135,17 @@ impl Local {
                 return Err(wrong(format!("container {name} has no image")));
             };
             fs::metadata(&image.rootfs).map_err(VmmError::file("find image", &image.rootfs))?;
+        }
+        let volumes = &spec.spec.volumes;
+        for volume in volumes {
+            fs::metadata(&volume.file).map_err(VmmError::file("find volume", &volume.file))?;
+        }
+        let disks = 2 * containers.len() + volumes.len();
+        if class != IsolationClass::Container && disks > DISKS_MAX {
+            return Err(wrong(format!(
+                "it needs {disks} disks, for images, writable layers and volumes; {DISKS_MAX} are \
+                 possible"
+            )));
         }
         Ok(())
     }
