@@ -203,7 +203,8 @@ fn status(answer: &[u8]) -> Option<u16> {
     (100..=599).contains(&code).then_some(code)
 }
 
-fn judge(answer: &[u8]) -> io::Result<String> {
+/// What the beginning of an answer means.
+pub(crate) fn judge(answer: &[u8]) -> io::Result<String> {
     let Some(status) = status(answer) else {
         return Err(io::Error::other("the answer is not HTTP/1.1"));
     };

@@ -73,6 +73,13 @@ impl Reaper {
         Ok(reaper)
     }
 
+    /// One that reaps nothing, where there are no processes.
+    pub(crate) fn idle() -> Self {
+        Self {
+            watched: Arc::default(),
+        }
+    }
+
     /// Starts a child. Its standard streams are in the `Child`, which must not be waited for.
     ///
     /// # Errors

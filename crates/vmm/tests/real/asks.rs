@@ -33,13 +33,20 @@ async fn answers(class: IsolationClass) {
         return;
     };
     let (vmm, machine, boot) = (&fixture.vmm, &fixture.machine, fixture.boot_id(1));
-    let all = vmm.processes(machine, boot).await.unwrap();
-    let listening = all.iter().find(|one| !one.listen_sockets.is_empty());
-    let listening = listening.unwrap_or_else(|| panic!("{all:?}"));
+    let listening = async || {
+        let all = vmm.processes(machine, boot).await.unwrap();
+        let mut all = all.into_iter();
+        all.find(|one| !one.listen_sockets.is_empty())
+    };
+    // It was started in the background.
+    fixture
+        .eventually(async || listening().await.is_some())
+        .await;
+    let listening = listening().await.unwrap();
     assert_eq!(listening.container, "main");
     assert!(
         listening.listen_sockets[0].address.ends_with(":8080"),
-        "{all:?}"
+        "{listening:?}"
     );
     let used = vmm.statistics(machine, boot).await.unwrap();
     assert!(
