@@ -279,7 +279,7 @@ async fn connect_again(vm: &Vm) -> (ControlSender, ControlReceiver, Connection) 
     // The guest's clock is right, and this is a time that it would not have by itself.
     let resume = Resume {
         unix_ms: RESUMED_UNIX_MS,
-        entropy: "aGk=".repeat(20),
+        entropy: "AAAA".repeat(20),
     };
     let (sender, mut receiver) = connection.control_again(resume).await.unwrap();
     let mut running = 0;
