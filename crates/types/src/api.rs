@@ -100,6 +100,9 @@ pub struct UpdateMachine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_secrets_version: Option<u64>,
     pub skip_service_registration: bool,
+    /// Seconds for which the caller has the machine's lease from now on; 0: as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_ttl: Option<u64>,
     /// Refuse unless this is the machine's version now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_version: Option<String>,

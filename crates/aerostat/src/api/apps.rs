@@ -18,16 +18,20 @@ use types::{AppName, HostId, MachineId};
 use super::error::ApiError;
 use super::extract::{Body, Query};
 use super::guard::{Grant, of_app};
+use super::idempotency::{CreationKey, Key};
 use super::{Api, State as Shared};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
+use crate::placement::group;
 use crate::worker::{Destroyed, Permit, Remote};
 
 /// `GET /v1/apps`: those that the caller may see.
 pub(super) async fn list(State(api): State<Api>, grant: Grant, query: Query) -> Json<AppList> {
-    let org = query.get("org_slug");
+    let (org, role) = (query.get("org_slug"), query.get("app_role"));
     let apps = api.deps.directory.apps().into_iter();
-    let apps = apps.filter(|app| org.is_none_or(|slug| slug == app.org.as_str()));
+    let apps = apps.filter(|app| {
+        org.is_none_or(|slug| slug == app.org.as_str()) && role.is_none_or(|role| role == app.role)
+    });
     let apps = apps.filter(|app| grant.reads(app));
     let apps: Vec<App> = apps.map(|app| show(&api, app)).collect();
     Json(AppList {
@@ -40,8 +44,10 @@ pub(super) async fn list(State(api): State<Api>, grant: Grant, query: Query) -> 
 pub(super) async fn create(
     State(api): State<Api>,
     grant: Grant,
+    key: Key,
     Body(body): Body<CreateApp>,
 ) -> Result<impl IntoResponse, ApiError> {
+    let key = key.with(&body);
     let name: AppName = body
         .name
         .parse()
@@ -59,11 +65,33 @@ pub(super) async fn create(
         name,
         org,
         network: body.network,
+        role: body.app_role_id,
+        creation_key: key.as_ref().map(|key| key.0.clone()),
     };
-    let app = api.deps.directory.create_app(new, Timestamp::now()).await;
-    let app = app?;
+    let name = new.name.clone();
+    let app = match api.deps.directory.create_app(new, Timestamp::now()).await {
+        Err(taken @ directory::Error::Refused(directory::Refused::AppNameTaken { .. })) => {
+            return match repeated(&api, &name, key.as_ref()).await? {
+                Some(app) => Ok((StatusCode::CREATED, Json(show(&api, app)))),
+                None => Err(taken.into()),
+            };
+        }
+        created => created?,
+    };
     tracing::info!(app = %app.name, network = %app.network_id, "app created");
     Ok((StatusCode::CREATED, Json(show(&api, app))))
+}
+
+/// The app of this name, if an earlier request with this key made it.
+async fn repeated(
+    api: &Shared,
+    name: &AppName,
+    key: Option<&CreationKey>,
+) -> Result<Option<directory::App>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    let app = api.deps.directory.app(name).await?;
+    let is_repeated = key.has_created(app.creation_key.as_deref())?;
+    Ok(is_repeated.then_some(app))
 }
 
 /// `GET /v1/apps/{app}`
@@ -150,13 +178,13 @@ pub(super) async fn regions(State(api): State<Api>) -> Json<RegionList> {
     }
     let regions = regions.into_iter().map(|(code, (hosts, capacity))| Region {
         name: code.clone(),
+        geo_region: group(&code).to_owned(),
         code,
         latitude: 0.0,
         longitude: 0.0,
         gateway_available: false,
         requires_paid_plan: false,
         deprecated: false,
-        geo_region: String::new(),
         hosts: Some(hosts),
         capacity: Some(capacity),
     });
@@ -176,7 +204,7 @@ pub(super) fn show(api: &Shared, app: directory::App) -> App {
     let org = api.deps.directory.org(&app.org);
     App {
         internal_numeric_id: number_of(&app.id),
-        app_role: String::new(),
+        app_role: app.role,
         id: app.id,
         name: app.name,
         machine_count: machines as u64,

@@ -13,19 +13,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use types::api::CreateMachine;
-use types::machine::Machine;
+use types::machine::{Machine, Placement};
 use types::{AppName, MachineId};
 
 use super::error::ApiError;
 use super::extract::Body;
 use super::forward::{self, Origin};
+use super::idempotency::{CreationKey, Key};
 use super::{Api, State as Shared, lease, names};
 use crate::catalog::Filter;
 use crate::directory;
-use crate::placement::{self, Bidder, Place, bidders};
+use crate::placement::{self, Bidder, Place, bidders, regions};
 use crate::worker::{
     self, BidRequest, CheckedConfig, CreateRequest, LeaseRequest, Refused, Reservation,
     SecretsWanted,
@@ -40,15 +41,31 @@ struct New {
     body: CreateMachine,
     config: CheckedConfig,
     lease: Option<LeaseRequest>,
+    key: Option<CreationKey>,
 }
+
+/// What the host that was asked tells the one that won, beside the request itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Told {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placement: Option<Placement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creation_key: Option<String>,
+}
+
+/// The member of a forwarded body that has it. From others than hosts it says nothing.
+const TOLD: &str = "aerostat_told";
 
 pub(super) async fn create(
     State(api): State<Api>,
     app: directory::App,
     origin: Origin,
-    Body(body): Body<CreateMachine>,
+    key: Key,
+    Body(mut body): Body<CreateMachine>,
 ) -> Result<Response, ApiError> {
-    refuse_unbuilt(&body.other)?;
+    let told = body.other.remove(TOLD);
+    let key = key.with(&body);
     if !body.name.is_empty() && !names::is_name(&body.name) {
         return Err(ApiError::bad(format!(
             "`{}` cannot be the name of a machine: use up to 63 letters, digits, dashes, dots and \
@@ -75,10 +92,18 @@ pub(super) async fn create(
         body,
         config,
         lease,
+        key,
     };
     match origin {
         Origin::Host(reservation) => {
-            let machine = here(&api, &new, &new.body.name, reservation).await?;
+            let told = told.map_or_else(|| Ok(Told::default()), serde_json::from_value);
+            let told = told.map_err(|error| ApiError::bad(format!("{TOLD}: {error}")))?;
+            let key = told.creation_key.clone().map(CreationKey);
+            let _one_at_a_time = turn(&api, &new.app.name, key.as_ref()).await;
+            let machine = match repeated(&api, &new.app.name, key.as_ref())? {
+                Some(machine) => machine,
+                None => here(&api, &new, &new.body.name, reservation, told).await?,
+            };
             let mut response = Json(&machine).into_response();
             forward::state(&mut response, &machine);
             Ok(response)
@@ -89,6 +114,15 @@ pub(super) async fn create(
 
 /// Finds a place, and creates the machine there.
 async fn somewhere(api: &Shared, mut new: New) -> Result<Response, ApiError> {
+    let _one_at_a_time = turn(api, &new.app.name, new.key.as_ref()).await;
+    if let Some(mut machine) = repeated(api, &new.app.name, new.key.as_ref())? {
+        if new.lease.is_some() {
+            // Whoever repeats the request is who was to have it.
+            let lease = api.deps.worker.lease(&machine.id).await;
+            machine.nonce = lease.ok().flatten().map(|lease| lease.nonce.to_string());
+        }
+        return Ok(Json(machine).into_response());
+    }
     let is_made_up = new.body.name.is_empty();
     let mut attempt = 0;
     loop {
@@ -102,12 +136,21 @@ async fn somewhere(api: &Shared, mut new: New) -> Result<Response, ApiError> {
             Some(refused) => Err(refused),
             None => {
                 let place = place(api, &new).await?;
+                let told = Told {
+                    placement: Some(place.placement),
+                    creation_key: new.key.as_ref().map(|key| key.0.clone()),
+                };
                 match place.worker {
-                    Bidder::Here(_) => here(api, &new, &new.body.name, place.reservation).await,
+                    Bidder::Here(_) => {
+                        here(api, &new, &new.body.name, place.reservation, told).await
+                    }
                     Bidder::There(remote) => {
                         let (app, reservation) = (&new.app.name, place.reservation);
-                        return forward::create(api, remote.host(), app, &new.body, reservation)
-                            .await;
+                        let mut body = new.body.clone();
+                        if let Ok(told) = serde_json::to_value(told) {
+                            body.other.insert(TOLD.into(), told);
+                        }
+                        return forward::create(api, remote.host(), app, &body, reservation).await;
                     }
                 }
             }
@@ -118,6 +161,32 @@ async fn somewhere(api: &Shared, mut new: New) -> Result<Response, ApiError> {
             answer => return Ok(Json(answer?).into_response()),
         }
     }
+}
+
+/// Waits until no other request with this key is being answered.
+async fn turn(
+    api: &Shared,
+    app: &AppName,
+    key: Option<&CreationKey>,
+) -> Option<OwnedMutexGuard<()>> {
+    let key = key?.key().to_owned();
+    Some(api.keys.lock((app.clone(), key)).await)
+}
+
+/// The machine that an earlier request with this key created, on whatever host.
+fn repeated(
+    api: &Shared,
+    app: &AppName,
+    key: Option<&CreationKey>,
+) -> Result<Option<Machine>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    let filter = Filter::App(app.clone());
+    for entry in api.deps.catalog.list_with_destroyed(&filter).entries {
+        if key.has_created(entry.machine.creation_key.as_deref())? {
+            return Ok(Some(entry.machine.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether any host has a machine of this name.
@@ -133,13 +202,14 @@ fn taken(api: &Shared, app: &AppName, name: &str) -> Option<Refused> {
 async fn place(api: &Shared, new: &New) -> Result<Place, ApiError> {
     let deps = &api.deps;
     let others = deps.hosts.others(deps.rpc.host());
-    let bidders = bidders(&deps.worker, &others, &deps.rpc, &new.body.region);
-    let bidders = bidders.map_err(ApiError::NoPlace)?;
-    let bidders = placement::among_volumes(bidders, &new.config).map_err(ApiError::NoPlace)?;
+    let regions = regions(&deps.worker, &others, &new.body.region);
+    let regions = regions.map_err(ApiError::nowhere)?;
+    let bidders = bidders(&deps.worker, &others, &deps.rpc, &regions);
+    let bidders = placement::among_volumes(bidders, &new.config).map_err(ApiError::nowhere)?;
     let request = BidRequest {
         app: new.app.name.clone(),
         network: new.app.network_id,
-        region: new.body.region.clone(),
+        region: regions.only().unwrap_or_default().to_owned(),
         config: new.config.clone(),
     };
     // Replicas that are placed at once would all see the same bids and go to the same host; one
@@ -148,8 +218,8 @@ async fn place(api: &Shared, new: &New) -> Result<Place, ApiError> {
         0 | 1 => None,
         _ => Some(api.replicas.lock(request.replicas_key()).await),
     };
-    let place = placement::place(&bidders, &request).await;
-    place.map_err(ApiError::NoPlace)
+    let place = placement::place(&bidders, &request, &regions).await;
+    Ok(place?)
 }
 
 /// Creates the machine with this host's worker, who has promised room.
@@ -158,6 +228,7 @@ async fn here(
     new: &New,
     name: &str,
     reservation: Reservation,
+    told: Told,
 ) -> Result<Machine, Refused> {
     let request = CreateRequest {
         reservation,
@@ -172,8 +243,8 @@ async fn here(
         launch: !new.body.skip_launch,
         lease: new.lease.clone(),
         cordoned: new.body.skip_service_registration,
-        placement: None,
-        creation_key: None,
+        placement: told.placement,
+        creation_key: told.creation_key,
         secrets: SecretsWanted {
             skip: new.body.skip_secrets,
             min_version: new.body.min_secrets_version,
@@ -182,31 +253,14 @@ async fn here(
     api.deps.worker.create(request).await
 }
 
-/// Members beside the configuration that would change what the machine is. What only tunes Fly's
-/// own platform is ignored, and so is what says nothing.
-pub(super) fn refuse_unbuilt(other: &BTreeMap<String, Value>) -> Result<(), ApiError> {
-    for (member, feature) in [
-        // Of an update; a new machine may begin with one.
-        ("lease_ttl", "leases that an update begins"),
-        ("lsvd", "volumes"),
-    ] {
-        let value = other.get(member).unwrap_or(&Value::Null);
-        let says_nothing = value.is_null() || *value == false || *value == 0;
-        if !says_nothing {
-            return Err(ApiError::NotBuilt { feature });
-        }
-    }
-    Ok(())
-}
-
 /// A lock for each key of an app that somebody is using. As many as there are requests at a time.
 #[derive(Debug, Default)]
-pub(super) struct Locks(Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>);
+pub(super) struct Locks(Mutex<BTreeMap<LockKey, Arc<tokio::sync::Mutex<()>>>>);
 
-type Key = (AppName, String);
+type LockKey = (AppName, String);
 
 impl Locks {
-    async fn lock(&self, key: Key) -> OwnedMutexGuard<()> {
+    async fn lock(&self, key: LockKey) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -219,19 +273,6 @@ impl Locks {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_says_nothing_may_stand_beside_a_configuration() {
-        let other = |text: &str| {
-            let body: CreateMachine = serde_json::from_str(text).unwrap();
-            refuse_unbuilt(&body.other)
-        };
-        let fly = r#"{"config":{},"skip_secrets":false,"lsvd":false,
-            "min_secrets_version":null,"skip_service_registration":true}"#;
-        assert!(other(fly).is_ok());
-        let lsvd = other(r#"{"config":{},"lsvd":true}"#).unwrap_err();
-        assert_eq!(lsvd.to_string(), "volumes are not built yet");
-    }
 
     #[tokio::test]
     async fn a_key_is_locked_by_one_at_a_time_and_forgotten_afterwards() {

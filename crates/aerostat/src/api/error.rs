@@ -13,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use image::{ImageError, ImportError, PullError, StoreError};
 use serde::Serialize;
 use types::api::{ErrorBody, ErrorDetails};
-use types::machine::MachineState;
+use types::machine::{MachineState, Placement};
 use types::{HostId, MachineId};
 use vmm::VmmError;
 
 use crate::directory;
+use crate::placement::NoPlace;
 use crate::rpc::Unreachable;
 use crate::secrets;
 use crate::tokens::{Denied, TokenError};
@@ -78,8 +79,14 @@ pub(super) enum ApiError {
     #[error("invalid machine configuration: {0}")]
     Invalid(#[from] Invalid),
     /// No worker would have a new machine.
-    #[error(transparent)]
-    NoPlace(NoBid),
+    #[error("{}", .0.refusal)]
+    NoPlace(Box<NoPlace>),
+    #[error("this Idempotency-Key came with another body before")]
+    IdempotencyKeyReused,
+    #[error("the machine has no metadata `{key}`")]
+    NoSuchKey { key: String },
+    #[error("the files were not copied: {reason}")]
+    CopyFailed { reason: String },
     /// The machine's own worker refused.
     #[error(transparent)]
     Refused(Box<Refused>),
@@ -128,6 +135,12 @@ impl From<directory::Error> for ApiError {
             }
             other => Self::Directory(other),
         }
+    }
+}
+
+impl From<NoPlace> for ApiError {
+    fn from(refused: NoPlace) -> Self {
+        Self::NoPlace(Box::new(refused))
     }
 }
 
@@ -189,6 +202,12 @@ impl ApiError {
         Self::BadRequest { reason }
     }
 
+    /// No worker was asked: there is none that could have a machine.
+    pub(super) fn nowhere(refusal: NoBid) -> Self {
+        let placement = Placement::default();
+        Self::from(NoPlace { refusal, placement })
+    }
+
     fn verdict(&self) -> Verdict {
         match self {
             Self::NoToken | Self::BadToken(_) => unauthorized()
@@ -226,7 +245,17 @@ impl ApiError {
             ),
             Self::MachineNotFound => verdict(StatusCode::NOT_FOUND, "not_found")
                 .hint("`aerostat machine list` shows the machines that there are"),
-            Self::NoPlace(refusal) => no_bid(refusal, StatusCode::UNPROCESSABLE_ENTITY),
+            Self::NoPlace(refused) => {
+                let mut verdict = no_bid(&refused.refusal, StatusCode::UNPROCESSABLE_ENTITY);
+                verdict.details.bids = refused.placement.bids.clone();
+                verdict
+            }
+            Self::IdempotencyKeyReused => {
+                verdict(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+                    .hint("use a new key for each creation")
+            }
+            Self::NoSuchKey { .. } => verdict(StatusCode::NOT_FOUND, "not_found"),
+            Self::CopyFailed { .. } => verdict(StatusCode::BAD_REQUEST, "copy_failed"),
             Self::Refused(refused) => worker(refused),
             Self::WaitTimeout { .. } => {
                 verdict(StatusCode::REQUEST_TIMEOUT, "deadline_exceeded").retryable()
@@ -632,7 +661,7 @@ mod tests {
             asked_mb: 512,
             free_mb: 64,
         };
-        let (code, body) = told(ApiError::NoPlace(refusal.clone()));
+        let (code, body) = told(ApiError::nowhere(refusal.clone()));
         assert_eq!(code, 422);
         assert_eq!(
             body,

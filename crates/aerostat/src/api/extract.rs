@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -77,6 +78,13 @@ impl Query {
             .collect()
     }
 
+    /// Names without a value. Fly's client writes a list of states so: `?started,stopped`.
+    pub(super) fn bare(&self) -> impl Iterator<Item = &str> {
+        let bare = self.0.iter().filter(|(_, value)| value.is_empty());
+        bare.flat_map(|(key, _)| key.split(','))
+            .filter(|word| !word.is_empty())
+    }
+
     /// `metadata.{key}=value` pairs, for the prefix `metadata.`.
     pub(super) fn with_prefix<'a>(
         &'a self,
@@ -104,6 +112,16 @@ impl Query {
         let value = self.get(name).map(str::parse).transpose();
         value.map_err(|_| ApiError::bad(format!("{name} must be {what}")))
     }
+}
+
+/// Go's text (`1m30s`) or whole seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, ApiError> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let parsed: Result<types::machine::Duration, ()> = text.parse();
+    let problem = |()| ApiError::bad("timeout must be seconds, or text like 1m30s".into());
+    parsed.map(|duration| duration.0).map_err(problem)
 }
 
 /// Names in a path.
@@ -193,5 +211,13 @@ mod tests {
         assert_eq!(query.get("x"), None);
         assert_eq!(query.parse::<u32>("n", "a number").unwrap(), Some(7));
         assert!(query.parse::<u32>("force", "a number").is_err());
+        assert_eq!(query.bare().collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn a_time_is_go_s_text_or_seconds() {
+        assert_eq!(seconds("10").unwrap(), Duration::from_secs(10));
+        assert_eq!(seconds("1m30s").unwrap(), Duration::from_secs(90));
+        assert!(seconds("soon").is_err());
     }
 }

@@ -55,9 +55,12 @@ const STATED: HeaderName = HeaderName::from_static("aerostat-stated");
 /// What stands behind `/v1/apps/{app}/machines/{id}` in a path.
 const MACHINE: &str = "";
 const WAIT: &str = "wait";
+const FILES: &str = "files";
 
 /// Until the head of the owner's answer. The owner's own limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(360);
+/// An archive is unpacked before the answer.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(3600);
 /// What the catalog can answer as well is not waited for so long.
 const GET_LIMIT: Duration = Duration::from_secs(3);
 /// A new machine is recorded, and nothing more is waited for; its reservation lasts no longer.
@@ -87,7 +90,11 @@ pub(super) async fn forward(State(api): State<Api>, request: Request, next: Next
         return next.run(Request::from_parts(parts, body)).await;
     }
     let from_catalog = is_get.then(|| parts.clone());
-    let limit = if is_get { GET_LIMIT } else { ANSWER_LIMIT };
+    let limit = match verb.as_str() {
+        _ if is_get => GET_LIMIT,
+        FILES => TRANSFER_LIMIT,
+        _ => ANSWER_LIMIT,
+    };
     for name in [FORWARDED, RESERVATION, STATED] {
         parts.headers.remove(name);
     }

@@ -1,20 +1,19 @@
 //! Machines: the verbs that return when their change is recorded.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderName;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use types::VersionId;
 use types::api::{Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine};
 use types::machine::{Event, Machine, MachineState};
-use types::{MachineId, VersionId};
 
-use super::create::refuse_unbuilt;
+use super::Api;
 use super::error::ApiError;
 use super::extract::{Body, Query, Target};
-use super::lease::Asked;
-use super::{Api, State as Shared};
+use super::lease::{self, Asked};
+use super::watch::{self, Whose};
 use crate::catalog::Filter;
 use crate::directory;
 use crate::worker::{self, SecretsWanted, StopRequest, UpdateRequest};
@@ -22,18 +21,29 @@ use crate::worker::{self, SecretsWanted, StopRequest, UpdateRequest};
 /// Fly's default and bound for a list of events.
 const EVENTS_DEFAULT: usize = 20;
 const EVENTS_MAX: usize = 50;
-/// A restart waits this long for the stop. Longer than the longest grace that a configuration may
-/// ask for (300 s).
-const RESTART_STOP_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// `GET …/machines?state=&region=&metadata.{key}=&include_deleted=&summary=`
+/// What a summary leaves out, as Fly's document lists it.
+const NOT_IN_SUMMARIES: [&str; 6] = [
+    "config",
+    "checks",
+    "containers",
+    "events",
+    "host_status",
+    "nonce",
+];
+
+/// `GET …/machines?state=&region=&metadata.{key}=&include_deleted=&summary=`, or with
+/// `watch=true` what happens to them.
 pub(super) async fn list(
     State(api): State<Api>,
     app: directory::App,
     query: Query,
-) -> Result<impl IntoResponse, ApiError> {
-    let wanted = states(&query.csv("state"))?;
-    let summary = query.flag("summary")?;
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if query.flag("watch")? {
+        return watch::answer(&api, Whose::App(app.name), &query, &headers);
+    }
+    let wanted = states(&wanted_states(&query))?;
     let destroyed = query.flag("include_deleted")? || wanted.contains(&MachineState::Destroyed);
     let filter = Filter::App(app.name);
     let snapshot = match destroyed {
@@ -49,22 +59,40 @@ pub(super) async fn list(
                 .with_prefix("metadata.")
                 .all(|(key, value)| machine.config.metadata.get(key).is_some_and(|v| v == value))
     };
-    let entries = snapshot.entries.iter().filter(|entry| fits(&entry.machine));
-    let machines: Vec<Machine> = entries
-        .map(|entry| {
-            let mut machine = entry.machine.clone();
-            if summary {
-                machine.events.clear();
-                machine.checks.clear();
-            }
-            machine
-        })
-        .collect();
+    let machines = snapshot.entries.iter().map(|entry| &entry.machine);
+    let machines: Vec<&Machine> = machines.filter(|machine| fits(machine)).collect();
     let revision = (
         HeaderName::from_static(REVISION_HEADER),
         snapshot.revision.to_string(),
     );
-    Ok(([revision], Json(machines)))
+    Ok(match query.flag("summary")? {
+        false => ([revision], Json(machines)).into_response(),
+        true => {
+            let summaries: Vec<Value> = machines.into_iter().map(summary).collect();
+            ([revision], Json(summaries)).into_response()
+        }
+    })
+}
+
+fn summary(machine: &Machine) -> Value {
+    // Our own type: maps with string keys and no failing serialisers.
+    let mut summary = serde_json::to_value(machine).unwrap_or_default();
+    if let Some(members) = summary.as_object_mut() {
+        members.retain(|name, _| !NOT_IN_SUMMARIES.contains(&name.as_str()));
+    }
+    summary
+}
+
+/// The states that a list is filtered by: `?state=a,b`, or without a name as Fly's client writes
+/// it.
+pub(super) fn wanted_states(query: &Query) -> Vec<&str> {
+    let known = |word: &&str| {
+        MachineState::ALL
+            .iter()
+            .any(|state| state.as_str() == *word)
+    };
+    let bare = query.bare().filter(known);
+    query.csv("state").into_iter().chain(bare).collect()
 }
 
 /// States by name, as in `?state=`.
@@ -87,14 +115,21 @@ pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Json<M
 
 /// `POST …/machines/{id}`
 pub(super) async fn update(
+    State(api): State<Api>,
     target: Target,
     Asked(worker): Asked,
     Body(body): Body<UpdateMachine>,
 ) -> Result<Json<Machine>, ApiError> {
-    refuse_unbuilt(&body.other)?;
     let current_version = match body.current_version.as_deref() {
         None | Some("") => None,
         Some(text) => Some(version(text)?),
+    };
+    let lease = match body.lease_ttl {
+        None | Some(0) => None,
+        Some(ttl_s) => {
+            let app = api.deps.directory.app(&target.entry.app).await?;
+            Some(lease::request(&app, ttl_s, String::new())?)
+        }
     };
     let config = worker::check(body.config)?;
     let request = UpdateRequest {
@@ -107,7 +142,12 @@ pub(super) async fn update(
             min_version: body.min_secrets_version,
         },
     };
-    Ok(Json(worker.update(&target.id, request).await?))
+    let mut machine = worker.update(&target.id, request).await?;
+    if let Some(lease) = lease {
+        let lease = worker.acquire_lease(&target.id, lease).await?;
+        machine.nonce = Some(lease.nonce.to_string());
+    }
+    Ok(Json(machine))
 }
 
 /// A version by its text.
@@ -172,67 +212,6 @@ pub(super) async fn stop(
     Ok(Json(Done { ok: true }))
 }
 
-/// `POST …/machines/{id}/restart?timeout=&signal=&force_stop=`: stop, wait, start.
-pub(super) async fn restart(
-    State(api): State<Api>,
-    target: Target,
-    query: Query,
-    Asked(worker): Asked,
-) -> Result<Json<Done>, ApiError> {
-    let timeout = match (query.get("timeout"), query.flag("force_stop")?) {
-        (_, true) => Some(Duration::ZERO),
-        (Some(text), false) => Some(seconds(text)?),
-        (None, false) => None,
-    };
-    let request = StopRequest {
-        signal: query.get("signal").map(str::to_owned),
-        timeout,
-    };
-    // Spawned, so that a caller who goes away does not leave the machine stopped.
-    let restarting =
-        tokio::spawn(async move { stop_and_start(&api, &worker, &target.id, request).await });
-    restarting.await.unwrap_or(Err(ApiError::ShuttingDown))?;
-    Ok(Json(Done { ok: true }))
-}
-
-/// Go's text (`1m30s`) or whole seconds.
-fn seconds(text: &str) -> Result<Duration, ApiError> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let parsed: Result<types::machine::Duration, ()> = text.parse();
-    let problem = |()| ApiError::bad("timeout must be seconds, or text like 1m30s".into());
-    parsed.map(|duration| duration.0).map_err(problem)
-}
-
-async fn stop_and_start(
-    api: &Shared,
-    worker: &worker::Handle,
-    id: &MachineId,
-    request: StopRequest,
-) -> Result<(), ApiError> {
-    worker.stop(id, request).await?;
-    let resting = |state| {
-        matches!(
-            state,
-            MachineState::Created | MachineState::Stopped | MachineState::Failed
-        )
-    };
-    let catalog = &api.deps.catalog;
-    let stopped = catalog
-        .wait_for(id, RESTART_STOP_TIMEOUT, |entry| {
-            resting(entry.machine.state)
-        })
-        .await;
-    if stopped.is_err() {
-        return Err(ApiError::TooSlow {
-            limit: RESTART_STOP_TIMEOUT,
-        });
-    }
-    worker.start(id).await?;
-    Ok(())
-}
-
 /// `GET …/machines/{id}/events?limit=`
 pub(super) async fn events(
     State(api): State<Api>,
@@ -244,29 +223,4 @@ pub(super) async fn events(
         .unwrap_or(EVENTS_DEFAULT)
         .min(EVENTS_MAX);
     Ok(Json(api.deps.worker.events(&target.id, limit).await?))
-}
-
-/// `GET …/machines/{id}/metadata`
-pub(super) async fn metadata(
-    State(api): State<Api>,
-    target: Target,
-) -> Result<impl IntoResponse, ApiError> {
-    let machine = api
-        .deps
-        .worker
-        .get(&target.id)
-        .ok_or(ApiError::MachineNotFound)?;
-    Ok(Json(machine.config.metadata))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_restart_takes_go_s_text_or_seconds() {
-        assert_eq!(seconds("10").unwrap(), Duration::from_secs(10));
-        assert_eq!(seconds("1m30s").unwrap(), Duration::from_secs(90));
-        assert!(seconds("soon").is_err());
-    }
 }

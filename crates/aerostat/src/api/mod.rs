@@ -25,22 +25,29 @@
 //! decides.
 
 mod apps;
+mod control;
 mod create;
 mod error;
 mod exec;
 mod extract;
+mod files;
 mod forward;
 mod graphql;
 mod guard;
 mod hosts;
+mod idempotency;
 mod images;
+mod inside;
 mod lease;
 mod listen;
 mod machines;
 mod mesh;
+mod metadata;
 mod names;
 mod not_built;
 mod openapi;
+mod orgs;
+mod placements;
 mod router;
 mod routes;
 mod secrets;
@@ -113,6 +120,8 @@ struct State {
     names: create::Locks,
     /// Replicas that are being placed.
     replicas: create::Locks,
+    /// Keys of requests that may be repeated.
+    keys: create::Locks,
     /// Cancelled when the process ends: watches and streams go on for ever otherwise.
     drain: CancellationToken,
 }

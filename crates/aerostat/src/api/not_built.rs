@@ -65,46 +65,12 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
         "/v1/apps/{app}/network_policies/{id}",
         "network policies",
     ),
-    (
-        "POST",
-        "/v1/apps/{app}/machines/{id}/suspend",
-        "machines that are suspended",
-    ),
-    (
-        "POST",
-        "/v1/apps/{app}/machines/{id}/signal",
-        "signals other than those of a stop",
-    ),
-    ("GET", "/v1/apps/{app}/machines/{id}/ps", "process lists"),
-    (
-        "GET",
-        "/v1/apps/{app}/machines/{id}/versions",
-        "lists of versions",
-    ),
-    ("POST", "/v1/apps/{app}/machines/{id}/cordon", "cordons"),
-    ("POST", "/v1/apps/{app}/machines/{id}/uncordon", "cordons"),
-    (
-        "PUT PATCH",
-        "/v1/apps/{app}/machines/{id}/metadata",
-        METADATA,
-    ),
-    (
-        "GET POST DELETE",
-        "/v1/apps/{app}/machines/{id}/metadata/{key}",
-        METADATA,
-    ),
-    ("GET PUT", "/v1/apps/{app}/machines/{id}/memory", BALLOONS),
+    ("PUT", "/v1/apps/{app}/machines/{id}/memory", BALLOONS),
     (
         "POST",
         "/v1/apps/{app}/machines/{id}/memory/reclaim",
         BALLOONS,
     ),
-    (
-        "GET",
-        "/v1/orgs/{org}/machines",
-        "lists of an organisation's machines",
-    ),
-    ("POST", "/v1/platform/placements", "placement questions"),
     ("POST", "/v1/tokens/oidc", "tokens for other clouds"),
     ("POST", "/v1/tokens/kms", "tokens for a key service"),
     ("ANY", "/v1/postgres", "managed databases"),
@@ -119,7 +85,6 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
 const PUBLIC: &str = "public addresses";
 const KEYS: &str = "secret keys";
 const CERTIFICATES: &str = "certificates";
-const METADATA: &str = "changes of metadata without an update";
 const BALLOONS: &str = "memory balloons";
 
 pub(super) fn routes() -> Router<Api> {

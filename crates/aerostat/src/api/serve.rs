@@ -37,6 +37,7 @@ pub fn run(listeners: Listeners, config: &Config, deps: Deps, drain: &Drain) {
         app_deletion: tokio::sync::RwLock::default(),
         names: super::create::Locks::default(),
         replicas: super::create::Locks::default(),
+        keys: super::create::Locks::default(),
         drain: drain.token(),
     });
     let router = router::router(state);

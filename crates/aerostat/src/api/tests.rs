@@ -2,16 +2,20 @@
 
 mod access;
 mod apps;
+mod conformance;
 mod fixture;
 mod fleet;
 mod forward;
 mod graphql;
+mod idempotency;
 mod images;
 mod leases;
 mod machines;
 mod mesh;
 mod openapi;
+mod orgs;
 mod schema;
 mod streams;
 mod tokens;
+mod verbs;
 mod watch;

@@ -92,8 +92,7 @@ impl Wanted {
     fn read(query: &Query) -> Result<Self, ApiError> {
         let mut words = query.csv("state");
         let settled = words.contains(&"settled");
-        // Machines that sleep are not built; waiting for one to is not wrong, only in vain.
-        words.retain(|word| !matches!(*word, "settled" | "suspended"));
+        words.retain(|word| *word != "settled");
         let mut states = states(&words)?;
         if states.is_empty() && query.csv("state").is_empty() {
             states.push(MachineState::Started);
@@ -135,11 +134,13 @@ impl Wanted {
         if self.states.contains(&state) || (self.settled && state.is_settled()) {
             return Progress::Reached;
         }
-        let only_started = self.states == [Started] && !self.settled;
+        let only = |wanted| self.states == [wanted] && !self.settled;
         match state {
             Destroyed => Progress::Elsewhere(state.as_str()),
             // Ended, or never came up: it is for somebody to start it again.
-            Stopped | Suspended | Failed if only_started => Progress::Elsewhere(state.as_str()),
+            Stopped | Suspended | Failed if only(Started) => Progress::Elsewhere(state.as_str()),
+            // What does not run cannot be suspended.
+            Stopped | Failed if only(Suspended) => Progress::Elsewhere(state.as_str()),
             Created | Starting | Started | Suspending | Suspended | Stopping | Stopped
             | Restarting | Updating | Failed | Destroying => Progress::Waiting,
         }

@@ -27,6 +27,8 @@ pub(super) fn create(rows: &Rows, new: NewApp, now: Timestamp) -> Result<Decisio
         network: network.name,
         network_id: network.id,
         created_at: now,
+        role: new.role,
+        creation_key: new.creation_key,
     };
     writes.push(put(rows::app_key(&app.name), &app));
     Ok(Decision::new(Reply::App(app), writes))

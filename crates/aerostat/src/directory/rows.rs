@@ -46,6 +46,12 @@ pub struct App {
     pub network: String,
     pub network_id: NetworkId,
     pub created_at: Timestamp,
+    /// A word of its creator's.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub role: String,
+    /// Digests of the key and body of a request that may be repeated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub creation_key: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +68,10 @@ pub struct NewApp {
     pub org: OrgSlug,
     /// Made if the organisation has none of this name.
     pub network: String,
+    #[serde(default)]
+    pub role: String,
+    #[serde(default)]
+    pub creation_key: Option<String>,
 }
 
 /// What a WireGuard peer is asked to be.

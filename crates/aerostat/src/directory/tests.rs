@@ -14,6 +14,8 @@ fn new_app(name: &str, network: &str) -> NewApp {
         name: name.parse().unwrap(),
         org: PERSONAL.parse().unwrap(),
         network: network.to_owned(),
+        role: String::new(),
+        creation_key: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use types::HostId;
 use types::fleet::HostStatus;
 
-use super::Bidder;
+use super::{Bidder, Regions};
 use crate::rpc::Rpc;
 use crate::worker::{Capacity, Handle, NoBid, Remote};
 
@@ -51,30 +51,25 @@ impl fmt::Debug for Hosts {
     }
 }
 
-/// The workers of `region` (empty: of every region) that can be asked: `here`, and those of the
-/// `others` that are not counted out.
+/// Which regions an expression names, in a fleet of `here` and `others`.
 ///
 /// # Errors
-/// [`NoBid::RegionUnknown`] if no host is in that region, whatever its status. The list may be
-/// empty: then all hosts of the region are silent.
-pub fn bidders(
-    here: &Handle,
-    others: &[Host],
-    rpc: &Rpc,
-    region: &str,
-) -> Result<Vec<Bidder>, NoBid> {
-    let wanted = |other: &str| region.is_empty() || region == other;
-    let is_here = wanted(here.region());
-    if !is_here && !others.iter().any(|host| wanted(&host.region)) {
-        let regions = others.iter().map(|host| host.region.as_str());
-        let regions: BTreeSet<&str> = regions.chain([here.region()]).collect();
-        let known: Vec<String> = regions.iter().map(|region| format!("`{region}`")).collect();
-        let (region, known) = (region.to_owned(), known.join(", "));
-        return Err(NoBid::RegionUnknown { region, known });
-    }
+/// [`NoBid::RegionUnknown`] if no host is in any of them, whatever its status.
+pub fn regions(here: &Handle, others: &[Host], expression: &str) -> Result<Regions, NoBid> {
+    let known = others.iter().map(|host| host.region.clone());
+    let known: BTreeSet<String> = known.chain([here.region().to_owned()]).collect();
+    Regions::read(expression, &known)
+}
+
+/// The workers of `regions` that can be asked: `here`, and those of the `others` that are not
+/// counted out. The list may be empty: then all hosts of the regions are silent.
+pub fn bidders(here: &Handle, others: &[Host], rpc: &Rpc, regions: &Regions) -> Vec<Bidder> {
+    let wanted = |region: &str| regions.rank(region).is_some();
     let asked = |host: &&Host| wanted(&host.region) && host.status != HostStatus::Unreachable;
-    let others = others.iter().filter(asked);
-    let others = others.map(|host| Bidder::There(Remote::new(host.id, rpc.clone())));
-    let here = is_here.then(|| Bidder::Here(here.clone()));
-    Ok(here.into_iter().chain(others).collect())
+    let others = others.iter().filter(asked).map(|host| {
+        let remote = Remote::new(host.id, rpc.clone());
+        Bidder::There(remote.in_region(host.region.clone()))
+    });
+    let here = wanted(here.region()).then(|| Bidder::Here(here.clone()));
+    here.into_iter().chain(others).collect()
 }

@@ -64,6 +64,10 @@ fn promise() -> Value {
     json!({"Ok": ulid::Ulid::from_parts(1, 2).to_string()})
 }
 
+fn any() -> Regions {
+    Regions::read("", &[].into()).unwrap()
+}
+
 const NOW: Duration = Duration::ZERO;
 
 #[tokio::test]
@@ -72,11 +76,19 @@ async fn room_is_promised_by_one_worker_or_refused_by_all() {
     let worker = world.start().await;
     let workers = [Bidder::Here(worker.handle())];
     let large = request(r#"{"image": "x", "guest": {"memory_mb": 3000}}"#);
-    assert!(place(&workers, &large).await.is_ok());
+    assert!(place(&workers, &large, &any()).await.is_ok());
     // The promise takes the room, though no machine was made of it yet.
-    let refused = place(&workers, &large).await.unwrap_err();
-    assert!(matches!(refused, NoBid::InsufficientMemory { .. }));
-    assert_eq!(place(&[], &large).await.unwrap_err(), NoBid::Late);
+    let refused = place(&workers, &large, &any()).await.unwrap_err();
+    assert!(matches!(refused.refusal, NoBid::InsufficientMemory { .. }));
+    assert!(
+        refused.placement.bids[0]
+            .refusal
+            .contains("insufficient memory")
+    );
+    assert_eq!(
+        place(&[], &large, &any()).await.unwrap_err().refusal,
+        NoBid::Late
+    );
     worker.shutdown().await;
 }
 
@@ -93,7 +105,7 @@ async fn late_and_silent_hosts_do_not_take_part() {
         host(&hosts, 4, NOW, bid(7), promise()).await,
     ];
     let begun = Instant::now();
-    let place = place(&bidders, &request(r#"{"image": "x"}"#))
+    let place = place(&bidders, &request(r#"{"image": "x"}"#), &any())
         .await
         .unwrap();
     assert_eq!(place.worker.host(), HostId::new(4));
@@ -107,9 +119,32 @@ async fn a_host_that_declines_its_own_bid_is_passed_over() {
         host(&hosts, 3, NOW, bid(0), full()).await,
         host(&hosts, 4, NOW, bid(1), promise()).await,
     ];
-    let place = place(&bidders, &request(r#"{"image": "x"}"#))
+    let place = place(&bidders, &request(r#"{"image": "x"}"#), &any())
         .await
         .unwrap();
+    assert_eq!(place.worker.host(), HostId::new(4));
+    let told = &place.placement.bids;
+    assert_eq!((told[0].host.as_str(), told[0].won), ("0003", false));
+    assert!(told[0].refusal.contains("insufficient memory"), "{told:?}");
+    assert_eq!((told[1].host.as_str(), told[1].won), ("0004", true));
+    assert!(told[1].offer.contains("9 MB free"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_region_that_is_preferred_comes_first() {
+    let hosts = Loopback::default();
+    let mut bidders = Vec::new();
+    for (number, region, replicas) in [(3, "ams", 0), (4, "fra", 5)] {
+        let there = host(&hosts, number, NOW, bid(replicas), promise()).await;
+        let Bidder::There(remote) = there else {
+            unreachable!()
+        };
+        bidders.push(Bidder::There(remote.in_region(region.into())));
+    }
+    let known = ["ams", "fra"].map(str::to_owned).into();
+    let regions = Regions::read("fra,any", &known).unwrap();
+    let web = request(r#"{"image": "x"}"#);
+    let place = place(&bidders, &web, &regions).await.unwrap();
     assert_eq!(place.worker.host(), HostId::new(4));
 }
 
@@ -121,9 +156,17 @@ async fn a_region_that_is_full_says_what_its_hosts_lacked() {
         host(&hosts, 4, NOW, bid(1), full()).await,
         Bidder::There(Remote::new(HostId::new(6), here(&hosts))),
     ];
-    let refused = place(&bidders, &request(r#"{"image": "x"}"#))
+    let refused = place(&bidders, &request(r#"{"image": "x"}"#), &any())
         .await
         .unwrap_err();
+    let said: Vec<_> = refused
+        .placement
+        .bids
+        .iter()
+        .map(|bid| &*bid.refusal)
+        .collect();
+    assert!(said.iter().all(|refusal| !refusal.is_empty()), "{said:?}");
+    let refused = refused.refusal;
     let text = refused.to_string();
     assert!(
         text.contains("on 2 of 3 hosts; no answer in time on 1 of 3 hosts"),
@@ -144,7 +187,7 @@ async fn replicas_go_to_different_hosts_though_one_is_busier() {
     one.handle().reserve(&busy).await.unwrap();
     let web = request(r#"{"image": "x"}"#);
     for _ in 0..4 {
-        place(&bidders, &web).await.unwrap();
+        place(&bidders, &web, &any()).await.unwrap();
     }
     for worker in [one, two] {
         assert_eq!(worker.handle().bid(&web).await.unwrap().replicas, 2);
@@ -170,7 +213,8 @@ async fn only_hosts_of_the_region_are_asked_and_only_those_that_may_answer() {
     ];
     let rpc = here(&Loopback::default());
     let asked = |region: &str| {
-        let found = bidders(&worker.handle(), &others, &rpc, region)?;
+        let regions = regions(&worker.handle(), &others, region)?;
+        let found = bidders(&worker.handle(), &others, &rpc, &regions);
         Ok::<_, NoBid>(found.iter().map(|b| b.host().number()).collect::<Vec<_>>())
     };
     assert_eq!(asked("").unwrap(), [2, 3, 4]);

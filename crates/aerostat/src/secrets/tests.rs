@@ -39,6 +39,8 @@ impl World {
             name: name.parse().unwrap(),
             org: directory::PERSONAL.parse().unwrap(),
             network: String::new(),
+            role: String::new(),
+            creation_key: None,
         };
         self.directory.create_app(new, NOW).await.unwrap()
     }

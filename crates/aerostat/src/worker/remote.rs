@@ -43,6 +43,8 @@ const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Remote {
     host: HostId,
+    /// Empty where nobody cares.
+    region: String,
     rpc: Rpc,
 }
 
@@ -74,7 +76,18 @@ pub enum Destroyed {
 impl Remote {
     /// The worker of `host`.
     pub fn new(host: HostId, rpc: Rpc) -> Self {
-        Self { host, rpc }
+        let region = String::new();
+        Self { host, region, rpc }
+    }
+
+    /// The same worker, of whose host it is known which region it is in.
+    pub fn in_region(self, region: String) -> Self {
+        Self { region, ..self }
+    }
+
+    /// The region that the host is in, if that was known.
+    pub fn region(&self) -> &str {
+        &self.region
     }
 
     /// The host that the worker's machines are on.

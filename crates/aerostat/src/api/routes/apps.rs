@@ -1,9 +1,13 @@
-//! Apps, their services, and regions.
+//! Apps, their services, and what an organisation or a region has.
 
-use types::api::{App, AppList, CreateApp, IDEMPOTENCY_KEY_HEADER, Ok as Done, RegionList};
+use types::api::{
+    App, AppList, AskPlacement, CreateApp, IDEMPOTENCY_KEY_HEADER, Ok as Done, OrgMachineList,
+    Placements, RegionList,
+};
 use types::service::{Service, ServiceList, ServiceSpec};
 
-use super::super::{apps, services};
+use super::super::{apps, orgs, placements, services};
+use super::machines::{FROM, LAST_EVENT_ID, WATCH};
 use super::route::{Route, delete, get, post, put};
 
 pub(super) fn routes() -> Vec<Route> {
@@ -49,5 +53,30 @@ pub(super) fn routes() -> Vec<Route> {
             apps::regions,
         )
         .gives::<RegionList>(),
+        post(
+            "/v1/platform/placements",
+            "Where machines would have room; nothing is promised",
+            placements::answer,
+        )
+        .takes::<AskPlacement>()
+        .gives::<Placements>(),
+        get(
+            "/v1/orgs/{org}/machines",
+            "Machines of all apps of an organisation, in the order of their last change",
+            orgs::machines,
+        )
+        .query(&[
+            ("state", "Only these states"),
+            ("region", "Only of this region"),
+            ("include_deleted", "Also destroyed ones"),
+            ("summary", "Without configurations"),
+            ("updated_after", "Only what was changed after this time"),
+            ("cursor", "next_cursor of the page before"),
+            ("limit", "1000 at most, and if absent"),
+            WATCH,
+            FROM,
+        ])
+        .headers(&[LAST_EVENT_ID])
+        .gives::<OrgMachineList>(),
     ]
 }

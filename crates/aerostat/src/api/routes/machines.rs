@@ -3,18 +3,33 @@
 use std::collections::BTreeMap;
 
 use types::api::{
-    AcquireLease, CreateMachine, Exec, ExecAnswer, LEASE_NONCE_HEADER, Lease, LeaseAnswer,
-    Ok as Done, StartAnswer, StopMachine, UpdateMachine, WaitAnswer, WatchEvent,
+    AcquireLease, CreateMachine, Exec, ExecAnswer, IDEMPOTENCY_KEY_HEADER, LEASE_NONCE_HEADER,
+    Lease, LeaseAnswer, MachineVersion, Memory, MetadataValue, Ok as Done, ProcessStat,
+    SignalMachine, StartAnswer, StopMachine, UpdateMachine, UpdateMetadata, WaitAnswer, WatchEvent,
 };
+use types::guest::Statistics;
 use types::machine::{Event, Machine};
 
-use super::super::{create, exec, lease, machines, stream, wait, watch};
-use super::route::{Limit, Parameter, Route, delete, get, post};
+use super::super::{
+    control, create, exec, files, inside, lease, machines, metadata, stream, wait, watch,
+};
+use super::route::{Limit, Parameter, Route, delete, get, patch, post, put};
 
+pub(super) const WATCH: Parameter = (
+    "watch",
+    "Instead of a list: what happens, as lines of JSON or as server-sent events (Accept)",
+);
+pub(super) const FROM: Parameter = ("from", "Of a watch: the revision to go on from");
+pub(super) const LAST_EVENT_ID: Parameter = ("last-event-id", "Says the same as from");
+const FILES: &[Parameter] = &[
+    ("path", "Absolute, in the container"),
+    ("container", "The first if absent"),
+];
 const NONCE: &[Parameter] = &[(LEASE_NONCE_HEADER, "Of the machine's lease, if it is held")];
 
 pub(super) fn routes() -> Vec<Route> {
-    [lists(), life(), inside()].into_iter().flatten().collect()
+    let tables = [lists(), life(), control(), settings(), inside(), streams()];
+    tables.into_iter().flatten().collect()
 }
 
 fn lists() -> Vec<Route> {
@@ -39,14 +54,21 @@ fn lists() -> Vec<Route> {
             ("region", "Only of this region"),
             ("metadata.{key}", "Only those with this value"),
             ("include_deleted", "Also destroyed ones"),
-            ("summary", "Without events and checks"),
+            (
+                "summary",
+                "Without configuration, events, checks and containers",
+            ),
+            WATCH,
+            FROM,
         ])
+        .headers(&[LAST_EVENT_ID])
         .gives::<Vec<Machine>>(),
         post(
             "/v1/apps/{app}/machines",
             "Creates a machine",
             create::create,
         )
+        .headers(&[(IDEMPOTENCY_KEY_HEADER, "Makes the request repeatable")])
         .takes::<CreateMachine>()
         .gives::<Machine>(),
     ]
@@ -92,7 +114,7 @@ fn life() -> Vec<Route> {
         post(
             "/v1/apps/{app}/machines/{id}/restart",
             "Stops a machine and starts it again",
-            machines::restart,
+            control::restart,
         )
         .query(&[
             ("timeout", "Time to stop in: Go's text (1m30s) or seconds"),
@@ -100,8 +122,7 @@ fn life() -> Vec<Route> {
             ("force_stop", "Without asking the machine"),
         ])
         .headers(NONCE)
-        .gives::<Done>()
-        .limit(Limit::Long),
+        .gives::<Done>(),
         get(
             "/v1/apps/{app}/machines/{id}/wait",
             "Waits until a machine has become something",
@@ -128,12 +149,55 @@ fn life() -> Vec<Route> {
         )
         .query(&[("limit", "20 if absent, 50 at most")])
         .gives::<Vec<Event>>(),
+    ]
+}
+
+/// What somebody has said about a machine: metadata and leases.
+fn settings() -> Vec<Route> {
+    vec![
         get(
             "/v1/apps/{app}/machines/{id}/metadata",
             "A machine's metadata",
-            machines::metadata,
+            metadata::get,
         )
         .gives::<BTreeMap<String, String>>(),
+        put(
+            "/v1/apps/{app}/machines/{id}/metadata",
+            "Changes some keys; null and the empty text remove one",
+            metadata::update,
+        )
+        .headers(NONCE)
+        .takes::<UpdateMetadata>()
+        .says_nothing(),
+        patch(
+            "/v1/apps/{app}/machines/{id}/metadata",
+            "The same as PUT",
+            metadata::update,
+        )
+        .headers(NONCE)
+        .takes::<UpdateMetadata>()
+        .says_nothing(),
+        get(
+            "/v1/apps/{app}/machines/{id}/metadata/{key}",
+            "One value",
+            metadata::get_value,
+        )
+        .gives::<MetadataValue>(),
+        post(
+            "/v1/apps/{app}/machines/{id}/metadata/{key}",
+            "Sets one value",
+            metadata::set_value,
+        )
+        .headers(NONCE)
+        .takes::<MetadataValue>()
+        .says_nothing(),
+        delete(
+            "/v1/apps/{app}/machines/{id}/metadata/{key}",
+            "Removes one key",
+            metadata::delete_value,
+        )
+        .headers(NONCE)
+        .says_nothing(),
         get(
             "/v1/apps/{app}/machines/{id}/lease",
             "A machine's lease",
@@ -159,6 +223,48 @@ fn life() -> Vec<Route> {
     ]
 }
 
+/// Verbs beside a machine's usual life.
+fn control() -> Vec<Route> {
+    vec![
+        post(
+            "/v1/apps/{app}/machines/{id}/suspend",
+            "Writes a machine's memory to disk; a start goes on where it stood",
+            control::suspend,
+        )
+        .headers(NONCE)
+        .gives::<Done>(),
+        post(
+            "/v1/apps/{app}/machines/{id}/signal",
+            "Sends a signal to the first process of each container, or of one",
+            control::signal,
+        )
+        .headers(NONCE)
+        .takes::<SignalMachine>()
+        .gives::<Done>(),
+        post(
+            "/v1/apps/{app}/machines/{id}/cordon",
+            "Takes a machine out of its services",
+            control::cordon,
+        )
+        .headers(NONCE)
+        .gives::<Done>(),
+        post(
+            "/v1/apps/{app}/machines/{id}/uncordon",
+            "Puts a machine back into its services",
+            control::uncordon,
+        )
+        .headers(NONCE)
+        .gives::<Done>(),
+        get(
+            "/v1/apps/{app}/machines/{id}/versions",
+            "Configurations that a machine has had, newest first",
+            control::versions,
+        )
+        .gives::<Vec<MachineVersion>>(),
+    ]
+}
+
+/// What goes on in a machine.
 fn inside() -> Vec<Route> {
     vec![
         post(
@@ -169,6 +275,53 @@ fn inside() -> Vec<Route> {
         .takes::<Exec>()
         .gives::<ExecAnswer>()
         .limit(Limit::Long),
+        get(
+            "/v1/apps/{app}/machines/{id}/ps",
+            "Processes in a machine",
+            inside::processes,
+        )
+        .query(&[
+            (
+                "sort_by",
+                "pid (if absent), cpu, rss, rtime, stime, command or directory",
+            ),
+            ("order", "asc (if absent) or desc"),
+        ])
+        .gives::<Vec<ProcessStat>>(),
+        get(
+            "/v1/apps/{app}/machines/{id}/stats",
+            "What a machine uses",
+            inside::statistics,
+        )
+        .gives::<Statistics>(),
+        get(
+            "/v1/apps/{app}/machines/{id}/memory",
+            "A machine's memory, and what of it is left",
+            inside::memory,
+        )
+        .gives::<Memory>(),
+        get(
+            "/v1/apps/{app}/machines/{id}/files",
+            "A file or directory of a container, as a tar archive",
+            files::get,
+        )
+        .query(FILES)
+        .gives_media(files::TAR),
+        put(
+            "/v1/apps/{app}/machines/{id}/files",
+            "Unpacks a tar archive under a directory of a container",
+            files::put,
+        )
+        .query(FILES)
+        .takes_media(files::TAR)
+        .gives::<Done>()
+        .limit(Limit::Transfer),
+    ]
+}
+
+/// What becomes a WebSocket.
+fn streams() -> Vec<Route> {
+    vec![
         get(
             "/v1/apps/{app}/machines/{id}/exec/stream",
             "Runs a command; a WebSocket with its streams",

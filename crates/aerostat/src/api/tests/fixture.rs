@@ -302,6 +302,23 @@ impl Server {
         )
     }
 
+    /// What comes in answer to a request that goes on, up to and with `end`.
+    pub(super) async fn read_until(&self, path: &str, headers: &str, end: &str) -> String {
+        let socket = self.files.path().join("api.sock");
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        let reading = async {
+            while !String::from_utf8_lossy(&read).contains(end) {
+                assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+            }
+        };
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, reading).await.unwrap();
+        String::from_utf8(read).unwrap()
+    }
+
     /// [`Self::ask`], with the nonce of a lease.
     pub(super) async fn ask_with(
         &self,

@@ -108,3 +108,57 @@ async fn a_revision_that_is_not_known_is_gone() {
         400
     );
 }
+
+#[tokio::test]
+async fn a_browser_gets_events_and_goes_on_where_it_was() {
+    let server = server().await;
+    let web = server.app("web").await;
+    let one = server.started(&web, "one").await;
+    let list = server
+        .client
+        .machines(&web, &MachineFilter::default())
+        .await;
+    let revision = list.unwrap().revision;
+    let stop = StopMachine::default();
+    server
+        .client
+        .stop_machine(&web, &one.id, &stop)
+        .await
+        .unwrap();
+    let stopped = client::WaitQuery::state(MachineState::Stopped);
+    server
+        .client
+        .wait_machine(&web, &one.id, &stopped)
+        .await
+        .unwrap();
+    let head = format!("Accept: text/event-stream\r\nLast-Event-ID: {revision}\r\n");
+    let path = "/v1/apps/web/machines?watch=true";
+    let text = server.read_until(path, &head, "event: bookmark").await;
+    let (head, events) = text.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.to_lowercase()
+            .contains("content-type: text/event-stream"),
+        "{head}"
+    );
+    assert!(events.contains("event: machine\nid: "), "{events}");
+    assert!(
+        events.contains("\ndata: {\"type\":\"machine\",\"revision\":"),
+        "{events}"
+    );
+    assert!(events.contains("\"state\":\"stopped\""), "{events}");
+    assert!(!events.contains("\"state\":\"started\""), "{events}");
+
+    let gone = "Accept: text/event-stream\r\nLast-Event-ID: 99999\r\n";
+    assert_eq!(server.send("GET", path, gone, "").await.0, 410);
+    let lines = server.read_until(path, "", "\"type\":\"bookmark\"").await;
+    assert!(lines.contains("application/x-ndjson"), "{lines}");
+    for filter in [
+        "state=started",
+        "region=local",
+        "metadata.a=b",
+        "summary=true",
+    ] {
+        let (status, refused) = server.ask("GET", &format!("{path}&{filter}"), "").await;
+        assert_eq!(status, 400, "{filter}: {refused}");
+    }
+}
