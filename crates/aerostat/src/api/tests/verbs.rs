@@ -197,11 +197,11 @@ async fn processes_statistics_and_memory_are_told() {
     let machine = server.started(&app, "one").await;
     let id = &machine.id;
     let processes = client.processes(&app, id).await.unwrap();
-    assert_eq!((processes.len(), processes[0].pid), (1, 1));
+    assert_eq!((processes.len(), processes[0].pid), (1, 2));
     let statistics = client.statistics(&app, id).await.unwrap();
     assert_eq!(statistics.memory_limit_bytes, 256 << 20);
     let memory = client.memory(&app, id).await.unwrap();
-    assert_eq!((memory.available_mb, memory.limit_mb), (192, 256));
+    assert_eq!((memory.available_mb, memory.limit_mb), (255, 256));
     let at = |verb: &str| format!("/v1/apps/web/machines/{id}/{verb}");
     assert_eq!(
         server
@@ -247,7 +247,7 @@ async fn files_go_in_and_come_out() {
     let missing = client.get_files(&app, id, None, "/none").await.unwrap_err();
     assert_eq!(missing.code(), Some("copy_failed"));
     assert!(
-        missing.to_string().contains("there is no /none"),
+        missing.to_string().contains("cannot read /none"),
         "{missing}"
     );
     let relative = client.get_files(&app, id, None, "none").await.unwrap_err();
