@@ -32,6 +32,14 @@ impl Document {
         problems
     }
 
+    /// What is wrong with `value` as what the document calls `name`.
+    pub(super) fn problems_of(&self, name: &str, value: &Value) -> Vec<String> {
+        let mut problems = Vec::new();
+        let schema = &self.0["components"]["schemas"][name];
+        self.check(schema, value, "", &mut problems);
+        problems
+    }
+
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         match schema["$ref"].as_str() {
             Some(reference) => {
