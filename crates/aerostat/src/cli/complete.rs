@@ -9,6 +9,7 @@ use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 use client::{Client, MachineFilter};
 use futures::future::join_all;
+use types::machine::MachineState;
 
 use super::{output, target, tree};
 
@@ -79,6 +80,15 @@ pub(super) fn images() -> ArgValueCompleter {
             let named = images.map(|image| (image.reference, output::size(image.size_bytes)));
             Ok(named.collect())
         })
+    })
+}
+
+pub(super) fn states() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let current = current.to_string_lossy();
+        let states = MachineState::ALL.map(MachineState::as_str).into_iter();
+        let states = states.filter(|state| state.starts_with(&*current));
+        states.map(CompletionCandidate::new).collect()
     })
 }
 

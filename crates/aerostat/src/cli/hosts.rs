@@ -51,12 +51,12 @@ impl Hosts {
                 let hosts = client.hosts().await?.hosts;
                 let found = find(&hosts, &host)?;
                 client.remove_host(found.host.id, force).await?;
-                eprintln!(
+                let told = format!(
                     "host {} (number {}) is no longer of this fleet",
                     found.host.name,
                     found.host.id.number()
                 );
-                Ok(())
+                output::changed(context.format, found, &found.host.name, &told)
             }
             Self::Token(Tokens::Create { ttl, address }) => {
                 let body = CreateJoinToken {

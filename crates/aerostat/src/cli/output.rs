@@ -87,14 +87,12 @@ impl Table {
         } else {
             self.narrow
         };
-        let widths = self.widths(columns, look.width_max);
-        let mut text = String::new();
-        let heading = drawn(&self.heading, &widths, |_, cell| {
+        let layout = self.layout(columns, look.width_max);
+        let mut text = drawn(&self.heading, &layout, |_, cell| {
             look.paint.paint(Colour::Bold, cell)
         });
-        text += &heading;
         for row in &self.rows {
-            text += &drawn(row, &widths, |column, cell| {
+            text += &drawn(row, &layout, |column, cell| {
                 let is_state = ["STATE", "STATUS", "VERDICT"].contains(&&*self.heading[column]);
                 match style::of_state(cell).filter(|_| is_state) {
                     Some(colour) => look.paint.paint(colour, cell),
@@ -105,37 +103,56 @@ impl Table {
         text
     }
 
-    /// As wide as the widest cell; where the terminal is narrower than that, the widest columns
-    /// give way. The first one, which is what commands take, never does.
-    fn widths(&self, columns: usize, width_max: Option<usize>) -> Vec<usize> {
+    /// Columns that are shown, and their widths: those of the widest cells. Where the terminal is
+    /// narrower the widest columns give way, and where that does not help, those that would be cut
+    /// are left out from the right. The first, which is what commands take, never gives way.
+    fn layout(&self, columns: usize, width_max: Option<usize>) -> Vec<(usize, usize)> {
         let rows = || std::iter::once(&self.heading).chain(&self.rows);
         let width = |column: usize| {
             let cells = rows().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let mut widths: Vec<usize> = (0..columns).map(width).collect();
-        let Some(width_max) = width_max else {
-            return widths;
-        };
         let least = |column: usize| self.heading[column].chars().count().max(SHRUNK_MIN);
-        loop {
-            let total = widths.iter().sum::<usize>() + GAP * columns.saturating_sub(1);
-            let widest = (1..columns)
-                .filter(|&column| widths[column] > least(column))
-                .max_by_key(|&column| widths[column]);
-            match widest {
-                Some(column) if total > width_max => widths[column] -= 1,
-                Some(_) | None => return widths,
+        let total = |layout: &[(usize, usize)]| {
+            let widths = layout.iter().map(|(_, width)| width).sum::<usize>();
+            widths + GAP * layout.len().saturating_sub(1)
+        };
+        let mut layout: Vec<_> = (0..columns).map(|column| (column, width(column))).collect();
+        let Some(width_max) = width_max else {
+            return layout;
+        };
+        let cut = |&(column, width): &(usize, usize)| match column {
+            0 => (column, width),
+            _ => (column, width.min(least(column))),
+        };
+        while total(&layout.iter().map(cut).collect::<Vec<_>>()) > width_max {
+            let widest = layout.iter().rposition(|at| cut(at) != *at);
+            match widest.or(layout.len().checked_sub(1)) {
+                None | Some(0) => break,
+                Some(at) => layout.remove(at),
+            };
+        }
+        while total(&layout) > width_max {
+            let wide = layout.iter_mut().skip(1);
+            let widest = wide.filter(|(column, width)| *width > least(*column));
+            match widest.max_by_key(|(_, width)| *width) {
+                Some((_, width)) => *width -= 1,
+                None => break,
             }
         }
+        layout
     }
 }
 
-fn drawn(cells: &[String], widths: &[usize], paint: impl Fn(usize, &str) -> String) -> String {
+fn drawn(
+    cells: &[String],
+    layout: &[(usize, usize)],
+    paint: impl Fn(usize, &str) -> String,
+) -> String {
     let mut line = String::new();
     let mut space = 0;
-    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let mut cell = cell.clone();
+    for &(column, width) in layout {
+        let mut cell = cells.get(column).cloned().unwrap_or_default();
         if cell.chars().count() > width {
             cell = cell.chars().take(width.saturating_sub(1)).collect();
             cell.push('…');
@@ -295,24 +312,19 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_shortens_the_widest_column_and_never_the_first() {
-        let narrow = Look {
-            width_max: Some(30),
-            ..PLAIN
+    fn a_narrow_terminal_shortens_columns_and_then_leaves_them_out() {
+        let at = |width| {
+            table().render(Look {
+                width_max: Some(width),
+                ..PLAIN
+            })
         };
         assert_eq!(
-            table().render(narrow),
+            at(30),
             "ID     STATE     IMAGE\n0123   started   docker.io/li…\n"
         );
-        let hopeless = Look {
-            width_max: Some(1),
-            ..PLAIN
-        };
-        assert!(
-            table()
-                .render(hopeless)
-                .contains("0123   started   docker.io…")
-        );
+        assert_eq!(at(20), "ID     STATE\n0123   started\n");
+        assert_eq!(at(1), "ID\n0123\n", "the first always stays");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use image::ImageStore;
 use types::ImageRef;
 
 use super::env::quoted;
-use super::{Context, need_root, output};
+use super::output::{self, Table};
+use super::{Context, need_root};
 use crate::app::Endpoints;
 
 /// Less than this and nothing is started: databases and images would fail half-way.
@@ -46,6 +47,10 @@ impl Up {
         if let Err(error) = first_image(context).await {
             // Everything else works without it, and the next `up` tries again.
             eprintln!("warning: there is no first image: {error:#}");
+        }
+        if !context.format.is_table() {
+            let names = || vec![endpoints.socket.display().to_string()];
+            return output::print(context.format, &endpoints, || Table::new(&[]), names);
         }
         tell(&endpoints, &context.paths.log())
     }

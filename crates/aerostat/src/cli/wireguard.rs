@@ -63,8 +63,22 @@ impl WireGuard {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.client()?;
         match self {
-            Self::List { org } => print(context, &client.wireguard_peers(&org.org).await?.peers),
-            Self::Remove { name, org } => Ok(client.delete_wireguard_peer(&org.org, &name).await?),
+            Self::List { org } => {
+                let peers = client.wireguard_peers(&org.org).await?.peers;
+                let first = "there are no peers yet; the first: aerostat wireguard create NAME";
+                let names = || peers.iter().map(|peer| peer.name.clone()).collect();
+                output::print_list(context.format, &peers, || table(&peers), names, first)
+            }
+            Self::Remove { name, org } => {
+                client.delete_wireguard_peer(&org.org, &name).await?;
+                let removed = serde_json::json!({"name": name, "removed": true});
+                output::changed(
+                    context.format,
+                    &removed,
+                    &name,
+                    &format!("peer {name} removed"),
+                )
+            }
             Self::Create {
                 name,
                 org,
@@ -95,7 +109,7 @@ impl WireGuard {
                         let written = written.and_then(|()| opened.sync_all());
                         written.with_context(|| format!("cannot write {}", path.display()))?;
                         eprintln!("{} is for `wg-quick up`", path.display());
-                        print(context, &[answer.peer])
+                        print(context, &answer.peer)
                     }
                     (Err(error), file) => {
                         if let Some((_, path)) = file {
@@ -188,22 +202,23 @@ fn print_new(context: &Context, answer: &WireGuardPeerAnswer, config: &str) -> a
     output::print(context.format, &new, || Table::new(&[]), names)
 }
 
-fn print(context: &Context, peers: &[WireGuardPeer]) -> anyhow::Result<()> {
-    let table = || {
-        let mut table = Table::new(&["NAME", "NETWORK", "GATEWAY", "ADDRESS", "PUBLIC KEY"]);
-        for peer in peers {
-            table.row([
-                peer.name.clone(),
-                peer.network.clone(),
-                peer.gateway.number().to_string(),
-                peer.address.to_string(),
-                peer.public_key.clone(),
-            ]);
-        }
-        table
-    };
-    let names = || peers.iter().map(|peer| peer.name.clone()).collect();
-    output::print(context.format, &peers, table, names)
+fn print(context: &Context, peer: &WireGuardPeer) -> anyhow::Result<()> {
+    let table = || table(std::slice::from_ref(peer));
+    output::print(context.format, peer, table, || vec![peer.name.clone()])
+}
+
+fn table(peers: &[WireGuardPeer]) -> Table {
+    let mut table = Table::new(&["NAME", "NETWORK", "GATEWAY", "ADDRESS", "PUBLIC KEY"]);
+    for peer in peers {
+        table.row([
+            peer.name.clone(),
+            peer.network.clone(),
+            peer.gateway.number().to_string(),
+            peer.address.to_string(),
+            peer.public_key.clone(),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

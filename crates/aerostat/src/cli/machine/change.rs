@@ -321,10 +321,13 @@ async fn resting(
     found.machine = settle(client, &found, &mut Progress::new()).await?;
     let machine = &found.machine;
     let told = match machine.state {
-        // A suspension that does not work leaves the machine as it was.
+        // A suspension that does not work leaves the machine as it was, and says why.
         MachineState::Started => {
+            let newest = machine.events.iter().find(|event| event.kind == "suspend");
+            let why = newest.and_then(|event| event.request.as_ref());
+            let why = why.map_or("it still runs", |request| request.message.as_str());
             return Err(Refused(format!(
-                "machine {} still runs; the reason: aerostat machine why {}",
+                "machine {} runs: {why}; its story: aerostat machine why {}",
                 machine.name, machine.id
             ))
             .into());

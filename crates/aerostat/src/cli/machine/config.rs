@@ -163,7 +163,14 @@ impl Flags {
         if self.schedule.is_some() {
             config.schedule = self.schedule;
         }
-        config.auto_destroy |= self.rm;
+        if self.rm {
+            config.auto_destroy = true;
+            // One that is started again does not end, and so would stay for ever.
+            config.restart.get_or_insert(Restart {
+                policy: RestartPolicy::No,
+                max_retries: None,
+            });
+        }
         if self.stop_signal.is_some() || self.stop_timeout.is_some() {
             let stop = config.stop_config.get_or_insert_with(StopConfig::default);
             if self.stop_signal.is_some() {

@@ -31,7 +31,7 @@ pub(in crate::cli) struct Exec {
     #[arg(long)]
     timeout: Option<u32>,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::cli) struct Console {
     #[arg(short, long)]
     container: Option<String>,
     /// Program to run instead of bash or sh
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 
@@ -118,8 +118,15 @@ impl Attach {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.client()?;
         let found = self.one.find(&client).await?;
-        attach(&client, &found, self.container, !self.no_stdin).await
+        attach(&client, &found, self.container, !self.no_stdin, Past::Skip).await
     }
+}
+
+/// What a process wrote before somebody is connected to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    Skip,
+    Show,
 }
 
 /// Connects this terminal to a container's own process until that ends, or Ctrl-P Ctrl-Q.
@@ -128,6 +135,7 @@ pub(super) async fn attach(
     found: &super::find::Found,
     container: Option<String>,
     stdin: bool,
+    past: Past,
 ) -> anyhow::Result<()> {
     let config = &found.machine.config;
     let of_container = config.containers.iter().find(|one| match &container {
@@ -136,6 +144,17 @@ pub(super) async fn attach(
     });
     let wanted = of_container.map_or(config.init.tty, |one| one.tty);
     let tty = wanted && std::io::stdin().is_terminal();
+    let detach = match stdin && tty {
+        true => {
+            let name = &found.machine.name;
+            eprintln!("connected to {name}; Ctrl-P Ctrl-Q leaves it running");
+            Detach::OnKeys
+        }
+        false => Detach::Never,
+    };
+    if past == Past::Show {
+        super::logs::replay(client, found).await?;
+    }
     let params = ExecParams {
         container,
         command: Vec::new(),
@@ -146,15 +165,5 @@ pub(super) async fn attach(
     let io = client
         .attach(&found.app, &found.machine.id, &params)
         .await?;
-    let detach = match stdin && tty {
-        true => {
-            eprintln!(
-                "connected to {}; Ctrl-P Ctrl-Q leaves it running",
-                found.machine.name
-            );
-            Detach::OnKeys
-        }
-        false => Detach::Never,
-    };
     terminal::relay(io, stdin, tty, detach).await
 }

@@ -113,6 +113,9 @@ impl Stats {
         };
         let (list, worst) = usage(&client, &found).await;
         let names = || list.iter().map(|usage| usage.machine.to_string()).collect();
+        if worst > 0 && list.is_empty() {
+            return Err(Reported(worst).into());
+        }
         let first = "no machine runs; `aerostat machine list` shows those that there are";
         output::print_list(context.format, &list, || usages(&list), names, first)?;
         match worst {

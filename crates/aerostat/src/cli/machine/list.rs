@@ -10,15 +10,15 @@ use types::machine::{Health, Machine, MachineState};
 use super::InApp;
 use super::find::{Found, inventory};
 use super::wait::state;
-use crate::cli::Context;
 use crate::cli::output::{self, Format, Table};
+use crate::cli::{Context, complete};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct List {
     #[command(flatten)]
     scope: InApp,
     /// Only those in one of these states
-    #[arg(short, long, value_parser = state, value_delimiter = ',')]
+    #[arg(short, long, value_parser = state, value_delimiter = ',', add = complete::states())]
     state: Vec<MachineState>,
     /// Only those of this region
     #[arg(short, long)]

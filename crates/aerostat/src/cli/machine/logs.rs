@@ -197,15 +197,20 @@ impl Logs {
     }
 }
 
+/// The question of a program to its terminal where the cursor is. Asked in the past, the answer
+/// would be taken for something typed.
+const CURSOR_QUESTION: &str = "\x1b[6n";
+
 /// Prints what the machine wrote so far.
 pub(super) async fn replay(client: &Client, found: &Found) -> anyhow::Result<()> {
     let query = LogQuery::default();
     let mut log = client.logs(&found.app, &found.machine.id, &query).await?;
     while let Some(line) = log.recv().await {
         let line = line.context("the log broke off")?;
+        let text = String::from_utf8_lossy(&line.bytes).replace(CURSOR_QUESTION, "");
         match line.channel {
-            channel::STDERR => output::write_error(&line.bytes)?,
-            _ => output::write(&line.bytes)?,
+            channel::STDERR => output::write_error(text.as_bytes())?,
+            _ => output::write(text.as_bytes())?,
         }
     }
     Ok(())

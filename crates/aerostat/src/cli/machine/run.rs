@@ -1,21 +1,25 @@
 //! `aerostat machine run` and `create`: pull, place, boot, and what came of it.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use client::Client;
 use types::api::{CreateApp, CreateMachine, PullImage};
-use types::machine::MachineConfig;
+use types::machine::{MachineConfig, MachineState};
 use types::{AppName, ImageRef};
 
 use super::config::{Flags, Where};
-use super::exec::attach;
+use super::exec::{Past, attach};
 use super::find::Found;
 use super::list;
 use super::settle::{Outcome, failure, goes_on, outcome, settle, started, unless_interrupted};
 use crate::cli::output;
 use crate::cli::progress::{Progress, pull};
 use crate::cli::{CommandEnded, Context, Refused, complete};
+
+/// How long a program has to run before somebody at a terminal is told that it does.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Run {
@@ -44,7 +48,7 @@ struct What {
     #[arg(required_unless_present = "machine_config", add = complete::images())]
     image: Option<ImageRef>,
     /// Command and arguments instead of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
     #[command(flatten)]
     place: Where,
@@ -180,6 +184,11 @@ impl Run {
         let told = goes_on(app, name, id);
         let machine = settle(&client, &found, &mut progress);
         found.machine = unless_interrupted(machine, || told).await?;
+        if progress.is_live() && found.machine.state == MachineState::Started {
+            // People want to know of a program that ends at once; programs want the answer.
+            tokio::time::sleep(SECOND_LOOK).await;
+            found.machine = client.machine(&found.app, &found.machine.id).await?;
+        }
         report(context, &client, &found, &mut progress).await
     }
 
@@ -189,13 +198,14 @@ impl Run {
         client.start_machine(&found.app, &found.machine.id).await?;
         found.machine = settle(client, &found, &mut Progress::new()).await?;
         let name = found.machine.name.clone();
-        super::logs::replay(client, &found).await?;
         match outcome(&found.machine) {
             Outcome::Started { .. } => {}
-            Outcome::Ended | Outcome::Resting => return Ok(()),
+            Outcome::Ended | Outcome::Resting => {
+                return super::logs::replay(client, &found).await;
+            }
             Outcome::Failed { why } => return Err(failure(client, &found, &why).await),
         }
-        let ended = attach(client, &found, None, self.stdin).await;
+        let ended = attach(client, &found, None, self.stdin, Past::Show).await;
         match &ended {
             Err(error) if !error.is::<CommandEnded>() => {
                 eprintln!("{}", goes_on(&found.app, &name, &found.machine.id));

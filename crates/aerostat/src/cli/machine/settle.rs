@@ -1,11 +1,11 @@
 //! Waiting until a machine has come to rest, and saying what came of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, WaitFor, WaitQuery};
 use types::MachineId;
 use types::api::LogQuery;
-use types::machine::{Event, ExitEvent, Machine, MachineState};
+use types::machine::{ContainerState, Event, ExitEvent, Machine, MachineState};
 
 use super::find::Found;
 use crate::cli::output::took;
@@ -14,6 +14,10 @@ use crate::cli::{CommandEnded, Refused};
 
 /// How often a terminal is told what goes on.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
+/// Between the guest's word that it is ready and the start of its containers there are
+/// milliseconds, under emulation some hundred.
+const CONTAINERS_LOOK: Duration = Duration::from_millis(10);
+const CONTAINERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the last lines of a machine that failed: they are a help, not the matter.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many of them.
@@ -52,7 +56,24 @@ pub(super) async fn settle(
         }
     }
     progress.clear();
-    Ok(client.machine(app, id).await?)
+    let deadline = Instant::now() + CONTAINERS_TIMEOUT;
+    loop {
+        let machine = client.machine(app, id).await?;
+        if !is_opening(&machine) || Instant::now() >= deadline {
+            return Ok(machine);
+        }
+        tokio::time::sleep(CONTAINERS_LOOK).await;
+    }
+}
+
+/// Whether the machine runs and its containers are about to: an `exec` would come too early.
+fn is_opening(machine: &Machine) -> bool {
+    let mut containers = machine.containers.iter();
+    let mut configs = machine.config.containers.iter();
+    machine.state == MachineState::Started
+        && containers.any(|container| container.state == ContainerState::Created)
+        // These wait for each other for as long as they like.
+        && configs.all(|config| config.depends_on.is_empty())
 }
 
 /// Runs `work` unless somebody presses Ctrl-C, who is then told what goes on without them.
@@ -106,21 +127,26 @@ pub(super) fn outcome(machine: &Machine) -> Outcome {
         MachineState::Failed => Outcome::Failed {
             why: reason(&machine.events).unwrap_or_else(|| "no reason was recorded".into()),
         },
-        MachineState::Stopped | MachineState::Destroying | MachineState::Destroyed => {
-            match last_exit(&machine.events) {
-                Some(exit) if exit.requested_stop => Outcome::Resting,
-                Some(exit) if exit.exit_code == 0 => Outcome::Ended,
-                Some(exit) => Outcome::Failed {
-                    why: format!("it {}", ended(exit)),
-                },
-                None => Outcome::Resting,
-            }
-        }
+        MachineState::Stopping
+        | MachineState::Stopped
+        | MachineState::Destroying
+        | MachineState::Destroyed => match last_exit(&machine.events) {
+            Some(exit) if exit.requested_stop => Outcome::Resting,
+            Some(exit) if exit.exit_code == 0 => Outcome::Ended,
+            Some(exit) => Outcome::Failed {
+                why: format!("it {}", ended(exit)),
+            },
+            None => Outcome::Resting,
+        },
+        MachineState::Starting => match last_exit(&machine.events) {
+            Some(exit) if !exit.requested_stop => Outcome::Failed {
+                why: format!("it {}, and its policy starts it again", ended(exit)),
+            },
+            Some(_) | None => Outcome::Resting,
+        },
         MachineState::Created
-        | MachineState::Starting
         | MachineState::Suspending
         | MachineState::Suspended
-        | MachineState::Stopping
         | MachineState::Restarting
         | MachineState::Updating => Outcome::Resting,
     }

@@ -114,7 +114,7 @@ fn rows(context: &Context, app: &str, machine: &Machine) -> Vec<(&'static str, S
         };
         let mut value = format!("{} {state}", container.name);
         if let Some(started) = container.started_at {
-            value += &format!(", since {}", context.ago(started));
+            value += &format!(" {}", context.ago(started));
         }
         if container.restart_count > 0 {
             value += &format!(", restarted {} times", container.restart_count);

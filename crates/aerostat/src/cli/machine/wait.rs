@@ -8,7 +8,7 @@ use types::machine::MachineState;
 
 use super::find::{Found, Many};
 use crate::cli::output;
-use crate::cli::{Context, Refused};
+use crate::cli::{Context, Refused, complete};
 
 /// What one request may wait.
 const ONE_WAIT: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ pub(in crate::cli) struct Wait {
     #[command(flatten)]
     many: Many,
     /// State to wait for, any of several, or `settled`: any that lasts
-    #[arg(short, long, default_value = "started", value_delimiter = ',')]
+    #[arg(short, long, default_value = "started", value_delimiter = ',', add = complete::states())]
     state: Vec<String>,
     /// Seconds to wait, together
     #[arg(short, long, default_value_t = 60)]

@@ -18,9 +18,12 @@ use super::settle::{ended, last_exit, next_step, reason};
 use crate::cli::Context;
 use crate::cli::output::{self, Table, took};
 use crate::cli::style::{Colour, Paint};
+use crate::cli::terminal;
 
 /// What the API gives at once.
 const EVENTS_MAX: u32 = 50;
+/// Room for the time since the event before.
+const TIME_COLUMNS: usize = 12;
 /// As many rounds of the same are told one by one; more are summed up.
 const ROUNDS_MAX: usize = 3;
 
@@ -77,7 +80,8 @@ impl Why {
             .await?;
         let story = tell(&found, &events, Timestamp::now());
         if context.format.is_table() {
-            return output::write(text(&story, Paint::stdout()).as_bytes());
+            let width = terminal::size().map_or(usize::MAX, |size| size.width.into());
+            return output::write(text(&story, Paint::stdout(), width).as_bytes());
         }
         let names = || vec![story.machine.clone()];
         output::print(context.format, &story, || Table::new(&[]), names)
@@ -121,13 +125,14 @@ fn chapter(machine: &Machine, event: &Event) -> Chapter {
         },
         ("start", "failed") => format!("could not start{message}"),
         ("start", "started") => format!("runs{message}"),
+        ("start", "suspended") => format!("could not go on, and stays suspended{message}"),
         ("start", _) if asked => format!("was asked to start{message}"),
         ("start", _) => format!("starts{message}"),
         ("restart", _) if asked => format!("was asked to restart{message}"),
         ("restart", _) => format!("starts again by its policy, time {}", request.restart_count),
         ("exit", _) => match &request.exit_event {
-            Some(exit) if exit.requested_stop => format!("{}, as asked", ended(exit)),
-            Some(exit) => format!("{}, unasked", ended(exit)),
+            Some(exit) if exit.requested_stop => format!("{}, as asked{message}", ended(exit)),
+            Some(exit) => format!("{}, unasked{message}", ended(exit)),
             None => "ended".to_owned(),
         },
         (kind @ ("stop" | "suspend" | "update" | "destroy" | "cordon" | "uncordon"), status)
@@ -139,6 +144,7 @@ fn chapter(machine: &Machine, event: &Event) -> Chapter {
             }
         }
         ("destroy", _) => format!("is destroyed{message}"),
+        ("suspend", "started") => format!("goes on running{message}"),
         ("suspend", "suspended") => format!("is suspended: its memory is on disk{message}"),
         (kind, status) => format!("{kind}: {status}{message}"),
     };
@@ -222,6 +228,10 @@ fn now_because(found: &Found, events: &[Event], now: Timestamp) -> Now {
             };
             let next = "nothing; it is only remembered".to_owned();
             (because.to_owned(), next, Vec::new())
+        }
+        // It ended by itself; only what is left of it is still being removed.
+        MachineState::Stopping if newest.is_some_and(|event| event.kind == "exit") => {
+            stopped(found, events)
         }
         MachineState::Suspending
         | MachineState::Stopping
@@ -360,13 +370,13 @@ fn stopped(found: &Found, events: &[Event]) -> Reasons {
 }
 
 /// The story for people.
-fn text(story: &Story, paint: Paint) -> String {
-    let mut text = format!(
-        "{} ({}) of app {}\n\n",
-        paint.paint(Colour::Bold, &story.name),
-        story.machine,
-        story.app
-    );
+fn text(story: &Story, paint: Paint, width: usize) -> String {
+    let from = story.history.first();
+    let from = from.map_or_else(String::new, |first| {
+        format!(", from {} on", clock(first.at))
+    });
+    let name = paint.paint(Colour::Bold, &story.name);
+    let mut text = format!("{name} ({}) of app {}{from}\n\n", story.machine, story.app);
     let mut before: Option<Timestamp> = None;
     for line in fold(&story.history) {
         let chapter = match line {
@@ -381,7 +391,7 @@ fn text(story: &Story, paint: Paint) -> String {
             }
         };
         let when = match before {
-            None => clock(chapter.at),
+            None => took(0),
             Some(before) => {
                 let ms = chapter.at.as_millisecond() - before.as_millisecond();
                 format!("+{}", took(ms))
@@ -392,11 +402,9 @@ fn text(story: &Story, paint: Paint) -> String {
             who => format!("  ({who})"),
         };
         let words = chapter.text.replace(char::is_control, " ");
-        text += &format!(
-            "{}  {words}{}\n",
-            paint.paint(Colour::Dim, &format!("{when:>12}")),
-            paint.paint(Colour::Dim, &who)
-        );
+        let words = wrap(&words, width, TIME_COLUMNS + 2);
+        let when = paint.paint(Colour::Dim, &format!("{when:>TIME_COLUMNS$}"));
+        text += &format!("{when}  {words}{}\n", paint.paint(Colour::Dim, &who));
         for detail in &chapter.details {
             text += &format!("{:>14}{}\n", "", detail.replace(char::is_control, " "));
         }
@@ -413,11 +421,33 @@ fn text(story: &Story, paint: Paint) -> String {
         |colour| paint.paint(colour, state.as_str()),
     );
     let because = because.replace(char::is_control, " ");
-    text += &format!("\nnow:  {coloured}, because {because}\nnext: {next}\n");
+    let because = format!("{state}, because {because}");
+    let because = wrap(&because, width, 6).replacen(state.as_str(), &coloured, 1);
+    text += &format!("\nnow:  {because}\nnext: {}\n", wrap(next, width, 6));
     for command in try_ {
         text += &format!("try:  {command}\n");
     }
     text
+}
+
+/// Lines of at most `width`, of which all but the first begin after `indent`; so may the first.
+fn wrap(text: &str, width: usize, indent: usize) -> String {
+    let room = width.saturating_sub(indent).max(20);
+    let mut lines = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            lines += &format!("\n{:indent$}", "");
+            used = 0;
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines += word;
+        used += length;
+    }
+    lines
 }
 
 /// Date and time to the second, in UTC.

@@ -15,6 +15,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("serve", "  aerostat serve --log debug"),
     ("doctor", "  aerostat doctor\n  aerostat doctor -o json"),
+    ("kernel", "  aerostat kernel list"),
+    ("kernel build", "  aerostat kernel build"),
+    ("kernel list", "  aerostat kernel list -o wide"),
+    ("kernel use", "  aerostat kernel use debian"),
+    ("kernel path", "  aerostat kernel path"),
     ("env", "  eval \"$(aerostat env)\""),
     (
         "join",

@@ -24,7 +24,7 @@ fn story(state: &str, restart: &Value, events: &[Value], at: i64) -> String {
         .collect();
     found.machine.events = events.clone();
     let now = Timestamp::from_millisecond(T0 + at).unwrap();
-    text(&tell(&found, &events, now), Paint::NONE)
+    text(&tell(&found, &events, now), Paint::NONE, usize::MAX)
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn a_machine_that_runs_tells_who_bid_for_it() {
     assert_eq!(
         text,
         "\
-web (abc0000000000a) of app shop
+web (abc0000000000a) of app shop, from 2026-11-21 10:00:00 on
 
-2026-11-21 10:00:00  created from image docker.io/library/nginx:1.27, 1 shared cpu, 256 MiB, \
+        0 ms  created from image docker.io/library/nginx:1.27, 1 shared cpu, 256 MiB, \
 class container  (user)
               2 hosts were asked, and 0002 won in 2 ms:
                 0002 (local)  won      3 GiB free, image here
@@ -141,4 +141,11 @@ fn a_stop_that_was_asked_for_says_so() {
         text.contains("because somebody stopped it; it was ended by SIGINT"),
         "{text}"
     );
+}
+
+#[test]
+fn long_words_of_a_story_stay_in_their_column() {
+    assert_eq!(wrap("aaa bbb ccc", usize::MAX, 2), "aaa bbb ccc");
+    let wrapped = wrap("aaaaaaaaaa bbbbbbbbb ccc", 24, 4);
+    assert_eq!(wrapped, "aaaaaaaaaa bbbbbbbbb\n    ccc");
 }
