@@ -185,9 +185,10 @@ pub enum Open {
         container: String,
         path: String,
     },
-    /// Answered with a [`crate::api::ProcessStat`] for each process.
+    /// Answered with a `Result`: a [`crate::api::ProcessStat`] for each process (as many as fit into
+    /// a frame), or why not.
     Processes,
-    /// Answered with [`Statistics`].
+    /// Answered with a `Result`: [`Statistics`], or why not.
     Statistics,
 }
 

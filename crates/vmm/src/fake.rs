@@ -475,45 +475,4 @@ impl Vmm for FakeVmm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn end(vmm: &FakeVmm, spec: &BootSpec) -> Option<ReportEvent> {
-        let mut reports = vmm.reports(&spec.machine, spec.boot, 0).await.unwrap();
-        let mut last = None;
-        while let Some(report) = reports.recv().await {
-            last = Some(report.event);
-        }
-        last
-    }
-
-    #[tokio::test]
-    async fn a_machine_is_resumed_once_from_what_was_saved_and_not_from_nothing() {
-        let vmm = FakeVmm::new();
-        let mut spec = crate::shim::tests::spec().boot;
-        spec.isolation = IsolationClass::Emulated;
-        vmm.boot(spec.clone()).await.unwrap();
-        vmm.suspend(&spec.machine, spec.boot).await.unwrap();
-        assert_eq!(end(&vmm, &spec).await, Some(ReportEvent::Suspended));
-        vmm.kill(&spec.machine, spec.boot).await.unwrap();
-        assert_eq!(vmm.suspended(), std::slice::from_ref(&spec.machine));
-        spec.resume = true;
-        spec.boot = BootId(spec.boot.0 + 1);
-        vmm.boot(spec.clone()).await.unwrap();
-        assert_eq!(vmm.alive().len(), 1);
-        spec.boot = BootId(spec.boot.0 + 1);
-        vmm.boot(spec.clone()).await.unwrap();
-        let end = end(&vmm, &spec).await;
-        assert!(matches!(end, Some(ReportEvent::Failed { .. })), "{end:?}");
-    }
-
-    #[tokio::test]
-    async fn a_container_machine_is_not_suspended() {
-        let vmm = FakeVmm::new();
-        let spec = crate::shim::tests::spec().boot;
-        vmm.boot(spec.clone()).await.unwrap();
-        let refused = vmm.suspend(&spec.machine, spec.boot).await;
-        assert!(matches!(refused, Err(VmmError::CannotSuspend { .. })));
-        assert_eq!(vmm.alive().len(), 1);
-    }
-}
+mod tests;

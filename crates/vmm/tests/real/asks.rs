@@ -27,6 +27,33 @@ async fn up(
     Some((fixture, reports))
 }
 
+/// A directory out of the container, and into another one.
+async fn copies(fixture: &Fixture) {
+    let (vmm, machine, boot) = (&fixture.vmm, &fixture.machine, fixture.boot_id(1));
+    let path = |path: &str| ("main".to_owned(), path.to_owned());
+    let (container, out_of) = path("/etc");
+    let copy = Copy::OutOf {
+        container,
+        path: out_of,
+    };
+    let mut io = vmm.copy(machine, boot, copy).await.unwrap();
+    let mut archive = Vec::new();
+    while let Some(vmm::Output::Stdout(bytes)) = io.output.recv().await {
+        archive.extend_from_slice(&bytes);
+    }
+    let (container, into) = path("/copy");
+    let copy = Copy::Into {
+        container,
+        path: into,
+    };
+    let io = vmm.copy(machine, boot, copy).await.unwrap();
+    io.input.send(Input::Stdin(archive.into())).await.unwrap();
+    io.input.send(Input::CloseStdin).await.unwrap();
+    assert_eq!(collect(io).await.end, ExecEnd::Exited { exit_code: 0 });
+    let output = fixture.exec(exec("cat /copy/etc/passwd")).await;
+    assert_eq!(output.stdout, "root:x:0:0::/root:/bin/sh\n");
+}
+
 async fn answers(class: IsolationClass) {
     let script = "nc -l -p 8080 & trap 'exit 9' USR1; echo up; while :; do sleep 0.1; done";
     let Some((fixture, mut reports)) = up("answers", class, script).await else {
@@ -59,29 +86,7 @@ async fn answers(class: IsolationClass) {
     );
     eprintln!("{class}: {used:?}");
 
-    let path = |path: &str| ("main".to_owned(), path.to_owned());
-    let (container, out_of) = path("/etc");
-    let copy = Copy::OutOf {
-        container,
-        path: out_of,
-    };
-    let mut io = vmm.copy(machine, boot, copy).await.unwrap();
-    let mut archive = Vec::new();
-    while let Some(vmm::Output::Stdout(bytes)) = io.output.recv().await {
-        archive.extend_from_slice(&bytes);
-    }
-    let (container, into) = path("/copy");
-    let copy = Copy::Into {
-        container,
-        path: into,
-    };
-    let io = vmm.copy(machine, boot, copy).await.unwrap();
-    io.input.send(Input::Stdin(archive.into())).await.unwrap();
-    io.input.send(Input::CloseStdin).await.unwrap();
-    assert_eq!(collect(io).await.end, ExecEnd::Exited { exit_code: 0 });
-    let output = fixture.exec(exec("cat /copy/etc/passwd")).await;
-    assert_eq!(output.stdout, "root:x:0:0::/root:/bin/sh\n");
-
+    copies(&fixture).await;
     let mut beside = exec("true");
     beside.machine = true;
     match vmm.exec(machine, boot, beside).await {

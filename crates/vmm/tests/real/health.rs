@@ -99,8 +99,8 @@ async fn exit_of(fixture: &Fixture, reports: &mut mpsc::Receiver<Report>) -> Exi
     }
 }
 
-/// Grows by a million bytes at a time: nobody refuses one of these, as they would a large piece.
-const GROW: &str = "x=$(head -c 1000000 /dev/zero | tr '\\0' a); while :; do y=$y$x; done";
+/// A program for awk that takes memory in pieces so small that nobody refuses one.
+const GROW: &str = "BEGIN { while (1) a[i++] = sprintf(\"%100000s\", \"\") }";
 
 /// Exit code, signal, whether for want of memory.
 async fn ends(class: IsolationClass) {
@@ -108,10 +108,10 @@ async fn ends(class: IsolationClass) {
         ("exit 0", (0, -1, false)),
         // Process 1 is spared its own signals, so this one is sent from outside.
         ("exec sleep 600", (137, 9, false)),
-        ("exec sh -c \"$GROW\"", (137, 9, true)),
+        ("exec awk \"$GROW\"", (137, 9, true)),
         // A child was killed for it: one container got over that, the other did not.
-        ("sh -c \"$GROW\"; exit 0", (0, -1, false)),
-        ("sh -c \"$GROW\" || exit 5", (5, -1, true)),
+        ("awk \"$GROW\"; exit 0", (0, -1, false)),
+        ("awk \"$GROW\" || exit 5", (5, -1, true)),
     ] {
         let Some(fixture) = Fixture::new("ends", class) else {
             return;
