@@ -75,9 +75,10 @@ async fn a_suspended_machine_goes_on_where_it_stood() {
 
         let start = Instant::now();
         reports = resumed(&fixture, boot + 1).await;
+        // Ready is what it says when it has told how everything is.
+        fixture.wait(&mut reports, started).await;
         fixture.wait(&mut reports, ready).await;
         eprintln!("ready after {} ms", start.elapsed().as_millis());
-        fixture.wait(&mut reports, started).await;
         assert_eq!(output(&fixture, boot + 1, BEGAN).await, began);
         eprintln!("answered after {} ms", start.elapsed().as_millis());
         assert!(!memory.exists(), "nobody else may go on from it");
