@@ -248,6 +248,8 @@ impl Vmm for Local {
         let output = Command::new(program)
             .args(["shim", "--dir"])
             .arg(&dir.0)
+            // The daemon's own; nothing that runs machines has a use for it.
+            .env_remove("AEROSTAT_SECRETS_KEY")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -15,6 +15,7 @@ mod mesh;
 mod openapi;
 mod orgs;
 mod schema;
+mod secrets;
 mod streams;
 mod tokens;
 mod verbs;

@@ -108,7 +108,7 @@ enum Command {
     /// Services: a name and an address for a group of machines
     #[command(subcommand, visible_alias = "services")]
     Service(services::Services),
-    /// Secrets of apps: set, list, remove; machines get them at their boots
+    /// Secrets of apps, which machines get at their boots
     #[command(subcommand, visible_alias = "secrets")]
     Secret(secret::Secrets),
     /// Tokens of the Machines API: make, restrict, list, revoke

@@ -255,3 +255,76 @@ fn a_name_is_a_variable_s_and_a_value_fits_one() {
         assert!(!error.contains(value), "{error}");
     }
 }
+
+/// Another host: a copy of the directory, and a way to the first.
+struct Elsewhere {
+    loopback: crate::rpc::loopback::Loopback,
+    secrets: Handle,
+    directory: directory::Handle,
+    _files: tempfile::TempDir,
+    stop: tokio_util::sync::CancellationToken,
+}
+
+impl Elsewhere {
+    async fn of(world: &World, placed: bool) -> Self {
+        use types::HostId;
+        let loopback = crate::rpc::loopback::Loopback::default();
+        let (alpha, beta) = (HostId::new(2), HostId::new(3));
+        let stop = tokio_util::sync::CancellationToken::new();
+        let router = directory::router(world.directory.clone(), stop.clone()).merge(router(
+            world.secrets.clone(),
+            std::sync::Arc::new(move |host, app| placed && host == beta && app.as_str() == "web"),
+        ));
+        let listener = loopback
+            .rpc(alpha)
+            .listen(crate::rpc::RPC_PORT)
+            .await
+            .unwrap();
+        tokio::spawn(crate::rpc::serve(listener, router, stop.clone()));
+        let files = tempfile::tempdir().unwrap();
+        let store = store::Config::new(files.path().join("directory.db"));
+        let store = store::Store::open(&store).unwrap();
+        let directory = directory::Handle::follow(store, loopback.rpc(beta), alpha);
+        tokio::spawn(directory.clone().run(stop.clone()));
+        let secrets = Handle::elsewhere(directory.clone(), loopback.rpc(beta));
+        Self {
+            loopback,
+            secrets,
+            directory,
+            _files: files,
+            stop,
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_host_has_ciphertexts_and_asks_for_values() {
+    let world = World::new().await;
+    let (web, db) = (world.app("web").await, world.app("db").await);
+    for app in [&web, &db] {
+        let set = changes(&[("A", Some("value-of-a"))]);
+        world.secrets.set(app, set, NOW).await.unwrap();
+    }
+    world.app("empty").await;
+    let beta = Elsewhere::of(&world, true).await;
+    let had = beta.secrets.values(&web.name, Some(1)).await.unwrap();
+    assert_eq!(had.values["A"].expose(), "value-of-a");
+    let row = beta.directory.sealed_secrets(&web.name);
+    assert!(!format!("{row:?}").contains("value-of-a"));
+    // It has no machine of that one.
+    let refused = beta.secrets.values(&db.name, Some(1)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("no machine of app `db`"),
+        "{refused}"
+    );
+    let set = beta.secrets.set(&web, changes(&[("A", None)]), NOW).await;
+    assert!(matches!(set, Err(Error::Elsewhere)));
+
+    beta.loopback.silence(types::HostId::new(2));
+    let away = beta.secrets.values(&web.name, None).await.unwrap_err();
+    assert!(matches!(away, Error::Unreachable { .. }), "{away}");
+    // An app without secrets needs nobody.
+    let none = beta.secrets.values(&"empty".parse().unwrap(), None).await;
+    assert_eq!(none.unwrap(), AppSecrets::default());
+    beta.stop.cancel();
+}

@@ -76,7 +76,7 @@ pub(crate) fn give(
     Ok(())
 }
 
-/// Whether a boot of this machine can do without its app's secrets.
+/// Whether a boot of this machine cannot do without its app's secrets.
 pub(crate) fn are_needed(machine: &Machine) -> bool {
     let containers = machine.config.containers();
     let named = |container: &ContainerConfig| {

@@ -4,6 +4,7 @@ mod changes;
 mod crash;
 mod fakes;
 mod leases;
+mod secrets;
 mod volumes;
 
 use std::time::Duration;

@@ -303,3 +303,34 @@ fn a_statement_that_is_played_back_does_not_bring_a_machine_back() {
         assert_eq!(alive(&world.copies[by]), alive(&world.origin), "copy {by}");
     }
 }
+
+#[test]
+fn other_hosts_are_told_of_no_variables_and_files() {
+    let mut told = entry("web", 1, 1, Started);
+    let signed = |entry: &Entry| Signed::parse(sign_entry(entry, 0, &sign)).unwrap();
+    let plain = signed(&told).entry().unwrap().machine.config;
+    assert!(!plain.withheld, "nothing was left out");
+    told.machine
+        .config
+        .env
+        .insert("KEY".into(), "canary".into());
+    told.machine
+        .config
+        .containers
+        .push(types::machine::ContainerConfig {
+            name: "a".into(),
+            env: [("KEY".to_owned(), "canary".to_owned())].into(),
+            files: vec![types::machine::File {
+                guest_path: "/f".into(),
+                raw_value: Some("canary".into()),
+                ..types::machine::File::default()
+            }],
+            ..types::machine::ContainerConfig::default()
+        });
+    let bytes = signed(&told);
+    let text = String::from_utf8_lossy(&bytes.bytes).into_owned();
+    assert!(!text.contains("canary"), "{text}");
+    let config = bytes.entry().unwrap().machine.config;
+    assert!(config.withheld);
+    assert_eq!(config.containers[0].name, "a");
+}

@@ -197,7 +197,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("secret", "  aerostat secret list -a web"),
     (
         "secret import",
-        "  aerostat secret import -a web < secrets.env",
+        "  cat secrets.env | aerostat secret import -a web",
     ),
     ("secret list", "  aerostat secret list -a web -o json"),
     (
@@ -213,9 +213,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     (
         "token attenuate",
-        "  aerostat token attenuate --app web --ttl 1h < all.token > web.token",
+        "  cat all.token | aerostat token attenuate --app web --ttl 1h > web.token",
     ),
-    ("token inspect", "  aerostat token inspect < web.token"),
+    ("token inspect", "  cat web.token | aerostat token inspect"),
     ("token list", "  aerostat token list -o json"),
     (
         "token revoke",
