@@ -58,6 +58,8 @@ async fn measure(guest_dir: &Path, image: &Path, runs: u64) -> Result<(), Failur
             data_dir: dir.join("data"),
             run_dir: dir.join("run"),
             guest_dir: guest_dir.canonicalize()?,
+            kernel: None,
+            chosen_kernel: PathBuf::new(),
             host: HostId::new(3998),
             shim: std::env::current_exe()?,
             offers: vmm::probe(&dir.join("offers.json"), &FirecrackerPaths::default()),
