@@ -1,5 +1,5 @@
-//! Times of one virtual machine: cold boot, suspension, and resumption to the first byte that a
-//! process in it writes. Needs root, and names on its command line where the guest's files are, an
+//! Times of one virtual machine: cold boot, suspension, and resumption until it says that it is
+//! ready, echoes on the network, and a process that is started in it has written a byte. Needs root, and names on its command line where the guest's files are, an
 //! image with `/bin/sh`, and how often to measure. See `bench/suspend.sh`.
 //!
 //! It is its own shim, so that nothing else has to be built.
@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Network};
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const USER: u32 = 64_321;
 const NAMESPACE: &str = "aerostat-bench";
 const TAP: &str = "ab0";
+const GUEST: &str = "fdaa::1:2";
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -96,7 +98,48 @@ fn network() -> Result<(), Failure> {
     ip(&[
         "-n", NAMESPACE, "tuntap", "add", TAP, "mode", "tap", "user", &user, "vnet_hdr",
     ])?;
-    ip(&["-n", NAMESPACE, "link", "set", TAP, "up"])
+    ip(&["-n", NAMESPACE, "link", "set", TAP, "up"])?;
+    ip(&[
+        "-n",
+        NAMESPACE,
+        "addr",
+        "add",
+        "fdaa::1:1/64",
+        "dev",
+        TAP,
+        "nodad",
+    ])?;
+    let neighbour = [
+        "-n",
+        NAMESPACE,
+        "neigh",
+        "add",
+        GUEST,
+        "lladdr",
+        "02:00:00:00:00:01",
+    ];
+    ip(&[&neighbour[..], &["dev", TAP, "nud", "permanent"]].concat())
+}
+
+/// Returns when the machine answers on the network.
+async fn echo() -> Result<(), Failure> {
+    let mut ping = tokio::process::Command::new("ip")
+        .args([
+            "netns", "exec", NAMESPACE, "ping", "-6", "-n", "-i", "0.01", GUEST,
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let output = ping.stdout.take().ok_or("ping says nothing")?;
+    let mut lines = BufReader::new(output).lines();
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await?? {
+        if line.contains("bytes from") {
+            return Ok(());
+        }
+    }
+    Err("ping ended".into())
 }
 
 struct Bench {
@@ -120,6 +163,7 @@ impl Bench {
         boot += 1;
         let mut reports = self.begin(boot, false).await?;
         let (mut suspended, mut ready, mut resumed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut echoed = Vec::new();
         for _ in 0..runs {
             let start = Instant::now();
             self.vmm.suspend(&self.machine, BootId(boot)).await?;
@@ -128,16 +172,19 @@ impl Bench {
             self.vmm.kill(&self.machine, BootId(boot)).await?;
             boot += 1;
             let start = Instant::now();
+            let echo = tokio::spawn(async move { echo().await.map(|()| start.elapsed()) });
             reports = self.begin(boot, true).await?;
             ready.push(start.elapsed());
             self.first_byte(boot).await?;
             resumed.push(start.elapsed());
+            echoed.push(echo.await??);
         }
         self.vmm.kill(&self.machine, BootId(boot)).await?;
-        print("cold boot to first byte", cold);
+        print("cold boot to exec answer", cold);
         print("suspend", suspended);
         print("resume to ready", ready);
-        print("resume to first byte", resumed);
+        print("resume to network echo", echoed);
+        print("resume to exec answer", resumed);
         Ok(())
     }
 

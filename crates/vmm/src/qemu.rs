@@ -107,11 +107,7 @@ impl Vm {
             .map_err(VmmError::file("listen on", dir.control()))?;
         let (console, console_theirs) = UnixStream::pair()?;
         let (monitor, monitor_theirs) = UnixStream::pair()?;
-        let devices: &[&str] = match accelerator {
-            Accelerator::Kvm => &["kvm", "urandom"],
-            Accelerator::Tcg => &["urandom"],
-        };
-        let jail = Jail::make(&dir.jail(), &kernel, &initramfs, devices)?;
+        let jail = Jail::make(&dir.jail(), &kernel, &initramfs, devices(accelerator))?;
         let machine = Machine {
             name: boot.machine.as_str(),
             accelerator,
@@ -241,6 +237,14 @@ fn disks(
 fn open_writable(path: &Path, doing: &'static str) -> Result<File, VmmError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     file.map_err(VmmError::file(doing, path))
+}
+
+/// Names in `/dev` of what QEMU opens itself.
+fn devices(accelerator: Accelerator) -> &'static [&'static str] {
+    match accelerator {
+        Accelerator::Kvm => &["kvm", "urandom"],
+        Accelerator::Tcg => &["urandom"],
+    }
 }
 
 /// Groups that QEMU needs beside its user's: the one that may use KVM.

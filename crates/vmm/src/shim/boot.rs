@@ -45,8 +45,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// For a guest that goes on to notice that it lost its host, at first and at most.
 const SETTLE: Duration = Duration::from_millis(15);
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// A guest that goes on says hello at once, unless its host is busy; doubled each time.
-const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
+/// A guest that goes on says hello at once, unless its host is busy; doubled each time. One that
+/// takes the connection for its last one ends it itself.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 const ENTROPY_BYTES: usize = 64;
 /// How long connections may take to get the last lines and reports.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

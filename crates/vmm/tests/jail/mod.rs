@@ -20,32 +20,8 @@ fn status(text: &str, name: &str) -> String {
         .to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn qemu_has_nothing_but_what_its_machine_needs() {
-    let Some(fixture) = Fixture::new("qemu jail", IsolationClass::Emulated) else {
-        return;
-    };
-    let mut spec = fixture.spec(1, vec![container("main", IDLE)]);
-    spec.guest.cpus = 2;
-    fixture.vmm.boot(spec).await.unwrap();
-    let mut reports = fixture.reports(1).await;
-    fixture.wait(&mut reports, ready).await;
-    let proc = format!("/proc/{}", fixture.qemu_pid());
-    let text = fs::read_to_string(format!("{proc}/status")).unwrap();
-    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(status(&text, set), "0000000000000000", "{set}");
-    }
-    assert_eq!(status(&text, "NoNewPrivs"), "1");
-    assert_eq!(status(&text, "Seccomp"), "2");
-    let user = fixture.user().to_string();
-    for ids in ["Uid", "Gid"] {
-        assert_eq!(
-            status(&text, ids).split_whitespace().collect::<Vec<_>>(),
-            [&user; 4]
-        );
-    }
-    assert_eq!(status(&text, "Groups"), "");
-
+/// Whether that is all a process knows: programs, its machine's files, and no network.
+fn sees_little_of_the_host(proc: &str) {
     // Programs and libraries, none of which it can change; no /proc, /etc/passwd or /run.
     let root = fs::read_link(format!("{proc}/root")).unwrap();
     assert!(root.ends_with("jail"), "{root:?}");
@@ -74,7 +50,7 @@ async fn qemu_has_nothing_but_what_its_machine_needs() {
     }
     assert_eq!(fs::read(format!("{proc}/environ")).unwrap(), b"");
     let net = |proc: &str| fs::read_link(format!("{proc}/ns/net")).unwrap();
-    assert_ne!(net(&proc), net("/proc/self"));
+    assert_ne!(net(proc), net("/proc/self"));
     let interfaces = fs::read_to_string(format!("{proc}/net/dev")).unwrap();
     assert_eq!(
         interfaces.lines().skip(2).count(),
@@ -102,6 +78,35 @@ async fn qemu_has_nothing_but_what_its_machine_needs() {
         let is_known = known.contains(&name.as_str());
         assert!(is_known || !target.has_root(), "{}", target.display());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qemu_has_nothing_but_what_its_machine_needs() {
+    let Some(fixture) = Fixture::new("qemu jail", IsolationClass::Emulated) else {
+        return;
+    };
+    let mut spec = fixture.spec(1, vec![container("main", IDLE)]);
+    spec.guest.cpus = 2;
+    fixture.vmm.boot(spec).await.unwrap();
+    let mut reports = fixture.reports(1).await;
+    fixture.wait(&mut reports, ready).await;
+    let proc = format!("/proc/{}", fixture.qemu_pid());
+    let text = fs::read_to_string(format!("{proc}/status")).unwrap();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(&text, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status(&text, "NoNewPrivs"), "1");
+    assert_eq!(status(&text, "Seccomp"), "2");
+    let user = fixture.user().to_string();
+    for ids in ["Uid", "Gid"] {
+        assert_eq!(
+            status(&text, ids).split_whitespace().collect::<Vec<_>>(),
+            [&user; 4]
+        );
+    }
+    assert_eq!(status(&text, "Groups"), "");
+
+    sees_little_of_the_host(&proc);
     fixture.clean().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use types::IsolationClass;
@@ -81,6 +81,15 @@ async fn a_suspended_machine_goes_on_where_it_stood() {
         eprintln!("ready after {} ms", start.elapsed().as_millis());
         assert_eq!(output(&fixture, boot + 1, BEGAN).await, began);
         eprintln!("answered after {} ms", start.elapsed().as_millis());
+        let clock = output(&fixture, boot + 1, "date +%s").await;
+        let clock: u64 = clock.trim().parse().unwrap();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        assert!(
+            clock.abs_diff(now.as_secs()) <= 5,
+            "{clock} instead of {now:?}"
+        );
         assert!(!memory.exists(), "nobody else may go on from it");
     }
     // A boot that does not resume begins anew, also when something is saved.

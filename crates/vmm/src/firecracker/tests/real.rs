@@ -259,7 +259,7 @@ fn a_kernel_that_is_none_is_refused_in_firecrackers_words_and_nothing_is_left() 
         fs::write(place.dir.path().join("guest/vmlinux"), "no kernel").unwrap();
         let (dir, paths) = (place.boot(), place.paths());
         let started = Firecracker::start(&dir, &paths, &mut place.spec).await;
-        let error = types::chain(&*started.err().expect("it is refused"));
+        let error = types::chain(&*started.expect_err("it is refused"));
         assert!(error.contains("refused PUT /actions with 400"), "{error}");
         assert!(error.contains("Start microvm error"), "{error}");
         // A second start finds nothing in its way.
