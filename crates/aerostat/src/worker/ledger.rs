@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use types::machine::{Event, Machine as Shown, MachineConfig, MachineState};
 use types::{AppName, HostId, MachineId, VersionId};
 
+use super::crash::{self, Moment};
 use super::machine::Machine;
 use super::ports::Allocation;
 use super::volumes::{TableError, VolumeRefused};
@@ -247,14 +248,18 @@ fn perform(tables: &mut Tables, host: HostId, catalog: &Catalog, job: Job) -> Co
     };
     match job {
         Job::Create(draft, reply) => {
+            crash::point("create", Moment::Before);
             let created = tables.create(draft);
+            crash::point("create", Moment::After);
             let _ = reply.send(created.map(|(machine, revision)| {
                 let shown = publish(&machine, revision);
                 (machine, shown)
             }));
         }
         Job::Commit(machine, events, retired, reply) => {
+            crash::point(machine.state.step(), Moment::Before);
             let committed = tables.commit(&machine, &events, retired.as_ref());
+            crash::point(machine.state.step(), Moment::After);
             let _ = reply.send(committed.map(|revision| publish(&machine, revision)));
         }
         Job::Events(id, limit, reply) => {

@@ -13,6 +13,7 @@
 
 mod capacity;
 mod check;
+mod crash;
 mod driver;
 mod fuzz;
 mod handle;

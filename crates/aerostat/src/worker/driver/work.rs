@@ -11,6 +11,7 @@ use tracing::{Instrument as _, warn};
 use types::{BootId, ImageRef};
 use vmm::{BootSpec, Report, Vmm, VmmError};
 
+use super::super::crash::{self, Moment};
 use super::super::host::Host;
 use super::super::machine::{Effect, Event, Machine};
 use super::super::ports::{Images, Network, ReadyImage};
@@ -79,6 +80,7 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                 signal,
                 grace,
             } => spawn(Work::Other, async move {
+                crash::point("signal", Moment::Before);
                 let stop = host.vmm.stop(&machine.id, boot, signal, grace);
                 match tokio::time::timeout(SIGNAL_TIMEOUT, stop).await {
                     Ok(Ok(())) => {}
@@ -87,34 +89,43 @@ impl<V: Vmm, N: Network, I: Images> Driver<V, N, I> {
                     }
                     Err(_) => warn!("machine does not take the request to stop"),
                 }
+                crash::point("signal", Moment::After);
                 Done::Nothing
             }),
             Effect::Suspend { boot } => spawn(Work::Other, suspend(host, machine, boot)),
             Effect::Discard { boot } => spawn(Work::Other, async move {
+                crash::point("discard", Moment::Before);
                 until_done("cannot delete a machine's saved memory", || {
                     host.vmm.discard_suspended(&machine.id)
                 })
                 .await;
+                crash::point("discard", Moment::After);
                 Done::Event(Event::Discarded { boot })
             }),
             Effect::Clear { boot } => {
                 self.reports = None;
                 spawn(Work::Other, async move {
+                    crash::point("clear", Moment::Before);
                     until_done("cannot remove what is left of a boot", || {
                         host.vmm.kill(&machine.id, boot)
                     })
                     .await;
+                    crash::point("clear", Moment::Between);
                     detach(&host, &machine).await;
+                    crash::point("clear", Moment::After);
                     host.core.volumes.hand_back(&machine).await;
                     Done::Event(Event::Cleared { boot })
                 })
             }
             Effect::Forget => spawn(Work::Other, async move {
+                crash::point("forget", Moment::Before);
                 detach(&host, &machine).await;
+                crash::point("forget", Moment::Between);
                 until_done("cannot delete what a machine keeps", || {
                     host.vmm.forget(&machine.id)
                 })
                 .await;
+                crash::point("forget", Moment::After);
                 Done::Event(Event::Forgotten)
             }),
         }
@@ -155,6 +166,7 @@ async fn prepare<V: Vmm, N: Network, I: Images>(
     boot: BootId,
     progress: mpsc::Sender<Event>,
 ) -> Done {
+    crash::point("prepare", Moment::Before);
     let mut images = Vec::new();
     for container in machine.config.containers() {
         let image: Result<ImageRef, _> = container.image.parse();
@@ -198,6 +210,7 @@ async fn prepare<V: Vmm, N: Network, I: Images>(
             reason,
         });
     }
+    crash::point("prepare", Moment::After);
     Done::Prepared { boot, images }
 }
 
@@ -207,7 +220,10 @@ async fn suspend<V: Vmm, N: Network, I: Images>(
     machine: Machine,
     boot: BootId,
 ) -> Done {
-    match tokio::time::timeout(SUSPEND_TIMEOUT, host.vmm.suspend(&machine.id, boot)).await {
+    crash::point("suspend", Moment::Before);
+    let asked = tokio::time::timeout(SUSPEND_TIMEOUT, host.vmm.suspend(&machine.id, boot)).await;
+    crash::point("suspend", Moment::After);
+    match asked {
         // It is over, and its reports tell how it ended.
         Ok(Ok(()) | Err(VmmError::Gone { .. })) => Done::Nothing,
         Ok(Err(error)) => Done::Event(Event::SuspendRefused {
@@ -229,10 +245,12 @@ async fn start<V: Vmm, N: Network, I: Images>(
     images: Vec<ReadyImage>,
 ) -> Done {
     let refused = |reason: String| Done::Event(Event::BootRefused { boot, reason });
+    crash::point("attach", Moment::Before);
     let attached = host
         .network
         .attach(machine.address.0, machine.allocation, machine.isolation)
         .await;
+    crash::point("attach", Moment::After);
     let attachment = match attached {
         Ok(attachment) => attachment,
         Err(error) => {
@@ -259,9 +277,11 @@ async fn start<V: Vmm, N: Network, I: Images>(
     if let Err(reason) = give_secrets(&host, &machine, &mut spec).await {
         return refused(reason);
     }
+    crash::point("boot", Moment::Before);
     if let Err(error) = host.vmm.boot(spec).await {
         return refused(types::chain(&error));
     }
+    crash::point("boot", Moment::After);
     listen(host, machine, boot, 0).await
 }
 
@@ -289,6 +309,7 @@ async fn listen<V: Vmm, N: Network, I: Images>(
     boot: BootId,
     after: u64,
 ) -> Done {
+    crash::point("adopt", Moment::Before);
     let mut pause = RETRY_MIN;
     for _ in 0..ADOPT_TRIES {
         match host.vmm.reports(&machine.id, boot, after).await {

@@ -201,7 +201,7 @@ impl Machine {
         now: Timestamp,
         boot: BootId,
         mut exit: ExitEvent,
-        why: String,
+        mut why: String,
     ) -> Vec<Effect> {
         let then = match self.state.clone() {
             State::Stopping {
@@ -237,6 +237,10 @@ impl Machine {
             | State::Destroyed => return vec![],
         };
         exit.restarting = then.is_boot();
+        let has_failed = !exit.requested_stop && (exit.exit_code != 0 || exit.oom_killed);
+        if has_failed && !exit.restarting && self.restarts > 0 && why.is_empty() {
+            why = format!("not started again after {} restarts", self.restarts);
+        }
         let recorded = self.record_exit(now, exit, why);
         vec![recorded, self.begin_clear(now, boot, then)]
     }

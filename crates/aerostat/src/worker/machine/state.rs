@@ -64,6 +64,27 @@ pub(crate) enum State {
     Destroyed,
 }
 
+impl State {
+    /// For crash points.
+    pub(crate) fn step(&self) -> &'static str {
+        match self {
+            Self::Created => "record-created",
+            Self::Preparing { .. } => "record-preparing",
+            Self::Booting { .. } => "record-booting",
+            Self::Started { .. } => "record-started",
+            Self::Suspending { .. } => "record-suspending",
+            Self::Suspended => "record-suspended",
+            Self::Stopping { .. } => "record-stopping",
+            Self::Clearing { .. } => "record-clearing",
+            Self::Waiting { .. } => "record-waiting",
+            Self::Stopped => "record-stopped",
+            Self::Failed { .. } => "record-failed",
+            Self::Destroying => "record-destroying",
+            Self::Destroyed => "record-destroyed",
+        }
+    }
+}
+
 /// How a boot begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

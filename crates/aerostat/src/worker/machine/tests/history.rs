@@ -203,19 +203,7 @@ impl World {
                 self.bodies.remove(&boot);
                 self.event(Event::Cleared { boot });
             }
-            Effect::Suspend { boot } if well => {
-                if let Some(body) = self.bodies.get_mut(&boot) {
-                    body.is_being_saved = body.runs;
-                }
-            }
-            Effect::Suspend { boot } => {
-                let runs = self.bodies.get(&boot).is_some_and(|body| body.runs);
-                // Of one that is over, its reports tell.
-                if runs {
-                    let reason = "disk full".into();
-                    self.event(Event::SuspendRefused { boot, reason });
-                }
-            }
+            Effect::Suspend { boot } => self.suspend(boot, well),
             Effect::Discard { boot } => {
                 self.saved = None;
                 self.event(Event::Discarded { boot });
@@ -266,41 +254,10 @@ impl World {
             Step::Destroy { force } => self.event(Event::Destroy { force }),
             Step::Perform { well } => self.perform(well),
             Step::Advance { seconds } => {
-                self.second += seconds;
-                self.event(Event::Tick);
-                if self.machine.is_scheduled_now(at(self.second)) {
-                    let lacks = (seconds % 5 == 0).then(|| "no room".to_owned());
-                    self.event(Event::Scheduled { lacks });
-                    assert!(!self.machine.is_scheduled_now(at(self.second)), "once");
-                }
+                self.advance(seconds);
             }
-            Step::BodySaved => {
-                let body = self.bodies.iter().next_back();
-                let saving = body.filter(|(_, body)| body.runs && body.is_being_saved);
-                if let Some((boot, _)) = saving {
-                    let boot = *boot;
-                    self.saved = Some(boot);
-                    let told = self.say(boot, ReportEvent::Suspended);
-                    told.into_iter().for_each(|told| self.event(told));
-                }
-            }
-            Step::ProcessExit { code: exit_code } => {
-                let exit = ExitEvent {
-                    exit_code,
-                    ..ExitEvent::default()
-                };
-                let state = ContainerReportState::Exited {
-                    exit,
-                    restart_after_ms: None,
-                };
-                let event = ReportEvent::Container(ContainerReport {
-                    container: "process-1".into(),
-                    run: 0,
-                    state,
-                });
-                let told = self.newest_body().and_then(|boot| self.say(boot, event));
-                told.into_iter().for_each(|told| self.event(told));
-            }
+            Step::BodySaved => self.body_saved(),
+            Step::ProcessExit { code } => self.process_exit(code),
             Step::BodyReady | Step::BodyExit { .. } => {
                 let event = match step {
                     Step::BodyExit { code: exit_code } => ReportEvent::Exited {
@@ -334,6 +291,58 @@ impl World {
             }
         }
         self.check();
+    }
+
+    fn advance(&mut self, seconds: i64) {
+        self.second += seconds;
+        self.event(Event::Tick);
+        if self.machine.is_scheduled_now(at(self.second)) {
+            let lacks = (seconds % 5 == 0).then(|| "no room".to_owned());
+            self.event(Event::Scheduled { lacks });
+            assert!(!self.machine.is_scheduled_now(at(self.second)), "once");
+        }
+    }
+
+    fn body_saved(&mut self) {
+        let body = self.bodies.iter().next_back();
+        let saving = body.filter(|(_, body)| body.runs && body.is_being_saved);
+        if let Some((boot, _)) = saving {
+            let boot = *boot;
+            self.saved = Some(boot);
+            let told = self.say(boot, ReportEvent::Suspended);
+            told.into_iter().for_each(|told| self.event(told));
+        }
+    }
+
+    fn process_exit(&mut self, exit_code: i32) {
+        let exit = ExitEvent {
+            exit_code,
+            ..ExitEvent::default()
+        };
+        let state = ContainerReportState::Exited {
+            exit,
+            restart_after_ms: None,
+        };
+        let event = ReportEvent::Container(ContainerReport {
+            container: "process-1".into(),
+            run: 0,
+            state,
+        });
+        let told = self.newest_body().and_then(|boot| self.say(boot, event));
+        told.into_iter().for_each(|told| self.event(told));
+    }
+
+    fn suspend(&mut self, boot: BootId, well: bool) {
+        let Some(body) = self.bodies.get_mut(&boot).filter(|body| body.runs) else {
+            // Of one that is over, its reports tell.
+            return;
+        };
+        if well {
+            body.is_being_saved = true;
+        } else {
+            let reason = "disk full".into();
+            self.event(Event::SuspendRefused { boot, reason });
+        }
     }
 
     fn check(&self) {
