@@ -69,7 +69,16 @@ const SUSPENSION_POINTS: &[&str] = &[
 #[derive(Debug, Default)]
 struct Acknowledged {
     created: Option<MachineId>,
-    destroyed: bool,
+    end: End,
+}
+
+/// How far the machine's destruction has come.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    NotAsked,
+    Asked,
+    Acknowledged,
 }
 
 #[test]
@@ -216,8 +225,9 @@ async fn live(
     client
         .wait_machine(app, &id, &until(MachineState::Stopped))
         .await?;
+    acknowledged.end = End::Asked;
     client.destroy_machine(app, &id, false).await?;
-    acknowledged.destroyed = true;
+    acknowledged.end = End::Acknowledged;
     client
         .wait_machine(app, &id, &until(MachineState::Destroyed))
         .await?;
@@ -240,19 +250,19 @@ async fn judge(client: &Client, app: &AppName, acknowledged: &Acknowledged, poin
         listed.len() <= 1,
         "{point}: one machine was asked for: {listed:#?}"
     );
-    match (&acknowledged.created, acknowledged.destroyed) {
-        (Some(id), false) => {
+    match (&acknowledged.created, &acknowledged.end) {
+        (Some(id), End::NotAsked) => {
             assert_eq!(listed.len(), 1, "{point}: {id} was acknowledged");
             assert_eq!(listed[0].id, *id, "{point}");
         }
         // It may just be going.
-        (Some(_), true) => assert!(
+        (_, End::Acknowledged) => assert!(
             listed
                 .iter()
                 .all(|machine| machine.state == MachineState::Destroying),
             "{point}: its end was acknowledged: {listed:#?}"
         ),
-        (None, _) => {}
+        (Some(_), End::Asked) | (None, End::NotAsked | End::Asked) => {}
     }
     for machine in listed {
         if machine.state == MachineState::Destroying {

@@ -9,6 +9,8 @@ impl Machine {
         let mut config = self.config.as_given().clone();
         // Fly's clients count on a size also where nobody asked for one.
         config.guest.get_or_insert_with(|| self.config.guest());
+        // It says the same, and whoever sends back what they read must not be refused for both.
+        config.size.clear();
         Shown {
             id: self.id.clone(),
             name: self.name.clone(),

@@ -302,3 +302,11 @@ fn a_boot_that_had_not_begun_when_the_worker_died_begins_anew() {
     let again = machine.then(5, Event::Cleared { boot });
     assert_eq!(again, [Effect::Prepare { boot: BootId(2) }]);
 }
+
+#[test]
+fn a_size_is_shown_in_numbers_so_that_it_can_be_sent_back() {
+    let machine = machine(json!({"image": "x", "size": "performance-2x"}));
+    let shown = machine.show(1).config;
+    assert_eq!(shown.guest.clone().unwrap().memory_mb, 4096);
+    assert!(check(shown).is_ok());
+}
