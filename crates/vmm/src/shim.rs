@@ -14,6 +14,7 @@
 mod boot;
 mod server;
 mod socket;
+mod volumes;
 mod watchdog;
 
 use std::error::Error;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use guest::wire::host::{Connection, ControlReceiver, ControlSender, FromGuest};
+use nix::fcntl::Flock;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ use types::machine::ExitEvent;
 
 use super::server::{Server, Suspend};
 use super::watchdog::{INTERVAL, SILENT_TICKS_MAX, Step, Watchdog};
-use super::{Failure, ShimSpec};
+use super::{Failure, ShimSpec, volumes};
 use crate::container::Containers;
 use crate::firecracker::{Firecracker, Vsock};
 use crate::paths::{BootDir, Paths};
@@ -208,7 +209,7 @@ pub(super) async fn run(
     let started = start(dir, paths, &mut spec, deadline).await;
     let end = match started {
         Err(reason) => End::Failed(reason),
-        Ok((mut body, transport)) => {
+        Ok((mut body, transport, _volumes)) => {
             let mut follower = Follower {
                 spec: &spec,
                 paths,
@@ -232,21 +233,25 @@ pub(super) async fn run(
     info!("boot is over");
 }
 
-/// Starts the body in time, or says why not. Whoever does not resume a machine that was suspended
+/// Starts the body in time, or says why not. Its volumes are locked until what is returned is
+/// dropped. Whoever does not resume a machine that was suspended
 /// gives up what was saved, since its disks are made anew.
 async fn start(
     dir: &BootDir,
     paths: &Paths,
     spec: &mut ShimSpec,
     deadline: Instant,
-) -> Result<(Body, Transport), String> {
+) -> Result<(Body, Transport, Vec<Flock<File>>), String> {
+    let locked = volumes::lock(&spec.boot.spec.volumes).await;
+    let locks = locked.map_err(|error| types::chain(error.as_ref()))?;
     if !spec.boot.resume {
         let discarded = paths.suspended(&spec.boot.machine).discard();
         discarded.map_err(|error| types::chain(&error))?;
     }
     let limit = spec.boot.boot_timeout;
     match timeout_at(deadline, Body::start(dir, paths, spec)).await {
-        Ok(started) => started.map_err(|error| types::chain(error.as_ref())),
+        Ok(Ok((body, transport))) => Ok((body, transport, locks)),
+        Ok(Err(error)) => Err(types::chain(error.as_ref())),
         Err(_) => Err(late(limit)),
     }
 }
