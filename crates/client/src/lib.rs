@@ -20,6 +20,7 @@ mod services;
 mod stream;
 mod tokens;
 mod transport;
+mod volumes;
 mod watch;
 mod wireguard;
 
@@ -31,4 +32,5 @@ pub use machines::{MachineFilter, MachineList, WaitFor, WaitQuery};
 pub use orgs::OrgMachineFilter;
 pub use stream::{ExecInput, ExecIo, ExecOutput, ExecParams, Logs};
 pub use transport::{Client, InvalidUrl};
+pub use volumes::VolumeList;
 pub use watch::Watch;

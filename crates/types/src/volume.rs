@@ -26,7 +26,7 @@ pub struct Volume {
     pub zone: String,
     pub encrypted: bool,
     pub fstype: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_machine_id: Option<MachineId>,
     pub created_at: Timestamp,
     pub host_status: String,

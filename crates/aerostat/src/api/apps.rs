@@ -1,6 +1,7 @@
 //! Apps and regions.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -19,11 +20,14 @@ use super::error::ApiError;
 use super::extract::{Body, Query};
 use super::guard::{Grant, of_app};
 use super::idempotency::{CreationKey, Key};
-use super::{Api, State as Shared};
+use super::{Api, State as Shared, volumes};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
 use crate::placement::group;
 use crate::worker::{Destroyed, Permit, Remote};
+
+/// For the number of an app's volumes, which clients show to people; the others are told at once.
+const COUNT_DEADLINE: Duration = Duration::from_millis(250);
 
 /// `GET /v1/apps`: those that the caller may see.
 pub(super) async fn list(State(api): State<Api>, grant: Grant, query: Query) -> Json<AppList> {
@@ -96,7 +100,10 @@ async fn repeated(
 
 /// `GET /v1/apps/{app}`
 pub(super) async fn get(State(api): State<Api>, app: directory::App) -> Json<App> {
-    Json(show(&api, app))
+    let volumes = volumes::count(&api, &app.name, COUNT_DEADLINE).await;
+    let mut shown = show(&api, app);
+    shown.volume_count = volumes;
+    Json(shown)
 }
 
 /// `DELETE /v1/apps/{app}?force=`
@@ -128,8 +135,18 @@ async fn delete_all(api: &Shared, app: &directory::App, force: bool) -> Result<(
             machines: machines.len(),
         });
     }
+    if !force {
+        let volumes = volumes::count(api, &app.name, volumes::LIST_DEADLINE).await;
+        if volumes > 0 {
+            let name = app.name.to_string();
+            return Err(ApiError::AppHasVolumes { name, volumes });
+        }
+    }
     for entry in machines {
         destroy(api, entry.host, &entry.machine.id).await?;
+    }
+    if force {
+        volumes::delete_all(api, &app.name).await?;
     }
     api.deps.directory.delete_app(&app.name).await?;
     tracing::info!(app = %app.name, "app deleted");

@@ -260,7 +260,7 @@ pub(super) struct Locks(Mutex<BTreeMap<LockKey, Arc<tokio::sync::Mutex<()>>>>);
 type LockKey = (AppName, String);
 
 impl Locks {
-    async fn lock(&self, key: LockKey) -> OwnedMutexGuard<()> {
+    pub(super) async fn lock(&self, key: LockKey) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);

@@ -74,6 +74,8 @@ pub(super) enum ApiError {
     HostIsAuthority { name: String },
     #[error("host {name} is up")]
     HostIsUp { name: String },
+    #[error("app `{name}` has {volumes} volumes")]
+    AppHasVolumes { name: String, volumes: u64 },
     #[error("machine not found")]
     MachineNotFound,
     #[error("invalid machine configuration: {0}")]
@@ -147,6 +149,12 @@ impl From<NoPlace> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         Self::Refused(Box::new(refused))
+    }
+}
+
+impl From<VolumeRefused> for ApiError {
+    fn from(refused: VolumeRefused) -> Self {
+        Refused::from(refused).into()
     }
 }
 
@@ -234,6 +242,8 @@ impl ApiError {
             Self::AppNotFound { .. } => app_not_found(),
             Self::AppNotEmpty { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
                 .hint("destroy its machines first, or use force"),
+            Self::AppHasVolumes { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
+                .hint("delete its volumes first, or use force, which deletes what they hold"),
             Self::Directory(error) => directory(error),
             Self::NoTokensHere { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
                 .hint("run `aerostat host token create` there"),
@@ -486,7 +496,14 @@ fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
         NoBid::Late | NoBid::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         NoBid::VolumePlacement { .. } => StatusCode::PRECONDITION_FAILED,
         NoBid::VolumesApart { .. } => StatusCode::BAD_REQUEST,
-        NoBid::Volume(refused) => return volume(refused),
+        NoBid::Volume(refused) => {
+            let mut verdict = volume(refused);
+            // 404 would say that the app is not there.
+            if verdict.code == StatusCode::NOT_FOUND {
+                verdict.code = StatusCode::BAD_REQUEST;
+            }
+            return verdict;
+        }
     };
     let details = ErrorDetails {
         scope: refusal.scope().as_str().into(),

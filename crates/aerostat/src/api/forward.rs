@@ -73,6 +73,15 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 pub(super) async fn forward(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let here = api.deps.rpc.host();
+    if let Some(owner) = super::volumes::owner(parts.uri.path())
+        && owner != here
+        && parts.extensions.get::<Caller>().is_none()
+    {
+        return match send(&api, owner, parts, body, ANSWER_LIMIT).await {
+            Ok(response) => response,
+            Err(error) => ApiError::from(error).into_response(),
+        };
+    }
     let Some((verb, entry)) = machine(&api, &mut parts).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
@@ -145,6 +154,24 @@ pub(super) async fn create(
     }
     let (parts, body) = request.into_parts();
     Ok(send(api, owner, parts, body, CREATE_LIMIT).await?)
+}
+
+/// Posts `body` to `owner`, who decides.
+pub(super) async fn post<T: serde::Serialize>(
+    api: &Shared,
+    owner: HostId,
+    path: &str,
+    body: &T,
+) -> Result<Response, ApiError> {
+    let bad = |error: String| ApiError::bad(error);
+    let json = serde_json::to_vec(body).map_err(|error| bad(error.to_string()))?;
+    let request = Request::post(path)
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(Body::from(json));
+    let (parts, body) = request
+        .map_err(|error| bad(error.to_string()))?
+        .into_parts();
+    Ok(send(api, owner, parts, body, ANSWER_LIMIT).await?)
 }
 
 /// Sends a request to `owner`, and returns its answer when the local catalog is as new.

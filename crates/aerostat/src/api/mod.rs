@@ -55,6 +55,7 @@ mod serve;
 mod services;
 mod stream;
 mod tokens;
+mod volumes;
 mod wait;
 mod watch;
 mod wireguard;

@@ -12,19 +12,6 @@ use super::error::ApiError;
 pub(super) const PATHS: &[(&str, &str, &str)] = &[
     ("GET POST", "/v1/apps/{app}/ip_assignments", PUBLIC),
     ("DELETE", "/v1/apps/{app}/ip_assignments/{ip}", PUBLIC),
-    ("GET POST", "/v1/apps/{app}/volumes", "volumes"),
-    (
-        "GET PUT POST DELETE",
-        "/v1/apps/{app}/volumes/{id}",
-        "volumes",
-    ),
-    ("PUT", "/v1/apps/{app}/volumes/{id}/extend", "volumes"),
-    (
-        "GET POST",
-        "/v1/apps/{app}/volumes/{id}/snapshots",
-        "volumes",
-    ),
-    ("GET", "/v1/orgs/{org}/volumes", "volumes"),
     ("GET", "/v1/apps/{app}/secretkeys", KEYS),
     ("GET POST DELETE", "/v1/apps/{app}/secretkeys/{name}", KEYS),
     ("POST", "/v1/apps/{app}/secretkeys/{name}/generate", KEYS),

@@ -8,6 +8,7 @@ mod images;
 mod machines;
 mod route;
 mod secrets;
+mod volumes;
 
 pub(super) use route::{Content, Route};
 
@@ -20,6 +21,7 @@ pub(super) fn all() -> Vec<Route> {
         images::routes(),
         access::routes(),
         secrets::routes(),
+        volumes::routes(),
     ];
     tables.into_iter().flatten().collect()
 }

@@ -19,4 +19,5 @@ mod secrets;
 mod streams;
 mod tokens;
 mod verbs;
+mod volumes;
 mod watch;

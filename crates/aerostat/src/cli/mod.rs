@@ -37,6 +37,7 @@ mod terminal;
 mod token;
 mod tree;
 mod up;
+mod volumes;
 mod wireguard;
 
 /// Turns Linux servers into a cloud: OCI images boot as machines on a private IPv6 network, and
@@ -114,6 +115,9 @@ enum Command {
     /// Tokens of the Machines API: make, restrict, list, revoke
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Tokens),
+    /// Volumes: file systems that outlive machines
+    #[command(subcommand, visible_alias = "volumes", alias = "vol")]
+    Volume(volumes::Volumes),
     /// Hosts elsewhere that commands may speak to
     #[command(subcommand, visible_alias = "contexts")]
     Context(contexts::Command),
@@ -237,6 +241,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Service(services) => services.run(context).await,
             Command::Secret(secrets) => secrets.run(context).await,
             Command::Token(tokens) => tokens.run(context).await,
+            Command::Volume(volumes) => volumes.run(context).await,
             Command::Context(contexts) => contexts.run(context),
             Command::Completion { shell } => complete::script(shell),
             Command::Commands => tree::list(context),

@@ -186,6 +186,53 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("wireguard remove", "  aerostat wireguard remove laptop"),
     ("mesh", "  aerostat mesh status"),
     ("mesh status", "  aerostat mesh status"),
+    (
+        "volume",
+        "  aerostat volume create data -a shop --size 10\n  aerostat volume list",
+    ),
+    (
+        "volume create",
+        "  aerostat volume create data -a shop --size 10
+  aerostat volume create data -a shop --region fra --backups off
+  aerostat machine run -a shop -v vol_0002000000000001:/data db:1",
+    ),
+    (
+        "volume list",
+        "  aerostat volume list\n  aerostat volume list -a shop -o wide",
+    ),
+    (
+        "volume show",
+        "  aerostat volume show vol_0002000000000001\n  aerostat volume show data -a shop",
+    ),
+    (
+        "volume extend",
+        "  aerostat volume extend data -a shop --size 20",
+    ),
+    (
+        "volume update",
+        "  aerostat volume update data -a shop --backups on --retention 14",
+    ),
+    (
+        "volume destroy",
+        "  aerostat volume destroy vol_0002000000000001 --yes",
+    ),
+    (
+        "volume fork",
+        "  aerostat volume fork data -a shop --name copy",
+    ),
+    (
+        "volume restore",
+        "  aerostat volume restore vs_0002000000000001 -a shop --name data",
+    ),
+    ("volume snapshot", "  aerostat volume snapshot list data"),
+    (
+        "volume snapshot create",
+        "  aerostat volume snapshot create data -a shop",
+    ),
+    (
+        "volume snapshot list",
+        "  aerostat volume snapshot list data -o wide",
+    ),
     ("service", "  aerostat service list -a shop"),
     ("service list", "  aerostat service list -a shop"),
     ("service show", "  aerostat service show web -a shop"),

@@ -105,8 +105,9 @@ pub(super) fn draft(
     Ok((volume, size_gb))
 }
 
-/// The draft, if what it is made from is there, belongs to the same organisation and fits. Where
-/// no size was named it is as large as that.
+/// The draft, if what it is made from is there, belongs to the same app and fits. Where no size was
+/// named it is as large as that. Of the same app, because a token may be good for one app only, and
+/// the host that asks has not looked at what another app has.
 pub(super) fn source(
     db: &Connection,
     mut draft: Volume,
@@ -115,7 +116,7 @@ pub(super) fn source(
     let (field, least_gb) = match &draft.state {
         State::Restoring { snapshot } => {
             let found = tables::snapshot(db, snapshot)?;
-            if found.org != draft.org {
+            if (&found.org, &found.app) != (&draft.org, &draft.app) {
                 let id = snapshot.clone();
                 return Err(VolumeRefused::NoSnapshot { id }.into());
             }
@@ -127,7 +128,7 @@ pub(super) fn source(
         }
         State::Hydrating { source } => {
             let (found, _) = tables::volume(db, source)?;
-            if found.org != draft.org {
+            if (&found.org, &found.app) != (&draft.org, &draft.app) {
                 let id = source.clone();
                 return Err(VolumeRefused::NotFound { id }.into());
             }
