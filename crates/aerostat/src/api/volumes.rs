@@ -23,7 +23,7 @@ use super::extract::{Body, Query};
 use super::forward;
 use super::{Api, State as Shared};
 use crate::directory;
-use crate::placement::{self, bidders};
+use crate::placement::{self, bidders, regions};
 use crate::rpc::Caller;
 use crate::worker::{
     self, NewVolume, NoBid, Remote, ShownVolume, VolumeBidRequest, VolumeOwner, VolumeQuery,
@@ -250,8 +250,8 @@ pub(super) async fn create(
     }
     let deps = &api.deps;
     let others = deps.hosts.others(deps.rpc.host());
-    let bidders = bidders(&deps.worker, &others, &deps.rpc, &body.region);
-    let bidders = bidders.map_err(ApiError::NoPlace)?;
+    let regions = regions(&deps.worker, &others, &body.region).map_err(ApiError::nowhere)?;
+    let bidders = bidders(&deps.worker, &others, &deps.rpc, &regions);
     // Namesakes that are placed at once would all go to the same host.
     let _one_after_the_other = match bidders.len() {
         0 | 1 => None,
@@ -309,7 +309,7 @@ fn no_place(refusal: NoBid, asked_gb: u64) -> ApiError {
             let free_gb = free_mb >> 10;
             VolumeRefused::NoCapacity { asked_gb, free_gb }.into()
         }
-        None => ApiError::NoPlace(refusal),
+        None => ApiError::nowhere(refusal),
     }
 }
 
