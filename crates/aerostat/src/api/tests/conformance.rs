@@ -81,6 +81,7 @@ impl Session {
             self.ours
                 .problems(method, &format!("/v1{own}"), status, &answer),
         );
+        problems.retain(|problem| !is_known(path, problem));
         let problems = problems
             .iter()
             .map(|problem| format!("{method} {path} {problem}"));
