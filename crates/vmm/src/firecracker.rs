@@ -16,6 +16,7 @@
 mod api;
 mod find;
 mod jail;
+mod launch;
 mod model;
 mod setup;
 #[cfg(test)]
@@ -23,27 +24,25 @@ mod tests;
 mod vsock;
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 use types::guest::VSOCK_PORT;
 
-use crate::cgroup::Group;
 use crate::hold::{self, Point};
 use crate::paths::{BootDir, Paths};
 use crate::qemu::{Console, guest_files};
 use crate::shim::ShimSpec;
 use crate::suspended::About;
-use crate::{BootSpec, VmmError, sys};
+use crate::{BootSpec, VmmError};
 
-use api::{Api, ApiError};
-use jail::{Access, Confinement, ControlGroup, Jail};
+use api::Api;
+use jail::{Access, Jail};
+use launch::{Starting, describe};
 use model::{SnapshotCreate, SnapshotType, VmState};
 use setup::{Begin, Setup};
 
@@ -54,8 +53,6 @@ pub use find::{FirecrackerMissing, FirecrackerPaths, FirecrackerPrograms};
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(5);
 /// Writing a large guest's memory to a slow disk.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
-/// Firecracker has as many threads as the guest has processors, and two.
-const PIDS_MAX: u32 = 64;
 /// Files of a snapshot.
 const STATE: &str = "state";
 const MEMORY: &str = "memory";
@@ -109,73 +106,20 @@ impl Firecracker {
         crate::paths::remove(&save)?;
         std::fs::create_dir(&save).map_err(VmmError::file("make directory", &save))?;
         jail.directory(setup::SAVE, &save, Access::Writable)?;
-        let drives = setup::drives(&jail, paths, spec)?;
-        let begin = if spec.boot.resume {
-            let show = |name: &str| {
-                let inside = format!("saved-{name}");
-                jail.file(&inside, &suspended.file(name), Access::Private)
-            };
-            Begin::Restore {
-                state: show(STATE)?,
-                memory: show(MEMORY)?,
-            }
-        } else {
-            let [kernel, initramfs] = guest_files(&spec.guest_dir, spec.kernel.as_deref())?;
-            Begin::Boot {
-                kernel: jail.file("vmlinux", &kernel, Access::Shared)?,
-                initramfs: jail.file("initramfs.cpio", &initramfs, Access::Shared)?,
-                drives,
-            }
-        };
-        let (log_outside, log) = jail.pipe("log")?;
-        // Open before Firecracker is: it does not wait for a reader.
-        let log_reader = pipe::OpenOptions::new()
-            .read_write(true)
-            .open_receiver(&log_outside)?;
+        let begin = begin(&jail, paths, spec)?;
         let setup = Setup::new(&spec.boot, begin)?;
-        let group = control_group(spec)?;
-        let (console, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let confinement = Confinement {
-            id: &id,
-            uid,
-            network: &spec.boot.attachment.host_netns,
-            group: &group,
-            log: &log,
-        };
-        let mut command = std::process::Command::new(&programs.jailer);
-        command
-            .args(jail.argv(&programs, confinement))
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone()?)))
-            .stderr(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
-        sys::no_new_privileges(&mut command);
-        let mut command = Command::from(command);
-        let process = command.kill_on_drop(true).spawn()?;
-        // It holds our copies of the guest's end of the console.
-        drop(command);
-        let pid = process.id().ok_or("the jailer has ended at once")?;
-        info!(pid, version = programs.version, "Firecracker started");
-        let data = paths.data(&spec.boot.machine);
-        console.set_nonblocking(true)?;
-        let console = Console::start(UnixStream::from_std(console)?, &data.join("console.log"));
-        let log = Console::start(log_reader, &data.join("firecracker.log"));
-        let started = Starting {
-            process,
-            console,
-            log,
-        };
-        let (started, api) = started.begin(&jail.api_socket(), &setup).await?;
-        // Unlike the shim, it may be chosen when memory is short.
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0")?;
+        let starting = Starting::spawn(&jail, &programs, paths, spec)?;
+        let (
+            Starting {
+                process,
+                console,
+                log,
+            },
+            api,
+        ) = starting.begin(&jail.api_socket(), &setup).await?;
         let vsock = Vsock {
             socket: jail.outside(Path::new(setup::VSOCK)),
         };
-        let Starting {
-            process,
-            console,
-            log,
-        } = started;
         let mut running = Self {
             process,
             api,
@@ -255,89 +199,30 @@ impl Firecracker {
     }
 }
 
-/// A Firecracker that was spawned and has no machine yet.
-struct Starting {
-    process: Child,
-    console: Console,
-    log: Console,
-}
-
-/// What went wrong, and what jailer or Firecracker said about it.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot start the virtual machine{said}")]
-struct StartError {
-    said: String,
-    source: Failure,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Ended(String);
-
-impl Starting {
-    /// Sets the machine up and starts it. If that fails, nothing is left of it.
-    async fn begin(mut self, socket: &Path, setup: &Setup) -> Result<(Self, Api), StartError> {
-        let begun = {
-            let speaking = async {
-                let mut api = Api::connect(socket).await?;
-                setup.carry_out(&mut api).await?;
-                Ok::<_, ApiError>(api)
-            };
-            tokio::select! {
-                biased;
-                begun = speaking => begun.map_err(Failure::from),
-                status = self.process.wait() => Err(match status {
-                    Ok(status) => Ended(describe(status)).into(),
-                    Err(error) => Failure::from(error),
-                }),
-            }
-        };
-        match begun {
-            Ok(api) => Ok((self, api)),
-            Err(source) => {
-                let _ = self.process.kill().await;
-                self.log.stop();
-                let said = match self.console.end().await {
-                    words if words.is_empty() => String::new(),
-                    words => format!(" (it said: {words})"),
-                };
-                Err(StartError { said, source })
-            }
-        }
-    }
-}
-
 /// What writes a snapshot. Another version may have other devices and another format.
 fn about(programs: &FirecrackerPrograms, boot: &BootSpec) -> About {
     let vmm = format!("Firecracker {}", programs.version);
     About::new(boot, vmm, "pci kvm".into())
 }
 
-fn describe(status: ExitStatus) -> String {
-    match status.code() {
-        Some(0) => "it was switched off".to_owned(),
-        Some(_) | None => format!("Firecracker ended with {status}"),
+/// Shows the jail what the machine begins with. Sets the disks' serial numbers in `spec`.
+fn begin(jail: &Jail, paths: &Paths, spec: &mut ShimSpec) -> Result<Begin, VmmError> {
+    let drives = setup::drives(jail, paths, spec)?;
+    if spec.boot.resume {
+        let suspended = paths.suspended(&spec.boot.machine);
+        let show = |name: &str| {
+            let inside = format!("saved-{name}");
+            jail.file(&inside, &suspended.file(name), Access::Private)
+        };
+        return Ok(Begin::Restore {
+            state: show(STATE)?,
+            memory: show(MEMORY)?,
+        });
     }
-}
-
-/// The jailer puts Firecracker into a group below the boot's, where the limits of all of it are.
-fn control_group(spec: &ShimSpec) -> Result<ControlGroup, Failure> {
-    let boot = &spec.boot;
-    let group = Group::new(spec.host, &boot.machine, boot.boot)?;
-    let limits = spec.limits();
-    let pids = ("pids.max", PIDS_MAX.to_string());
-    let memory = limits.memory_bytes.to_string();
-    // Every controller that is to count this process has to be named.
-    let (version, settings) = if group.is_v1() {
-        let cpu = ("cpu.shares", group.read("cpu", "cpu.shares")?);
-        (1, vec![("memory.limit_in_bytes", memory), cpu, pids])
-    } else {
-        let cpu = ("cpu.weight", group.read("cpu", "cpu.weight")?);
-        (2, vec![("memory.max", memory), cpu, pids])
-    };
-    Ok(ControlGroup {
-        version,
-        parent: group.relative(),
-        settings,
+    let [kernel, initramfs] = guest_files(&spec.guest_dir, spec.kernel.as_deref())?;
+    Ok(Begin::Boot {
+        kernel: jail.file("vmlinux", &kernel, Access::Shared)?,
+        initramfs: jail.file("initramfs.cpio", &initramfs, Access::Shared)?,
+        drives,
     })
 }

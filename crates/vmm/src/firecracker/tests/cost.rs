@@ -5,8 +5,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -36,15 +36,12 @@ fn call(stream: &mut UnixStream, path: &str, body: &Value) {
     assert!(answer.starts_with("HTTP/1.1 204"), "{path}: {answer}");
 }
 
-/// From nothing to a guest that runs, with a jail on a disk whose files lie there already.
-fn bare(place: &Place, round: usize) -> Duration {
+/// A jail on a disk, with the files in it.
+fn jail(place: &Place, id: &str) -> (PathBuf, PathBuf) {
     let programs = place.spec.firecracker.clone().unwrap();
-    let id = format!("bare-{round}");
-    let base = place.dir.path().join(&id);
-    let root = base
-        .join(programs.firecracker.file_name().unwrap())
-        .join(&id)
-        .join("root");
+    let base = place.dir.path().join(id);
+    let program = programs.firecracker.file_name().unwrap();
+    let root = base.join(program).join(id).join("root");
     fs::create_dir_all(&root).unwrap();
     for (from, to) in [
         ("guest/vmlinux", "vmlinux"),
@@ -53,17 +50,18 @@ fn bare(place: &Place, round: usize) -> Duration {
     ] {
         fs::copy(place.dir.path().join(from), root.join(to)).unwrap();
     }
-    let begun = Instant::now();
-    let upper = root.join("upper0");
-    make_upper(&place.paths(), &upper, place.spec.boot.rootfs_size_bytes).unwrap();
-    chown(&upper, Some(USER), Some(USER)).unwrap();
+    (base, root)
+}
+
+fn spawn(place: &Place, id: &str, base: &Path) -> Child {
+    let programs = place.spec.firecracker.clone().unwrap();
     let user = USER.to_string();
-    let mut process = Command::new(&programs.jailer)
-        .args(["--id", &id, "--uid", &user, "--gid", &user])
+    Command::new(&programs.jailer)
+        .args(["--id", id, "--uid", &user, "--gid", &user])
         .arg("--exec-file")
         .arg(&programs.firecracker)
         .arg("--chroot-base-dir")
-        .arg(&base)
+        .arg(base)
         .arg("--netns")
         .arg(&place.spec.boot.attachment.host_netns)
         .args(["--cgroup-version", "1", "--parent-cgroup"])
@@ -72,20 +70,15 @@ fn bare(place: &Place, round: usize) -> Duration {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
-    let socket = root.join("run/firecracker.socket");
-    let mut stream = loop {
-        match UnixStream::connect(&socket) {
-            Ok(stream) => break stream,
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60));
-    };
+        .unwrap()
+}
+
+fn calls() -> Vec<(&'static str, Value)> {
     let drive = |id: &str, read_only| {
         json!({ "drive_id": id, "path_on_host": Path::new("/").join(id), "is_root_device": false,
                 "is_read_only": read_only })
     };
-    let calls = [
+    vec![
         (
             "/machine-config",
             json!({ "vcpu_count": 1, "mem_size_mib": 128 }),
@@ -105,8 +98,27 @@ fn bare(place: &Place, round: usize) -> Duration {
         ("/vsock", json!({ "guest_cid": 3, "uds_path": "/v.sock" })),
         ("/entropy", json!({})),
         ("/actions", json!({ "action_type": "InstanceStart" })),
-    ];
-    for (path, body) in &calls {
+    ]
+}
+
+/// From nothing to a guest that runs, with a jail whose files lie there already.
+fn bare(place: &Place, round: usize) -> Duration {
+    let id = format!("bare-{round}");
+    let (base, root) = jail(place, &id);
+    let begun = Instant::now();
+    let upper = root.join("upper0");
+    make_upper(&place.paths(), &upper, place.spec.boot.rootfs_size_bytes).unwrap();
+    chown(&upper, Some(USER), Some(USER)).unwrap();
+    let mut process = spawn(place, &id, &base);
+    let socket = root.join("run/firecracker.socket");
+    let mut stream = loop {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    };
+    for (path, body) in &calls() {
         call(&mut stream, path, body);
     }
     let took = begun.elapsed();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use tempfile::TempDir;
@@ -156,6 +156,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.group().destroy().unwrap();
+        // A shim's mounts go with its process, but this one lives on.
+        while umount2(&self.boot().jail(), MntFlags::MNT_DETACH).is_ok() {}
         ip(&format!("netns del {}", self.network));
     }
 }
@@ -176,6 +178,29 @@ pub(super) fn as_shim<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 
     }
 }
 
+/// Firecracker is another user without rights, in its own network, group and root.
+fn is_confined(place: &Place, vm: &Firecracker) {
+    let pid = vm.process.id().unwrap();
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    assert_eq!(process.metadata().unwrap().uid(), USER);
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let groups = fs::read_to_string(process.join("cgroup")).unwrap();
+    let group = place.group().relative();
+    let group = group.join(place.spec.boot.machine.as_str());
+    assert!(groups.contains(group.to_str().unwrap()), "{groups}");
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_ne!(network(&pid.to_string()), network("self"));
+    let mut seen: Vec<_> = fs::read_dir(process.join("root"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    seen.sort();
+    eprintln!("in the jail: {}", seen.join(" "));
+    assert!(!seen.contains(&"etc".to_owned()), "{seen:?}");
+}
+
 #[test]
 fn a_jailed_machine_starts_is_saved_while_it_stands_still_and_goes_on_in_another_process() {
     let Some(programs) = programs("a_jailed_machine_starts_…") else {
@@ -189,26 +214,7 @@ fn a_jailed_machine_starts_is_saved_while_it_stands_still_and_goes_on_in_another
         place.heard(|said| said.contains(tiny::HELLO)).await;
         eprintln!("started in {started:?}, heard after {:?}", began.elapsed());
 
-        let pid = vm.process.id().unwrap();
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        assert_eq!(process.metadata().unwrap().uid(), USER);
-        let status = fs::read_to_string(process.join("status")).unwrap();
-        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
-        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-        let groups = fs::read_to_string(process.join("cgroup")).unwrap();
-        let group = place.group().relative();
-        let group = group.join(place.spec.boot.machine.as_str());
-        assert!(groups.contains(group.to_str().unwrap()), "{groups}");
-        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-        assert_ne!(network(&pid.to_string()), network("self"));
-        let mut seen: Vec<_> = fs::read_dir(process.join("root"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        seen.sort();
-        eprintln!("in the jail: {}", seen.join(" "));
-        assert!(!seen.contains(&"etc".to_owned()), "{seen:?}");
-
+        is_confined(&place, &vm);
         place.heard(|said| said.ends_with('.')).await;
         let began = Instant::now();
         vm.pause().await.unwrap();
