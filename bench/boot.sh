@@ -1,68 +1,134 @@
 #!/usr/bin/env bash
-# Time from asking for a machine until it has started, beside the nearest thing that does less:
-# `runc run` for class container, a bare QEMU with the same kernel for class emulated.
-# Whole processes, medians of RUNS; ratios above 1 mean that Aerostat takes longer.
+# Time from a request to the Machines API until the machine's process runs, beside the nearest thing
+# that does less: libcontainer alone and `runc run` for class container, a bare QEMU with the same
+# kernel for class emulated. p50 and p99 of RUNS; ratios above 1 mean that Aerostat takes longer.
+# Ours is one request to create and one to wait, on a Unix socket, with the image at hand; theirs are
+# whole processes with a root directory that is already there.
+#
+# Build first: cargo build --release -p aerostat && cargo build --release -p vmm --example bare-container
 set -euo pipefail
-AEROSTAT=${AEROSTAT:?path of the aerostat binary}
-RUNS=${RUNS:-11}
+cd "$(dirname "$0")/.."
+AEROSTAT=${AEROSTAT:-$PWD/target/release/aerostat}
+BARE=${BARE:-$PWD/target/release/examples/bare-container}
+RUNS=${RUNS:-30}
 GUEST=${AEROSTAT_GUEST_DIR:-.cache/guest}
 here=$(mktemp -d)
 export AEROSTAT_DATA_DIR=$here/data AEROSTAT_RUN_DIR=$here/run AEROSTAT_CONFIG=$here/config
 export AEROSTAT_GUEST_DIR=$(readlink -f "$GUEST")
-printf 'host_number = 3999\napi_listen = "127.0.0.1:0"\nkubernetes_listen = "127.0.0.1:0"\n' >"$AEROSTAT_CONFIG"
-trap '"$AEROSTAT" down --grace 0 --purge --yes 2>/dev/null; rm -rf "$here"' EXIT
+cat >"$AEROSTAT_CONFIG" <<'TOML'
+host_number = 3999
+api_listen = "127.0.0.1:0"
+kubernetes_listen = "127.0.0.1:0"
+mesh_listen = "[::]:0"
+gateway_listen = "[::]:0"
+join_listen = "[::]:0"
+TOML
+trap '"$AEROSTAT" down --grace 0 --purge --yes >/dev/null 2>&1; rm -rf "$here"' EXIT
 "$AEROSTAT" up >/dev/null 2>&1
-IMAGE=localhost/hello:1
 
-median_ms() { # command…
-    local i start times=()
-    for i in $(seq "$RUNS"); do
-        start=$(date +%s%N)
-        "$@" >/dev/null 2>&1
-        times+=($((($(date +%s%N) - start) / 10000)))
-        "after_$1" >/dev/null 2>&1
-    done
-    printf '%s\n' "${times[@]}" | sort -n | sed -n "$(((RUNS + 1) / 2))p" | awk '{printf "%.1f", $1 / 100}'
-}
-
-machine() { "$AEROSTAT" machine run --isolation "$1" --name bench "$IMAGE"; }
-after_machine() { "$AEROSTAT" machine destroy --force bench; sleep 0.3; }
-
-runc_run() { runc run -b "$here/bundle" bench; }
-after_runc_run() { runc delete -f bench || true; }
-
-bare_qemu() {
-    timeout 60 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -M q35,usb=off \
-        -bios qboot.rom -accel tcg -cpu max -m 256 -kernel "$AEROSTAT_GUEST_DIR/vmlinux" \
-        -initrd "$here/bare.cpio" -serial stdio \
-        -append "console=ttyS0 reboot=t panic=-1 quiet tsc=reliable no_timer_check"
-}
-after_bare_qemu() { :; }
-
-report() { # what, ours, peer's name, peer's
-    awk -v w="$1" -v a="$2" -v n="$3" -v b="$4" \
-        'BEGIN { printf "%-42s %8.1f ms   %-28s %8.1f ms   ratio %.2f\n", w, a, n, b, a / b }'
-}
-
-ours=$(median_ms machine container)
+mkdir -p "$here/bundle/rootfs/bin" "$here/bundle/rootfs/proc" "$here/bundle/rootfs/dev" "$here/bundle/rootfs/sys"
+cp /bin/busybox "$here/bundle/rootfs/bin/true"
 if command -v runc >/dev/null; then
-    mkdir -p "$here/bundle/rootfs/bin"
-    cp /bin/busybox "$here/bundle/rootfs/bin/true"
     (cd "$here/bundle" && runc spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"true"/' config.json)
-    report "machine run, class container" "$ours" "runc run true" "$(median_ms runc_run)"
-else
-    echo "machine run, class container: $ours ms (no runc here to compare with: apt-get install runc)"
 fi
+mkdir -p "$here/bare/bin"
+cp /bin/busybox "$here/bare/bin/busybox"
+printf '#!/bin/busybox sh\necho up\n/bin/busybox reboot -f\n' >"$here/bare/init"
+chmod +x "$here/bare/init"
+(cd "$here/bare" && find . | /bin/busybox cpio -o -H newc >"$here/bare.cpio" 2>/dev/null)
 
-if "$AEROSTAT" doctor -o json 2>/dev/null | tr -d ' \n' | grep -q '"name":"classemulated","verdict":"ok"'; then
-    mkdir -p "$here/bare/bin"
-    cp /bin/busybox "$here/bare/bin/busybox"
-    printf '#!/bin/busybox sh\necho up\n/bin/busybox reboot -f\n' >"$here/bare/init"
-    chmod +x "$here/bare/init"
-    (cd "$here/bare" && find . | /bin/busybox cpio -o -H newc >"$here/bare.cpio" 2>/dev/null)
-    report "machine run, class emulated" "$(median_ms machine emulated)" \
-        "bare QEMU, same kernel" "$(median_ms bare_qemu)"
-fi
+emulated=0
+"$AEROSTAT" doctor -o json 2>/dev/null | tr -d ' \n' | grep -q '"name":"classemulated","verdict":"ok"' && emulated=1
 
-pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$AEROSTAT_RUN_DIR/endpoints.json")
-awk '/VmRSS/ { printf "daemon, idle: %.1f MiB resident\n", $2 / 1024 }' "/proc/$pid/status"
+RUNS=$RUNS BARE=$BARE HERE=$here EMULATED=$emulated python3 - <<'PY'
+import http.client, json, math, os, shutil, socket, subprocess, time
+
+here, runs, bare = os.environ["HERE"], int(os.environ["RUNS"]), os.environ["BARE"]
+
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(os.environ["AEROSTAT_RUN_DIR"] + "/api.sock")
+
+api = Unix("localhost")
+
+def call(method, path, body=None):
+    api.request(method, "/v1" + path, body and json.dumps(body), {"content-type": "application/json"})
+    answer = api.getresponse()
+    text = answer.read()
+    if answer.status >= 300:
+        raise SystemExit(f"{method} {path}: {answer.status} {text.decode()}")
+    return json.loads(text or b"{}")
+
+def machine(isolation):
+    config = {"image": "localhost/hello:1", "isolation": isolation}
+    start = time.monotonic()
+    machine = call("POST", "/apps/bench/machines", {"config": config})
+    wait = f"/apps/bench/machines/{machine['id']}/wait?state=started&timeout=60"
+    call("GET", wait)
+    took = time.monotonic() - start
+    call("DELETE", f"/apps/bench/machines/{machine['id']}?force=true")
+    call("GET", f"/apps/bench/machines/{machine['id']}/wait?state=destroyed&timeout=60")
+    return took
+
+def process(*command):
+    def run():
+        start = time.monotonic()
+        subprocess.run(command, check=True, cwd=here + "/bundle", stdout=subprocess.DEVNULL,
+                       stdin=subprocess.DEVNULL)
+        return time.monotonic() - start
+    return run
+
+def qemu():
+    guest = os.environ["AEROSTAT_GUEST_DIR"]
+    start = time.monotonic()
+    vm = subprocess.Popen(
+        ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+         "-M", "q35,usb=off", "-bios", "qboot.rom", "-accel", "tcg", "-cpu", "max", "-m", "256",
+         "-kernel", guest + "/vmlinux", "-initrd", here + "/bare.cpio", "-serial", "stdio", "-append",
+         "console=ttyS0 reboot=t panic=-1 quiet tsc=reliable no_timer_check"],
+        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    for line in vm.stdout:
+        if b"up" in line:
+            break
+    took = time.monotonic() - start
+    vm.kill()
+    vm.wait()
+    return took
+
+def measure(what, times):
+    times = sorted(times)
+    at = lambda share: times[min(len(times) - 1, math.ceil(len(times) * share) - 1)] * 1000
+    return what, at(0.5), at(0.99)
+
+def report(ours, peers):
+    print(f"{ours[0]:34} p50 {ours[1]:8.1f} ms  p99 {ours[2]:8.1f} ms")
+    for peer in peers:
+        print(f"  {peer[0]:32} p50 {peer[1]:8.1f} ms  p99 {peer[2]:8.1f} ms"
+              f"  ratio {ours[1] / peer[1]:.2f}  added {ours[1] - peer[1]:+.1f} ms")
+
+call("POST", "/apps", {"name": "bench", "org_slug": "personal"})
+machine("container")
+peers = {"machine": lambda: machine("container")}
+if os.path.exists(bare):
+    peers["libcontainer alone"] = process(bare, "bench")
+if shutil.which("runc"):
+    peers["runc run true"] = process("runc", "run", "bench")
+# In turns, so that all meet the same moods of this machine.
+times = {name: [] for name in peers}
+for _ in range(runs):
+    for name, run in peers.items():
+        times[name].append(run())
+ours = measure("machine, class container", times.pop("machine"))
+report(ours, [measure(name, all) for name, all in times.items()])
+if os.environ["EMULATED"] == "1":
+    few = max(3, runs // 5)
+    times = [(machine("emulated"), qemu()) for _ in range(few)]
+    report(measure("machine, class emulated", [a for a, _ in times]),
+           [measure("bare QEMU, same kernel", [b for _, b in times])])
+with open(os.environ["AEROSTAT_RUN_DIR"] + "/endpoints.json") as file:
+    pid = json.load(file)["pid"]
+with open(f"/proc/{pid}/status") as file:
+    resident = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+print(f"daemon, idle: {resident / 1024:.1f} MiB resident")
+PY
