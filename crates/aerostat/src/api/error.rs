@@ -3,19 +3,28 @@
 //!
 //! The text is for people and is that of Fly where its clients match on it; `status` is for
 //! programs and stable; `details` says where there was no room, whether to try again and what to
-//! try next.
+//! try next. What roles refuse is told by the modules below this one, role by role.
+
+mod access;
+mod fleet;
+mod images;
+mod machines;
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use image::{ImageError, ImportError, PullError, StoreError};
+use image::{ImportError, PullError, StoreError};
 use serde::Serialize;
 use types::api::{ErrorBody, ErrorDetails};
 use types::machine::{MachineState, Placement};
 use types::{HostId, MachineId};
-use vmm::VmmError;
+
+use access::{of_secrets, token_denied, unauthorized};
+use fleet::of_directory;
+use images::{import, pull};
+use machines::{no_bid, worker};
 
 use crate::directory;
 use crate::placement::NoPlace;
@@ -244,7 +253,7 @@ impl ApiError {
                 .hint("destroy its machines first, or use force"),
             Self::AppHasVolumes { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
                 .hint("delete its volumes first, or use force, which deletes what they hold"),
-            Self::Directory(error) => directory(error),
+            Self::Directory(error) => of_directory(error),
             Self::NoTokensHere { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
                 .hint("run `aerostat host token create` there"),
             Self::HostIsAuthority { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
@@ -366,38 +375,6 @@ fn with_causes(error: &ApiError) -> String {
     }
 }
 
-fn unauthorized() -> Verdict {
-    verdict(StatusCode::UNAUTHORIZED, "unauthorized")
-}
-
-fn token_denied(denied: &Denied) -> Verdict {
-    match denied {
-        Denied::Expired { .. } => unauthorized()
-            .hint("make another one with `aerostat token create`, or ask whoever made this one"),
-        Denied::Missing { check, .. } => verdict(StatusCode::FORBIDDEN, "forbidden").hint(format!(
-            "the token says `{check}`; another one is needed for this"
-        )),
-        Denied::Unusable { .. } => verdict(StatusCode::FORBIDDEN, "forbidden")
-            .hint("restrict a token with `aerostat token attenuate`"),
-    }
-}
-
-fn of_secrets(error: &secrets::Error) -> Verdict {
-    match error {
-        secrets::Error::Invalid(_) => verdict(StatusCode::BAD_REQUEST, "invalid_argument"),
-        secrets::Error::Late { .. } => {
-            verdict(StatusCode::REQUEST_TIMEOUT, "deadline_exceeded").retryable()
-        }
-        secrets::Error::Directory(error) => directory(error),
-        secrets::Error::Unreachable { .. } => {
-            verdict(StatusCode::SERVICE_UNAVAILABLE, "directory_unreachable").retryable()
-        }
-        secrets::Error::Key(_) => verdict(StatusCode::CONFLICT, "failed_precondition"),
-        secrets::Error::Open(_) | secrets::Error::Refused { .. } => internal(),
-        secrets::Error::Elsewhere => verdict(StatusCode::FORBIDDEN, "forbidden"),
-    }
-}
-
 fn internal() -> Verdict {
     verdict(StatusCode::INTERNAL_SERVER_ERROR, "internal")
 }
@@ -406,326 +383,10 @@ fn shutting_down() -> Verdict {
     verdict(StatusCode::SERVICE_UNAVAILABLE, "shutting_down").retryable()
 }
 
-fn directory(error: &directory::Error) -> Verdict {
-    match error {
-        directory::Error::Refused(refused) => directory_refused(refused),
-        directory::Error::Write { .. } => internal(),
-        directory::Error::Unreachable { .. } => {
-            verdict(StatusCode::SERVICE_UNAVAILABLE, "directory_unreachable")
-                .retryable()
-                .hint("try again when its host is back")
-        }
-        directory::Error::Failed { .. } => verdict(StatusCode::BAD_GATEWAY, "directory_failed"),
-        directory::Error::Busy { .. } => {
-            verdict(StatusCode::SERVICE_UNAVAILABLE, "busy").retryable()
-        }
-    }
-}
-
-fn directory_refused(refused: &directory::Refused) -> Verdict {
-    use directory::Refused;
-    match refused {
-        Refused::AppNameTaken { .. } => verdict(StatusCode::UNPROCESSABLE_ENTITY, "name_taken"),
-        Refused::AppNotFound { .. } => app_not_found(),
-        Refused::OrgNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("the organisation that is always there is `personal`"),
-        Refused::NetworkName { .. } => verdict(StatusCode::BAD_REQUEST, "invalid_argument")
-            .hint("use up to 63 letters, digits, dashes, dots and underscores"),
-        Refused::NetworkNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("a network is made with its first app: `aerostat app create --network`"),
-        Refused::ServiceNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("`aerostat service list` shows the services that there are"),
-        Refused::HostNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("`aerostat host list` shows the hosts that there are"),
-        Refused::PeerNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("`aerostat wireguard list` shows the peers that there are"),
-        Refused::TokenNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
-        Refused::PublicKey | Refused::HostNumber { .. } => {
-            verdict(StatusCode::BAD_REQUEST, "invalid_argument")
-        }
-        Refused::PeerNameTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists")
-            .hint("choose another name, or delete that peer first"),
-        Refused::PublicKeyTaken => verdict(StatusCode::CONFLICT, "already_exists")
-            .hint("each peer needs a key of its own: `wg genkey | wg pubkey`"),
-        Refused::HostTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists"),
-        Refused::TokenUsed | Refused::TokenExpired { .. } => {
-            verdict(StatusCode::CONFLICT, "failed_precondition")
-        }
-        Refused::NoGateway { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
-            .hint("name a host that has a gateway; `aerostat host list` shows them"),
-        Refused::VipsExhausted { .. } | Refused::PeersExhausted { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
-        }
-        Refused::TooManyTokens { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
-                .hint("use some of them, or wait until they expire")
-        }
-        Refused::ApiTokenNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("`aerostat token list` shows the tokens that there are"),
-        Refused::SecretNotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found")
-            .hint("`aerostat secret list` shows the secrets that there are"),
-        Refused::TooManyApiTokens { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
-                .hint("wait until some have expired")
-        }
-        Refused::TooManySecrets { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
-                .hint("at most 300 secrets, of about 190 KiB together")
-        }
-        Refused::NetworksExhausted | Refused::HostNumbersExhausted => internal(),
-        Refused::AuthorityOnly | Refused::NotYours { .. } => {
-            verdict(StatusCode::FORBIDDEN, "forbidden")
-        }
-    }
-}
-
 fn app_not_found() -> Verdict {
     verdict(StatusCode::NOT_FOUND, "not_found")
         .hint("`aerostat app list` shows the apps that there are")
 }
 
-fn no_bid(refusal: &NoBid, code: StatusCode) -> Verdict {
-    let code = match refusal {
-        NoBid::InsufficientMemory { .. }
-        | NoBid::InsufficientCpus { .. }
-        | NoBid::InsufficientDisk { .. }
-        | NoBid::ClassNotOffered { .. }
-        | NoBid::ConfigRefused { .. }
-        | NoBid::RegionUnknown { .. }
-        | NoBid::NoHost { .. } => code,
-        NoBid::Late | NoBid::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        NoBid::VolumePlacement { .. } => StatusCode::PRECONDITION_FAILED,
-        NoBid::VolumesApart { .. } => StatusCode::BAD_REQUEST,
-        NoBid::Volume(refused) => {
-            let mut verdict = volume(refused);
-            // 404 would say that the app is not there.
-            if verdict.code == StatusCode::NOT_FOUND {
-                verdict.code = StatusCode::BAD_REQUEST;
-            }
-            return verdict;
-        }
-    };
-    let details = ErrorDetails {
-        scope: refusal.scope().as_str().into(),
-        retryable: refusal.retryable(),
-        hint: refusal.hint(),
-        bids: Vec::new(),
-    };
-    Verdict {
-        code,
-        status: refusal.code(),
-        details,
-    }
-}
-
-fn worker(refused: &Refused) -> Verdict {
-    match refused {
-        Refused::Invalid(_) => verdict(StatusCode::BAD_REQUEST, "invalid_argument"),
-        // Fly answers 409 when the host of an existing machine has no room.
-        Refused::NoBid(refusal) => no_bid(refusal, StatusCode::CONFLICT),
-        Refused::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "not_found"),
-        Refused::NameTaken { .. } => verdict(StatusCode::CONFLICT, "already_exists"),
-        Refused::IdTaken { .. } => verdict(StatusCode::CONFLICT, "id_taken").retryable(),
-        Refused::WrongState { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
-        Refused::VersionMismatch { .. } => {
-            verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
-                .hint("read the machine again and send its version as current_version")
-        }
-        Refused::StaleVersion { .. } => {
-            verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
-                .hint("read the machine again and send its version as machine_version")
-        }
-        Refused::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
-        Refused::LeaseHeld { .. } => verdict(StatusCode::CONFLICT, "error")
-            .retryable()
-            .hint("try again when the lease is over, or use the nonce of its holder"),
-        Refused::LeaseNotFound => verdict(StatusCode::NOT_FOUND, "not_found"),
-        Refused::ReservationExpired => {
-            verdict(StatusCode::SERVICE_UNAVAILABLE, "reservation_expired").retryable()
-        }
-        Refused::Exhausted { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "insufficient_capacity")
-                .hint("destroy machines that are no longer needed")
-        }
-        Refused::NoContainer { .. } => verdict(StatusCode::BAD_REQUEST, "no_container"),
-        Refused::Busy => verdict(StatusCode::SERVICE_UNAVAILABLE, "busy").retryable(),
-        Refused::ShuttingDown => shutting_down(),
-        Refused::Volume(refused) => volume(refused),
-        Refused::Vmm { source, .. } => body(source),
-        Refused::Ledger { .. } => internal(),
-    }
-}
-
-fn volume(refused: &VolumeRefused) -> Verdict {
-    let code = match refused {
-        VolumeRefused::NotFound { .. } | VolumeRefused::NoSnapshot { .. } => StatusCode::NOT_FOUND,
-        // Fly's answer where there is no room for a volume is 400.
-        VolumeRefused::Foreign { .. }
-        | VolumeRefused::Invalid { .. }
-        | VolumeRefused::NoCapacity { .. } => StatusCode::BAD_REQUEST,
-        VolumeRefused::Attached { .. }
-        | VolumeRefused::WrongState { .. }
-        | VolumeRefused::Copying { .. } => StatusCode::CONFLICT,
-        VolumeRefused::Running { .. } | VolumeRefused::InUse { .. } => {
-            StatusCode::PRECONDITION_FAILED
-        }
-        VolumeRefused::DiskFull | VolumeRefused::TooMany { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        VolumeRefused::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        VolumeRefused::ShuttingDown => return shutting_down(),
-    };
-    let mut verdict = verdict(code, refused.code()).hint(refused.hint());
-    verdict.details.retryable = refused.retryable();
-    verdict.details.scope = Scope::Volume.as_str().into();
-    verdict
-}
-
-fn body(error: &VmmError) -> Verdict {
-    match error {
-        VmmError::Gone { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
-        VmmError::NoContainer { .. } | VmmError::WhichContainer { .. } => {
-            verdict(StatusCode::BAD_REQUEST, "no_container")
-        }
-        VmmError::NotOffered { .. } => verdict(StatusCode::CONFLICT, "isolation_not_offered"),
-        VmmError::CannotSuspend { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
-        VmmError::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
-        VmmError::Refused { .. } => verdict(StatusCode::BAD_REQUEST, "refused"),
-        VmmError::GuestMissing { .. }
-        | VmmError::Spec { .. }
-        | VmmError::File { .. }
-        | VmmError::Spawn { .. }
-        | VmmError::ShimFailed { .. }
-        | VmmError::Channel { .. }
-        | VmmError::Left { .. } => internal(),
-    }
-}
-
-fn pull(error: &PullError) -> Verdict {
-    match error {
-        PullError::NotImported { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found")
-            .hint("`aerostat image import` takes OCI layouts and `docker save` archives"),
-        PullError::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "image_not_found"),
-        PullError::Unauthorized { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_unauthorized")
-        }
-        PullError::Credentials(_) => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "registry_credentials")
-        }
-        PullError::Unreachable { .. } => {
-            verdict(StatusCode::BAD_GATEWAY, "registry_unreachable").retryable()
-        }
-        PullError::Registry { .. } => {
-            verdict(StatusCode::BAD_GATEWAY, "registry_failed").retryable()
-        }
-        PullError::Image(error) => image(error),
-    }
-}
-
-fn import(error: &ImportError) -> Verdict {
-    match error {
-        ImportError::NoLayout { .. }
-        | ImportError::NoSuchImage { .. }
-        | ImportError::Several { .. }
-        | ImportError::Nameless { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "image_not_found")
-        }
-        ImportError::Image(error) => image(error),
-    }
-}
-
-fn image(error: &ImageError) -> Verdict {
-    match error {
-        ImageError::Refused(_)
-        | ImageError::DigestMismatch { .. }
-        | ImageError::SizeMismatch { .. }
-        | ImageError::TooLarge { .. }
-        | ImageError::Malformed { .. }
-        | ImageError::Unsupported { .. }
-        | ImageError::Platform { .. } => {
-            verdict(StatusCode::UNPROCESSABLE_ENTITY, "image_unusable")
-        }
-        ImageError::Io { .. } => internal(),
-        ImageError::Store(StoreError::Io { .. } | StoreError::Record { .. }) => internal(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(error: ApiError) -> (u16, String) {
-        let (code, body) = error.body();
-        (code.as_u16(), serde_json::to_string(&body).unwrap())
-    }
-
-    #[test]
-    fn a_directory_that_is_away_is_told_with_what_goes_on() {
-        let source = Unreachable {
-            host: HostId::new(2),
-            source: std::io::ErrorKind::TimedOut.into(),
-        };
-        let source = std::sync::Arc::new(source);
-        let host = "alpha".to_owned();
-        let (code, body) = told(directory::Error::Unreachable { host, source }.into());
-        assert_eq!(code, 503);
-        assert!(body.contains("the directory's host alpha cannot be reached; machines go on"));
-        assert!(body.contains(r#""status":"directory_unreachable""#));
-        assert!(body.contains(r#""retryable":true"#));
-    }
-
-    #[test]
-    fn a_full_host_is_told_with_scope_and_what_to_try() {
-        let refusal = NoBid::InsufficientMemory {
-            asked_mb: 512,
-            free_mb: 64,
-        };
-        let (code, body) = told(ApiError::nowhere(refusal.clone()));
-        assert_eq!(code, 422);
-        assert_eq!(
-            body,
-            r#"{"error":"could not reserve resource for machine: insufficient memory available to fulfill request (512 MB asked, 64 MB free)","status":"insufficient_capacity","details":{"scope":"host","retryable":true,"hint":"ask for at most 64 MB of memory, or stop a machine"}}"#
-        );
-        assert_eq!(told(Refused::from(refusal).into()).0, 409);
-    }
-
-    #[test]
-    fn texts_that_fly_s_clients_match_on_are_there() {
-        let name = "web".parse().unwrap();
-        let taken = ApiError::from(directory::Error::from(directory::Refused::AppNameTaken {
-            name,
-        }));
-        let (code, body) = told(taken);
-        assert_eq!(code, 422);
-        assert!(body.contains(r#""error":"Name has already been taken","status":"name_taken""#));
-        let wanted = "started".to_owned();
-        let state = "stopped".to_owned();
-        let (_, body) = told(ApiError::WaitElsewhere { wanted, state });
-        assert!(body.contains("machine failed to reach desired state, started, currently stopped"));
-        assert!(
-            told(ApiError::MachineNotFound)
-                .1
-                .contains("machine not found")
-        );
-        assert!(
-            told(Refused::LeaseNotFound.into())
-                .1
-                .contains("lease not found")
-        );
-        let (_, body) = told(ApiError::AppNotFound { name: "x".into() });
-        assert!(body.contains("Could not find App"));
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let id: MachineId = "0123456789abcd".parse().unwrap();
-        let source = VmmError::Channel {
-            machine: id.clone(),
-            source: std::io::ErrorKind::ConnectionReset.into(),
-        };
-        let (code, body) = told(Refused::Vmm { id, source }.into());
-        assert_eq!(code, 500);
-        assert!(body.contains(
-            "cannot reach into machine 0123456789abcd: cannot talk to the shim of machine \
-             0123456789abcd: connection reset"
-        ));
-    }
-}
+mod tests;

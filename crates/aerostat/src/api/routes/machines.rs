@@ -28,7 +28,15 @@ const FILES: &[Parameter] = &[
 const NONCE: &[Parameter] = &[(LEASE_NONCE_HEADER, "Of the machine's lease, if it is held")];
 
 pub(super) fn routes() -> Vec<Route> {
-    let tables = [lists(), life(), control(), settings(), inside(), streams()];
+    let tables = [
+        lists(),
+        life(),
+        history(),
+        control(),
+        settings(),
+        inside(),
+        streams(),
+    ];
     tables.into_iter().flatten().collect()
 }
 
@@ -123,6 +131,12 @@ fn life() -> Vec<Route> {
         ])
         .headers(NONCE)
         .gives::<Done>(),
+    ]
+}
+
+/// What became of a machine.
+fn history() -> Vec<Route> {
+    vec![
         get(
             "/v1/apps/{app}/machines/{id}/wait",
             "Waits until a machine has become something",

@@ -131,7 +131,12 @@ impl Fleet {
     /// Starts a host.
     pub(super) async fn host(&self, number: u16, region: &str) -> Server {
         let files = tempfile::tempdir().unwrap();
-        let (drain, catalog, vmm) = (Drain::new(), Catalog::new(), FakeVmm::new());
+        self.host_with(number, region, files, FakeVmm::new()).await
+    }
+
+    /// Starts a host that has been there before.
+    async fn host_with(&self, number: u16, region: &str, files: TempDir, vmm: FakeVmm) -> Server {
+        let (drain, catalog) = (Drain::new(), Catalog::new());
         let host = HostId::new(number);
         let directory = self.directory(files.path()).await;
         let key = KeySource::File(files.path().join("keys"));
@@ -256,6 +261,16 @@ fn worker_config(
 }
 
 impl Server {
+    /// The same host after its process has ended and begun again.
+    pub(super) async fn again(self, region: &str) -> Self {
+        drop(self.drain.finish(Duration::from_secs(10)).await);
+        self._worker.shutdown().await;
+        let fleet = Fleet::default();
+        *fleet.directory.lock().unwrap() = Some(self.directory);
+        let number = self.host.number();
+        fleet.host_with(number, region, self.files, self.vmm).await
+    }
+
     pub(super) async fn app(&self, name: &str) -> AppName {
         let body = CreateApp {
             name: name.into(),

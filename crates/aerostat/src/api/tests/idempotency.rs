@@ -70,6 +70,17 @@ async fn a_repeated_creation_tells_its_lease_again() {
 }
 
 #[tokio::test]
+async fn a_key_is_known_after_a_restart_of_the_host() {
+    let server = server().await;
+    let app = server.app("web").await;
+    let body = body("");
+    let first = server.client.create_machine_once(&app, &body, "key").await;
+    let server = server.again("local").await;
+    let again = server.client.create_machine_once(&app, &body, "key").await;
+    assert_eq!(again.unwrap().id, first.unwrap().id);
+}
+
+#[tokio::test]
 async fn a_key_must_be_something() {
     let server = server().await;
     server.app("web").await;

@@ -360,3 +360,57 @@ async fn a_machine_belongs_to_its_app() {
         .await;
     assert_eq!((status, &body["error"]), (404, &json!("machine not found")));
 }
+
+#[tokio::test]
+async fn what_fly_s_clients_send_otherwise_than_documented_is_understood() {
+    let server = server().await;
+    let app = server.app("web").await;
+    let one = server.started(&app, "one").await;
+    let at = |rest: &str| format!("/v1/apps/web/machines{rest}");
+    // A list's states without a name, alone or several.
+    for (query, count) in [
+        ("?started", 1),
+        ("?stopped", 0),
+        ("?created,started", 1),
+        ("?odd", 1),
+    ] {
+        let (status, list) = server.ask("GET", &at(query), "").await;
+        assert_eq!(
+            (status, list.as_array().unwrap().len()),
+            (200, count),
+            "{query}"
+        );
+    }
+    // A stop's timeout as text or nanoseconds; a lease's ttl in the query and no body.
+    let verb = |verb: &str| at(&format!("/{}/{verb}", one.id));
+    for body in [
+        r#"{"timeout":"2s"}"#,
+        r#"{"timeout":2000000000,"signal":"SIGINT"}"#,
+    ] {
+        assert_eq!(
+            server.ask("POST", &verb("stop"), body).await.0,
+            200,
+            "{body}"
+        );
+    }
+    let (status, lease) = server.ask("POST", &verb("lease?ttl=5"), "").await;
+    assert_eq!((status, &lease["status"]), (201, &json!("success")));
+    let nonce = lease["data"]["nonce"].as_str().unwrap();
+    assert_eq!(
+        server.ask_with(nonce, "DELETE", &verb("lease"), "").await.0,
+        200
+    );
+    // An update with what nobody here needs.
+    let update = json!({"lsvd": false, "name": "one", "region": "local", "skip_secrets": false,
+        "min_secrets_version": null, "config": {"image": "localhost/hello:1"}});
+    let (status, updated) = server
+        .ask("POST", &at(&format!("/{}", one.id)), &update.to_string())
+        .await;
+    assert_eq!(status, 200, "{updated}");
+    // A summary leaves out what the document says.
+    let (_, list) = server.ask("GET", &at("?summary=true"), "").await;
+    assert!(list[0]["id"].is_string() && list[0]["state"].is_string());
+    for absent in ["config", "events", "checks", "host_status", "nonce"] {
+        assert!(list[0].get(absent).is_none(), "{absent}");
+    }
+}
