@@ -93,7 +93,7 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
     starts
         .map(|at| {
             let call = line[at..].split("   ").next().unwrap_or_default();
-            let ends = [" && ", " | ", " > ", ")"];
+            let ends = [" && ", " | ", " > ", " < ", ")"];
             let end = ends.iter().filter_map(|end| call.find(end)).min();
             shlex::split(&call[..end.unwrap_or(call.len())]).expect("quotes end")
         })

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::find::tests::found;
+use super::page::wrap;
 use super::*;
 
 const T0: i64 = 1_795_255_200_000;
