@@ -162,16 +162,28 @@ impl Host {
     /// # Panics
     /// If it does not run.
     pub fn kill_daemon(&self) {
-        let endpoints = self.endpoints();
-        let pid = endpoints["pid"]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok());
-        let pid = Pid::from_raw(pid.expect("the daemon's pid"));
-        kill(pid, Signal::SIGKILL).expect("the daemon runs");
+        kill(self.daemon(), Signal::SIGKILL).expect("the daemon runs");
+        self.await_daemon_end();
+    }
+
+    /// Waits for a daemon that dies by itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn await_daemon_end(&self) {
+        let pid = self.daemon();
         eventually("the daemon's end", || match kill(pid, None) {
             Ok(()) if !is_zombie(pid) => Err("it lives".to_owned()),
             Ok(()) | Err(_) => Ok(()),
         });
+    }
+
+    fn daemon(&self) -> Pid {
+        let endpoints = self.endpoints();
+        let pid = endpoints["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
+        Pid::from_raw(pid.expect("the daemon's pid"))
     }
 
     fn endpoints(&self) -> Value {

@@ -112,6 +112,7 @@ fn kill_at(class: IsolationClass, points: &[&str]) {
         let mut acknowledged = Acknowledged::default();
         let ended = runtime.block_on(live(&host.client(), &app, class, &mut acknowledged));
         let error = ended.expect_err("the daemon lives on: nothing reached the point");
+        host.await_daemon_end();
         host.up();
         runtime.block_on(judge(&host.client(), &app, &acknowledged, point));
         is_clean(&host, &before, &clean, &format!("after {point}"));

@@ -71,7 +71,9 @@ impl Up {
         let mut child = spawn(context, &log)?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
         loop {
-            if let Some(endpoints) = Endpoints::read(paths)? {
+            // A daemon that was killed leaves its own behind until the next one answers.
+            let endpoints = Endpoints::read(paths)?;
+            if let Some(endpoints) = endpoints.filter(|e| e.pid == child.id().cast_signed()) {
                 return Ok(endpoints);
             }
             if child
