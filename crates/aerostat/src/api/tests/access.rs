@@ -46,12 +46,12 @@ async fn a_client_with_a_token_works_over_tcp() {
 #[tokio::test]
 async fn what_is_not_there_is_told_apart_from_what_is_not_built() {
     let server = server().await;
-    let (status, body) = server.ask("GET", "/v1/apps/web/volumes", "").await;
+    let (status, body) = server.ask("GET", "/v1/apps/web/certificates", "").await;
     assert_eq!(
         (status, body["status"].as_str().unwrap()),
         (501, "not_built")
     );
-    assert_eq!(body["error"], "volumes are not built yet");
+    assert_eq!(body["error"], "certificates are not built yet");
     let (status, body) = server.ask("GET", "/v1/nothing", "").await;
     assert_eq!(
         (status, body["status"].as_str().unwrap()),
