@@ -18,7 +18,7 @@ pub enum Error {
     Timeout { address: String, timeout: Duration },
     /// The request was understood and refused, or failed on the other side.
     #[error("{}", told(*status, body))]
-    Api { status: u16, body: ErrorBody },
+    Api { status: u16, body: Box<ErrorBody> },
     /// What happened after this revision is no longer kept.
     #[error("the watch cannot go on from revision {from}, which is no longer kept; list again")]
     Gone { from: u64 },
@@ -119,14 +119,14 @@ mod tests {
         );
         let refused = Error::Api {
             status: 422,
-            body: ErrorBody {
+            body: Box::new(ErrorBody {
                 error: "no room for 4096 MiB".into(),
                 status: "insufficient_capacity".into(),
                 details: ErrorDetails {
                     hint: "ask for less memory".into(),
                     ..ErrorDetails::default()
                 },
-            },
+            }),
         };
         assert_eq!(
             refused.to_string(),
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(refused.code(), Some("insufficient_capacity"));
         let silent = Error::Api {
             status: 502,
-            body: ErrorBody::default(),
+            body: Box::default(),
         };
         assert_eq!(
             silent.to_string(),

@@ -204,6 +204,7 @@ impl Client {
             error: String::from_utf8_lossy(&bytes).chars().take(400).collect(),
             ..ErrorBody::default()
         });
+        let body = Box::new(body);
         Error::Api { status, body }
     }
 

@@ -20,7 +20,9 @@ fn life_of_a_volume() {
     let checks: Vec<serde_json::Value> = serde_json::from_slice(&doctor.stdout).unwrap();
     let offers = |class: &IsolationClass| {
         let name = format!("class {class}");
-        let offered = checks.iter().any(|c| c["name"] == name && c["verdict"] == "ok");
+        let offered = checks
+            .iter()
+            .any(|c| c["name"] == name && c["verdict"] == "ok");
         if !offered {
             skip(TEST, &format!("{name} is not offered here"));
         }
@@ -51,7 +53,13 @@ async fn live(host: &Host, classes: &[IsolationClass]) {
             assert_eq!(sh(&client, &app, &machine, "cat /data/mark").await, text);
         }
         let next = format!("written in {class}");
-        sh(&client, &app, &machine, &format!("echo -n '{next}' >/data/mark; sync")).await;
+        sh(
+            &client,
+            &app,
+            &machine,
+            &format!("echo -n '{next}' >/data/mark; sync"),
+        )
+        .await;
         text = next;
 
         let body = machine_of(*class, &volume);
@@ -93,7 +101,10 @@ async fn live(host: &Host, classes: &[IsolationClass]) {
         assert_eq!(sh(&client, &app, &machine, "cat /data/mark").await, "later");
         text = "later".into();
         for machine in [&other, &machine] {
-            client.destroy_machine(&app, &machine.id, true).await.unwrap();
+            client
+                .destroy_machine(&app, &machine.id, true)
+                .await
+                .unwrap();
             wait(&client, &app, machine, MachineState::Destroyed).await;
         }
         client.delete_volume(&app, &restored).await.unwrap();

@@ -52,6 +52,7 @@ impl Fake {
                 status: "unavailable".into(),
                 ..ErrorBody::default()
             };
+            let body = Box::new(body);
             return Err(Error::Api { status: 503, body });
         }
         Ok(act(&mut rows))

@@ -30,7 +30,7 @@ const FILES_ABOUT: usize = 1900;
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Build {
+pub(in crate::cli) struct Build {
     /// Compile this many files at a time [default: as many as there are processors]
     #[arg(short, long)]
     jobs: Option<usize>,

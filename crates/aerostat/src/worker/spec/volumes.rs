@@ -134,7 +134,7 @@ mod tests {
             ]);
             let mounts = json!([{"volume": id, "name": "mine", "path": ""}]);
             let config = json!({"containers": containers, "mounts": mounts});
-            let given = mounted(config, &[one.clone()]);
+            let given = mounted(config, std::slice::from_ref(&one));
             assert_eq!(
                 given,
                 Ok(vec![vec![(id.clone(), "/d".into())], vec![]]),

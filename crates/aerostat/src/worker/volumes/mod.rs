@@ -215,7 +215,7 @@ impl Volumes {
         self.claim_room(id, size_gb.max(before.size_gb))?;
         let used = self.user(id).is_some();
         let event = Event::Extend { size_gb, used };
-        let changed = self.change(id, event, |db, id| not_copied(db, id)).await;
+        let changed = self.change(id, event, not_copied).await;
         let (volume, effect) = match changed {
             Ok(changed) => changed,
             Err(refused) => {

@@ -199,6 +199,7 @@ mod tests {
                 status: code.into(),
                 ..ErrorBody::default()
             };
+            let body = Box::new(body);
             create_problem(&Error::Api { status: 404, body }, before)
         };
         for code in ["image_not_found", "registry_unreachable"] {
