@@ -18,6 +18,7 @@ pub struct Paths {
     #[arg(
         long,
         env = "AEROSTAT_DATA_DIR",
+        hide_env_values = true,
         default_value = "/var/lib/aerostat",
         global = true,
         help_heading = "This host"
@@ -27,6 +28,7 @@ pub struct Paths {
     #[arg(
         long,
         env = "AEROSTAT_RUN_DIR",
+        hide_env_values = true,
         default_value = "/run/aerostat",
         global = true,
         help_heading = "This host"
@@ -36,6 +38,7 @@ pub struct Paths {
     #[arg(
         long,
         env = "AEROSTAT_CONFIG",
+        hide_env_values = true,
         default_value = "/etc/aerostat/aerostat.toml",
         global = true,
         help_heading = "This host"
@@ -45,6 +48,7 @@ pub struct Paths {
     #[arg(
         long,
         env = "AEROSTAT_GUEST_DIR",
+        hide_env_values = true,
         global = true,
         help_heading = "This host"
     )]

@@ -15,6 +15,7 @@ const CANARIES: [&str; 2] = ["canary-9f27c1-of-stdin", "canary-5b80e4-of-a-file"
 #[test]
 fn a_secret_is_in_its_machine_and_nowhere_else() {
     let host = Host::new();
+    host.configure("rootfs_mib = 32");
     host.up();
     succeed(&mut host.aerostat(&["app", "create", "vault"]));
     give(
@@ -31,7 +32,6 @@ fn a_secret_is_in_its_machine_and_nowhere_else() {
     let run = [
         "machine",
         "run",
-        "-d",
         "-a",
         "vault",
         "--name",
@@ -147,8 +147,7 @@ fn in_files(folder: &Path, may: &dyn Fn(&Path) -> bool) {
 }
 
 fn holds(bytes: &[u8]) -> bool {
-    CANARIES.iter().any(|canary| {
-        let canary = canary.as_bytes();
-        bytes.windows(canary.len()).any(|window| window == canary)
-    })
+    // Disks are looked through too.
+    let mut canaries = CANARIES.iter().map(|canary| canary.as_bytes());
+    canaries.any(|canary| memchr::memmem::find(bytes, canary).is_some())
 }

@@ -17,7 +17,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
     /// What to log: a level, or tracing's filter directives
-    #[arg(long, env = "AEROSTAT_LOG", default_value = "info,hickory_server=warn")]
+    #[arg(
+        long,
+        env = "AEROSTAT_LOG",
+        hide_env_values = true,
+        default_value = "info,hickory_server=warn"
+    )]
     log: String,
 }
 

@@ -85,6 +85,9 @@ impl Kernels {
                 let Some(current) = current else {
                     bail!("there is no kernel yet; `./x up` or `aerostat kernel build` makes one");
                 };
+                if !context.format.is_table() {
+                    return print(context, &store, |kernel| kernel.current);
+                }
                 output::line(&current.path.display().to_string())
             }
         }
