@@ -27,14 +27,14 @@ pub(super) enum Secrets {
     /// Set secrets from lines of NAME=VALUE on standard input
     Import {
         /// App that has them
-        #[arg(long, short)]
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true)]
         app: AppName,
     },
     /// List names, digests and ages; never values
     #[command(visible_alias = "ls")]
     List {
         /// App that has them
-        #[arg(long, short)]
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true)]
         app: AppName,
     },
     /// Remove secrets of an app
@@ -43,7 +43,7 @@ pub(super) enum Secrets {
         #[arg(required = true)]
         name: Vec<String>,
         /// App that has them
-        #[arg(long, short)]
+        #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true)]
         app: AppName,
     },
     /// Seal all secrets of the fleet with a new key, and forget the old one
@@ -57,7 +57,7 @@ Values that stand in the command are seen in lists of processes. Rather:
   aerostat secret set --app web --from-env-file .env")]
 pub(super) struct Set {
     /// App that has them
-    #[arg(long, short)]
+    #[arg(long, short, env = "AEROSTAT_APP", hide_env_values = true)]
     app: AppName,
     /// NAME=VALUE, or NAME=- for standard input
     #[arg(value_name = "NAME=VALUE", required_unless_present = "from_env_file")]

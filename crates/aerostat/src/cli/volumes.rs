@@ -20,7 +20,7 @@ pub(super) enum Volumes {
     #[command(visible_alias = "ls")]
     List {
         /// Only this app's
-        #[arg(short, long, add = complete::apps())]
+        #[arg(short, long, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
         app: Option<AppName>,
     },
     /// Show a volume and its snapshots
@@ -82,7 +82,7 @@ pub(super) struct One {
     /// Id, or the name where the app has one volume of that name
     volume: String,
     /// App to look in; all of them unless given
-    #[arg(short, long, add = complete::apps())]
+    #[arg(short, long, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
     app: Option<AppName>,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Create {
     /// Lower-case letters, digits, underscores and dashes; several volumes may share one
     name: String,
     /// App that gets the volume
-    #[arg(short, long, add = complete::apps())]
+    #[arg(short, long, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
     app: AppName,
     /// GB
     #[arg(short, long, default_value_t = 1)]
@@ -108,7 +108,7 @@ pub(super) struct Restore {
     /// Id of the snapshot
     snapshot: SnapshotId,
     /// App that gets the volume
-    #[arg(short, long, add = complete::apps())]
+    #[arg(short, long, env = "AEROSTAT_APP", hide_env_values = true, add = complete::apps())]
     app: AppName,
     /// Name of the volume
     #[arg(short, long)]
