@@ -13,6 +13,7 @@ pub mod config;
 pub mod directory;
 pub mod dns;
 pub mod drain;
+mod files;
 pub mod fleet;
 pub mod garbage;
 pub mod gateway;

@@ -42,8 +42,6 @@ pub enum VmmError {
     },
     #[error("a machine of class {class} cannot be suspended; stop it instead")]
     CannotSuspend { class: IsolationClass },
-    #[error("{what} is not built yet")]
-    NotBuilt { what: &'static str },
     #[error("machine {machine} refused: {reason}")]
     Refused { machine: MachineId, reason: String },
     #[error("boot {boot} of machine {machine} was killed, but left {what}")]

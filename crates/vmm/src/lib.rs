@@ -26,6 +26,7 @@ mod probe;
 mod qemu;
 mod report_log;
 mod shim;
+pub mod sparse;
 mod spool;
 mod suspended;
 mod sys;

@@ -10,12 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::errno::Errno;
-use nix::fcntl::copy_file_range;
-use nix::unistd::{Whence, lseek};
-
-use crate::VmmError;
 use crate::paths::{Paths, remove};
+use crate::{VmmError, sparse};
 
 /// What mkfs writes grows with the size, and machines may ask for any; larger layers are rare
 /// enough to be made each time.
@@ -37,10 +33,10 @@ pub(crate) fn make_upper(paths: &Paths, path: &Path, bytes: u64) -> Result<(), V
             let draft = folder.join(format!("draft-{}", std::process::id()));
             remove(&draft).map_err(io::Error::other)?;
             format(&draft, bytes)?;
-            copy(&File::open(&draft)?, path)?;
+            sparse::copy(&File::open(&draft)?, &create(path)?)?;
             return fs::rename(&draft, &template);
         };
-        copy(&found, path)
+        sparse::copy(&found, &create(path)?)
     };
     make().map_err(VmmError::file("make writable layer", path))
 }
@@ -63,31 +59,6 @@ fn format(path: &Path, bytes: u64) -> io::Result<()> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(text.trim().to_owned()))
-}
-
-/// Copies what is not a hole.
-fn copy(from: &File, path: &Path) -> io::Result<()> {
-    let to = create(path)?;
-    let bytes = from.metadata()?.len();
-    to.set_len(bytes)?;
-    let end = i64::try_from(bytes).map_err(io::Error::other)?;
-    let mut at = 0;
-    loop {
-        at = match lseek(from, at, Whence::SeekData) {
-            Ok(at) => at,
-            // Nothing but a hole follows.
-            Err(Errno::ENXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let hole = lseek(from, at, Whence::SeekHole)?.min(end);
-        while at < hole {
-            let mut target = at;
-            let length = usize::try_from(hole - at).map_err(io::Error::other)?;
-            if copy_file_range(from, Some(&mut at), &to, Some(&mut target), length)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use tokio::net::TcpListener;
 use types::{AppName, IsolationClass};
 
 use super::blocking;
-use super::files::private_folder;
 use super::running::KubernetesEndpoint;
 use crate::config::{Config, Paths};
 use crate::directory;
 use crate::drain::Drain;
+use crate::files::private_folder;
 use crate::worker::Capacity;
 
 /// The app whose machines are the pods of the embedded cluster.
@@ -48,7 +48,7 @@ pub(super) async fn start(
     let address = listener.local_addr()?;
     let (capacity, classes) = host;
     let pki_dir = paths.kubernetes().join("pki");
-    private_folder(&pki_dir)?;
+    private_folder(&pki_dir).with_context(|| format!("cannot make {}", pki_dir.display()))?;
     let pki = kube::pki::Pki::open(&pki_dir)?;
     let server = format!("https://{address}");
     let kubeconfig = kube::pki::kubeconfig(&server, pki.ca_pem(), &pki.admin()?);

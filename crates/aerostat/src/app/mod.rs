@@ -3,7 +3,6 @@
 //! Whatever can be refused (a taken port, a second daemon, a missing program) is refused before
 //! anything is changed. The file `endpoints.json` appears last and says that everything answers.
 
-mod files;
 mod fleet;
 mod gateway;
 mod invitations;
@@ -28,6 +27,7 @@ use types::{HostId, IsolationClass};
 
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
+use crate::files::{private_folder, write_whole};
 use crate::fleet::{Identity, join};
 use crate::garbage::ImageGarbage;
 use crate::host::{HostImages, HostNetwork, HostSecrets};
@@ -62,8 +62,9 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Running> {
     let running = Running::begin(paths)?;
     info!(?config, ?paths, "starting");
-    files::private_folder(&paths.data_dir)?;
-    files::private_folder(&paths.kubernetes())?;
+    for folder in [&paths.data_dir, &paths.kubernetes()] {
+        private_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let identity = fleet::identity(config, paths)?;
     let ports = Ports::take(config, paths, &identity).await?;
     let host = identity.host;
@@ -135,11 +136,9 @@ async fn start_roles(
         token_file: paths.token(),
         kubernetes,
     };
-    files::write_whole(
-        &paths.endpoints(),
-        0o644,
-        &serde_json::to_vec_pretty(&endpoints)?,
-    )?;
+    let path = paths.endpoints();
+    write_whole(&path, 0o644, &serde_json::to_vec_pretty(&endpoints)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     info!(?endpoints, "everything answers");
     Ok(())
 }

@@ -17,11 +17,11 @@ use types::HostId;
 use types::token::{CreateToken, CreatedToken, Scope, Token};
 
 use super::blocking;
-use super::files::{private_folder, write_whole};
 use super::fleet::Fleet;
 use crate::config::Paths;
 use crate::directory;
 use crate::drain::Drain;
+use crate::files::{private_folder, write_whole};
 use crate::rpc::{API_PORT, JSON};
 use crate::tokens::{PublicKeyText, RootKey, Verified};
 
@@ -63,7 +63,7 @@ pub(super) async fn start(
 async fn open(paths: &Paths, directory: &directory::Handle) -> anyhow::Result<Arc<RootKey>> {
     let path = paths.token_root();
     if let Some(folder) = path.parent() {
-        private_folder(folder)?;
+        private_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let root = blocking(move || RootKey::open(&path)).await?;
     let PublicKeyText(public) = root.public();
@@ -114,7 +114,8 @@ impl Keeper {
             "this host has not heard of the fleet's key of tokens"
         );
         let token = self.make(now).await?;
-        write_whole(&path, 0o600, token.as_bytes())?;
+        write_whole(&path, 0o600, token.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         info!(path = %path.display(), replaced = present.is_some(), "token written");
         Ok(())
     }

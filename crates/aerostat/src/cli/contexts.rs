@@ -2,9 +2,8 @@
 //! The file holds tokens, so that only its owner may read it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{self, Table};
 use super::{Context, Refused};
+use crate::files::write_whole;
 
 /// The context that stands for the host that a command runs on.
 const HERE: &str = "here";
@@ -107,18 +107,7 @@ impl Contexts {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(cannot)?;
         }
-        let new = path.with_extension("new");
-        let mut open = OpenOptions::new();
-        let mut file = open
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .with_context(cannot)?;
-        file.write_all(serde_json::to_string_pretty(self)?.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&new, &path))
+        write_whole(&path, 0o600, serde_json::to_string_pretty(self)?.as_bytes())
             .with_context(cannot)
     }
 

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use net::wireguard::{PublicKey, Timestamp};
 
+use crate::files::write_whole;
+
 const HEADER: &str = "aerostat initiations 1";
 
 /// What cannot be read is forgotten, and that is said.
@@ -45,11 +47,7 @@ pub(super) fn write(path: &Path, all: &[(PublicKey, Timestamp)]) -> io::Result<(
         bytes[4..].copy_from_slice(&time.0);
         writeln!(text, "{key} {:024x}", u128::from_be_bytes(bytes))?;
     }
-    let next = path.with_extension("new");
-    let mut file = fs::File::create(&next)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&next, path)
+    write_whole(path, 0o666, &text)
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 //! As text, one key in a line, 32 bytes in base64 or hexadecimal, the one that seals first. That is
 //! what the file holds, what the variable says and what the command prints.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,8 +12,12 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::files::{self, Unusable};
+
 /// AES-256 and HKDF take as much.
 pub(super) const KEY_BYTES: usize = 32;
+/// A key in base64 and a line feed, with room to spare.
+const LINE_BYTES_MAX: usize = 64;
 /// Keys that still open something.
 const KEYS_MAX: usize = 16;
 
@@ -107,20 +109,15 @@ impl Keyring {
 
     fn of_file(path: &Path) -> Result<Self, KeyError> {
         let at = || path.to_owned();
-        match fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => {
-                let mode = fs::metadata(path).map(|meta| meta.permissions().mode());
-                if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-                    return Err(KeyError::TooOpen { path: at() });
-                }
-                Self::parse(&text).ok_or_else(|| malformed(&KeySource::File(at())))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match files::read_private(path) {
+            Ok(Some(text)) => Self::parse(&text).ok_or_else(|| malformed(&KeySource::File(at()))),
+            Ok(None) => {
                 let made = Self::generate();
                 made.write(path)?;
                 Ok(made)
             }
-            Err(source) => Err(KeyError::Read { path: at(), source }),
+            Err(Unusable::TooOpen) => Err(KeyError::TooOpen { path: at() }),
+            Err(Unusable::Unreadable(source)) => Err(KeyError::Read { path: at(), source }),
         }
     }
 
@@ -142,22 +139,15 @@ impl Keyring {
     fn write(&self, path: &Path) -> Result<(), KeyError> {
         let write = || -> io::Result<()> {
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-                fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+                files::private_folder(folder)?;
             }
-            let next = path.with_extension("new");
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&next)?;
+            // As long as it will be: a text that grows leaves copies of keys behind.
+            let mut text = Zeroizing::new(String::with_capacity(KEYS_MAX * LINE_BYTES_MAX));
             for key in &self.keys {
-                let line = Zeroizing::new(STANDARD.encode(key.bytes.as_slice()));
-                writeln!(file, "{}", line.as_str())?;
+                STANDARD.encode_string(key.bytes.as_slice(), &mut text);
+                text.push('\n');
             }
-            file.sync_all()?;
-            fs::rename(&next, path)
+            files::write_whole(path, 0o600, text.as_bytes())
         };
         write().map_err(|source| KeyError::Write {
             path: path.to_owned(),

@@ -1,9 +1,8 @@
 //! The fleet's root key: whoever has it makes tokens. It stays in a file of the authority that only
 //! root may read.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use biscuit_auth::builder::Algorithm;
@@ -15,6 +14,7 @@ use zeroize::Zeroizing;
 use super::error::TokenError;
 use super::text::{PREFIX, restrictions};
 use super::verified::PublicKeyText;
+use crate::files::{self, Unusable};
 
 /// Longest name of a token, in bytes.
 const NAME_BYTES_MAX: usize = 200;
@@ -53,23 +53,20 @@ impl RootKey {
     /// If the file can be neither read nor made, holds something else, or is open to others.
     pub fn open(path: &Path) -> Result<Self, RootKeyError> {
         let at = || path.to_owned();
-        match fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => {
-                let mode = fs::metadata(path).map(|meta| meta.permissions().mode());
-                if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-                    return Err(RootKeyError::TooOpen { path: at() });
-                }
+        match files::read_private(path) {
+            Ok(Some(text)) => {
                 let key = PrivateKey::from_bytes_hex(text.trim(), Algorithm::Ed25519);
                 let key = key.map_err(|_| RootKeyError::Malformed { path: at() })?;
                 Ok(Self::new(KeyPair::from(&key)))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(None) => {
                 let root = Self::generate();
                 let written = root.write(path);
                 written.map_err(|source| RootKeyError::Write { path: at(), source })?;
                 Ok(root)
             }
-            Err(source) => Err(RootKeyError::Read { path: at(), source }),
+            Err(Unusable::TooOpen) => Err(RootKeyError::TooOpen { path: at() }),
+            Err(Unusable::Unreadable(source)) => Err(RootKeyError::Read { path: at(), source }),
         }
     }
 
@@ -88,16 +85,8 @@ impl RootKey {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let next = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&next)?;
-        file.write_all(Zeroizing::new(self.pair.private().to_bytes_hex()).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&next, path)
+        let text = Zeroizing::new(self.pair.private().to_bytes_hex());
+        files::write_whole(path, 0o600, text.as_bytes())
     }
 
     /// Which of the fleet's keys this is. Tokens name it.

@@ -228,9 +228,6 @@ pub enum Refused {
     /// Somebody changed the machine since the caller read it.
     #[error("the machine's version is {current}, not {given}")]
     StaleVersion { current: VersionId, given: String },
-    /// Understood, and nothing is done for it yet.
-    #[error("{what} is not built yet")]
-    NotBuilt { what: &'static str },
     /// Fly's clients show this text.
     #[error("machine ID {id} lease currently held by {owner}, expires at {expires_at}")]
     LeaseHeld {

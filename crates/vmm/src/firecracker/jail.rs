@@ -117,19 +117,11 @@ impl Jail {
         source: &Path,
         access: Access,
     ) -> Result<PathBuf, VmmError> {
-        let target = self.root.join(name);
-        let show = || -> io::Result<()> {
-            // The jailer passes on no open files, so Firecracker's user must be able to open it.
-            self.give(source, access)?;
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&target)?;
-            bind(source, &target, access)
-        };
-        show().map_err(VmmError::file("show Firecracker", source))?;
-        Ok(Path::new("/").join(name))
+        self.show(name, source, access, |target| {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create_new(true).mode(0o600);
+            options.open(target).map(drop)
+        })
     }
 
     /// Shows a directory.
@@ -139,10 +131,21 @@ impl Jail {
         source: &Path,
         access: Access,
     ) -> Result<PathBuf, VmmError> {
+        self.show(name, source, access, |target| fs::create_dir(target))
+    }
+
+    fn show(
+        &self,
+        name: &str,
+        source: &Path,
+        access: Access,
+        make: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<PathBuf, VmmError> {
         let target = self.root.join(name);
         let show = || -> io::Result<()> {
+            // The jailer passes on no open files, so Firecracker's user must be able to open it.
             self.give(source, access)?;
-            fs::create_dir(&target)?;
+            make(&target)?;
             bind(source, &target, access)
         };
         show().map_err(VmmError::file("show Firecracker", source))?;

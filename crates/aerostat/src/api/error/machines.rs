@@ -58,7 +58,6 @@ pub(super) fn worker(refused: &Refused) -> Verdict {
             verdict(StatusCode::PRECONDITION_FAILED, "version_mismatch")
                 .hint("read the machine again and send its version as machine_version")
         }
-        Refused::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
         Refused::LeaseHeld { .. } => verdict(StatusCode::CONFLICT, "error")
             .retryable()
             .hint("try again when the lease is over, or use the nonce of its holder"),
@@ -110,7 +109,6 @@ fn body(error: &VmmError) -> Verdict {
         }
         VmmError::NotOffered { .. } => verdict(StatusCode::CONFLICT, "isolation_not_offered"),
         VmmError::CannotSuspend { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
-        VmmError::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
         VmmError::Refused { .. } => verdict(StatusCode::BAD_REQUEST, "refused"),
         VmmError::GuestMissing { .. }
         | VmmError::Spec { .. }

@@ -1,11 +1,11 @@
 //! Copies of large files that are mostly holes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::Path;
 
-use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
+use vmm::sparse::for_each_extent;
 
 use super::files::{FileError, failed, read_block};
 
@@ -47,21 +47,6 @@ pub(super) fn reflink(from: &File, to: &File) -> io::Result<()> {
     rustix::fs::ioctl_ficlone(to, from).map_err(Into::into)
 }
 
-/// Copies what is no hole into the empty file `to`.
-pub(super) fn sparse(from: &File, to: &File) -> io::Result<()> {
-    to.set_len(from.metadata()?.len())?;
-    for_each_extent(from, |start, end| {
-        let (mut from, mut to) = (from, to);
-        from.seek(SeekFrom::Start(start))?;
-        to.seek(SeekFrom::Start(start))?;
-        let copied = io::copy(&mut from.take(end - start), &mut to)?;
-        match copied == end - start {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    })
-}
-
 /// `sha256:…` of the content, the same however its holes lie: over every block of 64 KiB that is
 /// not all zeros, its offset (64 bits, little endian) and its bytes, and last the length.
 pub(super) fn digest(file: &File) -> io::Result<String> {
@@ -85,32 +70,13 @@ pub(super) fn digest(file: &File) -> io::Result<String> {
     Ok(format!("sha256:{:x}", hash.finalize()))
 }
 
-/// Calls `f` with the beginning and end of everything that is no hole, in order.
-fn for_each_extent(file: &File, mut f: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    let mut at = 0;
-    while at < length {
-        let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // Only a hole is left.
-            Err(Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start))?.min(length);
-        if end <= start {
-            return Ok(());
-        }
-        f(start, end)?;
-        at = end;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
     use proptest::prelude::*;
+
+    use vmm::sparse;
 
     use super::*;
 
@@ -140,7 +106,7 @@ mod tests {
         ) {
             let from = file(length, &writes);
             let to = tempfile::tempfile().unwrap();
-            sparse(&from, &to).unwrap();
+            sparse::copy(&from, &to).unwrap();
             let bytes = content(&from);
             prop_assert!(bytes == content(&to));
             let full = tempfile::tempfile().unwrap();
@@ -159,7 +125,7 @@ mod tests {
             file(1 << 30, &[(4096, 1, 1)]),
             tempfile::tempfile().unwrap(),
         );
-        sparse(&from, &to).unwrap();
+        sparse::copy(&from, &to).unwrap();
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
         assert_eq!(to.metadata().unwrap().len(), 1 << 30);
     }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use types::VolumeId;
+use vmm::sparse;
 
 use super::copy::{self, Stillness};
 use super::crash_point;
@@ -213,7 +214,7 @@ impl Files {
             if needed > free {
                 return Err(FileError::DiskFull { needed, free });
             }
-            copy::sparse(&source, &new).map_err(failed("copy", &path))?;
+            sparse::copy(&source, &new).map_err(failed("copy", &path))?;
         }
         drop(source);
         crash_point("file-copied");
