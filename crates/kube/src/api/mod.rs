@@ -58,12 +58,21 @@ pub use watch::{Event, EventKind, Watch};
 /// Attempts of a read-modify-write before the conflict is given to the caller.
 const CONFLICT_RETRIES: usize = 8;
 
-/// A handle to the API; clones share the store.
+/// A handle to the API, of one [`Caller`]; clones share the store.
 #[derive(Debug, Clone)]
 pub struct Api {
     store: Store,
+    caller: Arc<Caller>,
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
+}
+
+/// In whose name a handle reads and writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub user: Arc<User>,
+    /// Who owns the fields it writes, in `metadata.managedFields`.
+    pub manager: String,
 }
 
 /// Which part of an object a write is about.
@@ -109,11 +118,37 @@ pub struct Written {
 
 impl Api {
     pub fn new(store: Store) -> Self {
+        let caller = Caller {
+            user: Arc::new(User::server()),
+            manager: "kube-apiserver".to_owned(),
+        };
         Self {
             store,
+            caller: Arc::new(caller),
             cluster_ips: None,
             holds: cluster_ip::Holds::default(),
         }
+    }
+
+    /// The same API in the name of somebody else. Whether they may is asked before; admission and
+    /// the owners of fields go by it.
+    pub fn acting_as(&self, user: Arc<User>, manager: &str) -> Self {
+        let manager = manager.to_owned();
+        Self {
+            caller: Arc::new(Caller { user, manager }),
+            ..self.clone()
+        }
+    }
+
+    /// The same API in the name of one of our controllers: the service account of that name in
+    /// `kube-system`, which upstream's controllers use.
+    pub fn as_controller(&self, name: &str) -> Self {
+        self.acting_as(Arc::new(User::controller(name)), name)
+    }
+
+    /// In whose name this handle reads and writes.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Creates an object. `namespace` is `None` for cluster resources.

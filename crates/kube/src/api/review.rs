@@ -24,6 +24,23 @@ impl User {
         Self { name, groups }
     }
 
+    /// The API server itself.
+    pub fn server() -> Self {
+        Self::authenticated("system:apiserver".into(), vec!["system:masters".into()])
+    }
+
+    /// A controller of the control plane, by the service account that upstream's has.
+    pub fn controller(name: &str) -> Self {
+        let groups = [
+            "system:serviceaccounts",
+            "system:serviceaccounts:kube-system",
+        ];
+        Self::authenticated(
+            format!("system:serviceaccount:kube-system:{name}"),
+            groups.map(str::to_owned).into(),
+        )
+    }
+
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == "system:masters")
     }

@@ -148,7 +148,7 @@ fn fits(target: &Target) -> bool {
 
 async fn objects(
     server: &Arc<Server>,
-    user: &User,
+    user: &Arc<User>,
     target: Target,
     query: &Query,
     request: Request<Incoming>,

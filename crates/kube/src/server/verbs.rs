@@ -1,5 +1,7 @@
 //! The verbs on objects: from a request to the [`Api`](crate::api::Api) and back.
 
+use std::sync::Arc;
+
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+
 
 pub(super) async fn handle(
     server: &Server,
-    user: &User,
+    user: &Arc<User>,
     resource: &'static Resource,
     target: &Target,
     query: &Query,
@@ -29,7 +31,9 @@ pub(super) async fn handle(
     let shape = Shape::of(resource, query, &request)?;
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
-    let api = &server.api;
+    let api = &server
+        .api
+        .acting_as(user.clone(), &manager(query, &request));
     match target.verb {
         Verb::Get => {
             options::check_revision(query, api.current_rev())?;
@@ -85,6 +89,20 @@ pub(super) async fn handle(
             }))
         }
     }
+}
+
+/// Who owns the fields that a request writes: as it says, else the first word of its user agent.
+fn manager(query: &Query, request: &Request<Incoming>) -> String {
+    const MANAGER_MAX: usize = 128;
+    let given = query.get("fieldManager");
+    if !given.is_empty() {
+        return given.to_owned();
+    }
+    let agent = request.headers().get(hyper::header::USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok());
+    let first = agent.unwrap_or("unknown").split('/').next();
+    let first = first.unwrap_or("unknown");
+    first.chars().take(MANAGER_MAX).collect()
 }
 
 fn part(target: &Target) -> Part {
