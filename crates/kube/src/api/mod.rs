@@ -106,6 +106,8 @@ pub enum DryRun {
 pub struct WriteOptions {
     pub dry_run: DryRun,
     pub validation: FieldValidation,
+    /// Server-side apply takes fields over that other managers own, instead of a conflict.
+    pub force: bool,
 }
 
 /// The outcome of a write.

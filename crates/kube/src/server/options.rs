@@ -34,6 +34,7 @@ pub(super) fn write(query: &Query) -> Result<WriteOptions, Status> {
     Ok(WriteOptions {
         dry_run: dry_run(query.all("dryRun"))?,
         validation,
+        force: query.flag("force"),
     })
 }
 
