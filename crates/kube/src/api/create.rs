@@ -6,6 +6,7 @@ use serde_json::Value;
 use store::WriteError;
 
 use super::{Api, DryRun, WriteOptions, Written, encode, prepare, refused};
+use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{EVENTS, Resource};
 use crate::status::Status;
@@ -68,12 +69,26 @@ impl Api {
         let uid = uuid::Uuid::new_v4().to_string();
         prepare::for_create(resource, &mut object, now, &uid);
         defaults::on_create(resource, &mut object);
-        admission::on_create(self, resource, namespace, &mut object)?;
         let name = object::name(&object).to_owned();
-        let causes = validation::on_create(resource, &object);
+        let mut attributes = Attributes {
+            api: self,
+            resource,
+            subresource: None,
+            namespace: namespace.filter(|_| resource.is_namespaced()),
+            name: name.clone(),
+            operation: Operation::Create,
+            old: None,
+            object,
+            dry_run: options.dry_run,
+        };
+        admission::mutate(&mut attributes).await?;
+        let object = &attributes.object;
+        let causes = validation::on_create(resource, object);
         if !causes.is_empty() {
             return Err(Status::invalid(resource, &name, causes));
         }
+        let admitted = admission::validate(&attributes).await?;
+        let mut object = attributes.object;
         let key = resource.key(namespace.filter(|_| resource.is_namespaced()), &name);
         if options.dry_run == DryRun::All {
             return match self.store.get(&key) {
@@ -85,6 +100,7 @@ impl Api {
         let _held = self.give_address(resource, &mut object).await?;
         match self.store.create(&key, encode(&object)?, expires).await {
             Ok(rev) => {
+                admitted.keep();
                 object::set_resource_version(&mut object, rev);
                 Ok(object)
             }

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, decode, encode, refused};
+use crate::admission::{self, Attributes, Operation};
 use crate::object;
 use crate::resource::{EVENTS, NAMESPACES, PODS, Resource};
 use crate::status::Status;
@@ -87,13 +88,6 @@ impl Api {
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
         let key = resource.key(namespace.filter(|_| resource.is_namespaced()), name);
-        if resource.is(&NAMESPACES) && matches!(name, "default" | "kube-system" | "kube-public") {
-            return Err(Status::forbidden(
-                resource,
-                name,
-                "this namespace may not be deleted",
-            ));
-        }
         let mut attempts = 0;
         loop {
             let entry = self
@@ -102,6 +96,19 @@ impl Api {
                 .ok_or_else(|| Status::not_found(resource, name))?;
             let object = decode(&entry)?;
             check(resource, name, &object, &options.preconditions)?;
+            let mut attributes = Attributes {
+                api: self,
+                resource,
+                subresource: None,
+                namespace: namespace.filter(|_| resource.is_namespaced()),
+                name: name.to_owned(),
+                operation: Operation::Delete,
+                old: Some(&object),
+                object: Value::Null,
+                dry_run: options.dry_run,
+            };
+            admission::mutate(&mut attributes).await?;
+            let admitted = admission::validate(&attributes).await?;
             let wanted = with_propagation(resource, &object, options.propagation);
             let decision = decide(resource, &wanted, options.grace_period_s, Timestamp::now());
             let decision = match decision {
@@ -131,7 +138,10 @@ impl Api {
             };
             attempts += 1;
             match written {
-                Ok(rev) => return Ok(outcome.at(rev)),
+                Ok(rev) => {
+                    admitted.keep();
+                    return Ok(outcome.at(rev));
+                }
                 Err(store::WriteError::Conflict { .. }) if attempts < CONFLICT_RETRIES => {}
                 Err(error) => return Err(refused(resource, name, error)),
             }

@@ -114,7 +114,7 @@ fn create(resource: &Resource, mut object: Value) -> Option<Value> {
     prepare::set_namespace(resource, namespace, &mut object).ok()?;
     prepare::for_create(resource, &mut object, Timestamp::UNIX_EPOCH, "uid");
     defaults::on_create(resource, &mut object);
-    admission::on_update(resource, &Value::Null, &mut object).ok()?;
+    admission::complete(resource, None, &mut object);
     show(resource, &object);
     if !validation::on_create(resource, &object).is_empty() {
         return None;
@@ -132,9 +132,7 @@ fn update(resource: &Resource, part: Part, old: &Value, mut new: Value) {
     }
     prepare::for_update(resource, part, old, &mut new);
     defaults::on_update(resource, &mut new);
-    if admission::on_update(resource, old, &mut new).is_err() {
-        return;
-    }
+    admission::complete(resource, Some(old), &mut new);
     show(resource, &new);
     if validation::on_update(resource, part, old, &new).is_empty() {
         check_stored(resource, &new);

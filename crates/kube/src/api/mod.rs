@@ -30,11 +30,12 @@ mod cluster_ip;
 mod create;
 mod delete;
 pub(crate) mod fuzz;
+mod notes;
 mod pod;
 mod prepare;
 mod read;
 mod review;
-mod scale;
+pub(crate) mod scale;
 mod update;
 mod watch;
 
@@ -50,6 +51,7 @@ pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
 pub use cluster_ip::{ClusterIpError, ClusterIps};
 pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Propagation};
+pub use notes::Notes;
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
 pub use review::User;
@@ -65,6 +67,7 @@ pub struct Api {
     caller: Arc<Caller>,
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
+    notes: Option<Notes>,
 }
 
 /// In whose name a handle reads and writes.
@@ -83,6 +86,20 @@ pub enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// The replicas of a workload.
+    Scale,
+}
+
+impl Part {
+    /// The subresource whose request writes it.
+    pub(crate) fn subresource(self) -> Option<&'static str> {
+        match self {
+            Part::Object => None,
+            Part::Status => Some("status"),
+            Part::Finalize => Some("finalize"),
+            Part::Scale => Some("scale"),
+        }
+    }
 }
 
 /// What to do with fields that the schema does not know. They are never stored.
@@ -129,6 +146,7 @@ impl Api {
             caller: Arc::new(caller),
             cluster_ips: None,
             holds: cluster_ip::Holds::default(),
+            notes: None,
         }
     }
 
@@ -146,6 +164,26 @@ impl Api {
     /// `kube-system`, which upstream's controllers use.
     pub fn as_controller(&self, name: &str) -> Self {
         self.acting_as(Arc::new(User::controller(name)), name)
+    }
+
+    /// The same API for one request, which hears what admission has to say beside yes and no.
+    pub fn with_notes(mut self, notes: Notes) -> Self {
+        self.notes = Some(notes);
+        self
+    }
+
+    /// Tells the caller something that does not stop the request.
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        if let Some(notes) = &self.notes {
+            notes.warn(text.into());
+        }
+    }
+
+    /// Puts something into the audit event of the request.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        if let Some(notes) = &self.notes {
+            notes.annotate(key, value);
+        }
     }
 
     /// In whose name this handle reads and writes.

@@ -115,7 +115,7 @@ pub(super) fn for_create(resource: &Resource, object: &mut Value, now: Timestamp
 /// Makes `new` a legal successor of `old`: what this part of the API may not write is taken over.
 pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     match part {
-        Part::Object => {
+        Part::Object | Part::Scale => {
             if resource.status == StatusPart::Subresource {
                 take_over(old, new, "status");
             }
@@ -154,7 +154,10 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
     }
     new_meta.remove("managedFields");
     new_meta.remove("selfLink");
-    if resource.has_generation && part == Part::Object && old.get("spec") != new.get("spec") {
+    if resource.has_generation
+        && matches!(part, Part::Object | Part::Scale)
+        && old.get("spec") != new.get("spec")
+    {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta_mut(new).insert("generation".into(), generation.into());
     }

@@ -62,7 +62,7 @@ impl Api {
             Ok(new)
         };
         let written = self
-            .modify(resource, Part::Object, namespace, name, options, set)
+            .modify(resource, Part::Scale, namespace, name, options, set)
             .await?;
         Ok(Written {
             object: scale_of(&written),
@@ -71,7 +71,7 @@ impl Api {
     }
 }
 
-fn scale_of(workload: &Value) -> Value {
+pub(crate) fn scale_of(workload: &Value) -> Value {
     let mut meta = json!({});
     for field in [
         "name",

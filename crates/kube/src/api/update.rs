@@ -8,6 +8,7 @@ use super::{
     Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, decode, encode, prepare,
     refused,
 };
+use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Resource};
 use crate::status::Status;
@@ -82,11 +83,24 @@ impl Api {
             check_preconditions(resource, name, &old, &new)?;
             prepare::for_update(resource, part, &old, &mut new);
             defaults::on_update(resource, &mut new);
-            admission::on_update(resource, &old, &mut new)?;
-            let causes = validation::on_update(resource, part, &old, &new);
+            let mut attributes = Attributes {
+                api: self,
+                resource,
+                subresource: part.subresource(),
+                namespace,
+                name: name.to_owned(),
+                operation: Operation::Update,
+                old: Some(&old),
+                object: new,
+                dry_run: options.dry_run,
+            };
+            admission::mutate(&mut attributes).await?;
+            let causes = validation::on_update(resource, part, &old, &attributes.object);
             if !causes.is_empty() {
                 return Err(Status::invalid(resource, name, causes));
             }
+            let admitted = admission::validate(&attributes).await?;
+            let mut new = attributes.object;
             object::set_resource_version(&mut new, entry.rev);
             if options.dry_run == DryRun::All || new == old {
                 // Writing the same again would wake every watch for nothing.
@@ -103,6 +117,7 @@ impl Api {
             attempts += 1;
             match written {
                 Ok(rev) => {
+                    admitted.keep();
                     object::set_resource_version(&mut new, rev);
                     return Ok(new);
                 }

@@ -10,13 +10,27 @@ use super::body::Body;
 use super::query::Query;
 use super::router::Target;
 use super::{Server, codec, exec, logs, options, respond, verbs};
-use crate::api::{DeleteOptions, DryRun};
+use crate::admission::{self, Attributes, Operation};
+use crate::api::{Api, DeleteOptions, DryRun, User};
 use crate::object;
 use crate::resource::PODS;
 use crate::status::Status;
 
 pub(super) async fn handle(
     server: &Arc<Server>,
+    user: &Arc<User>,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let (api, notes) = &verbs::calling(server, user, query, &request);
+    let answer = answer(server, api, target, query, request).await;
+    Ok(respond::noted(answer, notes))
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    api: &Api,
     target: &Target,
     query: &Query,
     request: Request<Incoming>,
@@ -35,7 +49,7 @@ pub(super) async fn handle(
                 let cause = crate::status::Cause::required("target.name", "");
                 return Err(Status::invalid_kind("", "Binding", name, vec![cause]));
             }
-            server.api.bind(namespace, name, node).await?;
+            api.bind(namespace, name, node).await?;
             Ok(success())
         }
         "eviction" => {
@@ -50,19 +64,63 @@ pub(super) async fn handle(
                 dry_run: if dry_run { DryRun::All } else { DryRun::No },
                 ..DeleteOptions::default()
             };
-            server.api.evict(namespace, name, &options).await?;
+            api.evict(namespace, name, &options).await?;
             Ok(success())
         }
         "log" => {
-            let pod = server.api.get(&PODS, Some(namespace), name).await?;
+            let pod = api.get(&PODS, Some(namespace), name).await?;
             logs::handle(server, &pod, query).await
         }
         "exec" | "attach" => {
-            let pod = server.api.get(&PODS, Some(namespace), name).await?;
+            let pod = api.get(&PODS, Some(namespace), name).await?;
+            connect(api, &pod, subresource, query).await?;
             exec::handle(server, pod, subresource == "attach", query, request).await
         }
         _ => Err(Status::no_such_resource()),
     }
+}
+
+/// Admission of a stream into a pod. What it sees is the options of the request.
+pub(super) async fn connect(
+    api: &Api,
+    pod: &Value,
+    subresource: &str,
+    query: &Query,
+) -> Result<(), Status> {
+    let row = PODS.subresource(subresource);
+    let kind = row.map_or("PodPortForwardOptions", |row| row.kind);
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(flag) {
+            options[flag] = true.into();
+        }
+    }
+    if !query.get("container").is_empty() {
+        options["container"] = query.get("container").into();
+    }
+    let command: Vec<_> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = command.into();
+    }
+    let ports: Vec<i64> = query
+        .all("ports")
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    if !ports.is_empty() {
+        options["ports"] = ports.into();
+    }
+    let mut attributes = Attributes {
+        api,
+        resource: &PODS,
+        subresource: Some(subresource),
+        namespace: object::namespace(pod),
+        name: object::name(pod).to_owned(),
+        operation: Operation::Connect,
+        old: None,
+        object: options,
+        dry_run: DryRun::No,
+    };
+    admission::connect(&mut attributes).await
 }
 
 fn success() -> Response<Body> {

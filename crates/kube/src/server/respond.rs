@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 
 use super::body::{self, Body};
+use crate::api::Notes;
 use crate::status::Status;
 
 /// Warnings that one answer may carry; a body full of unknown fields is not echoed whole.
@@ -44,6 +45,12 @@ pub(super) fn status(status: &Status) -> Response<Body> {
         response.headers_mut().insert("retry-after", retry_s.into());
     }
     response
+}
+
+/// The answer with the warnings that came up on the way to it, a refusal's too.
+pub(super) fn noted(answer: Result<Response<Body>, Status>, notes: &Notes) -> Response<Body> {
+    let response = answer.unwrap_or_else(|refusal| status(&refusal));
+    warn(response, &notes.warnings())
 }
 
 /// Adds `Warning` headers: code 299, agent `-`, quoted text.

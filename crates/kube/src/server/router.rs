@@ -177,10 +177,10 @@ async fn objects(
             return Err(Status::method_not_allowed());
         }
         if resource.is(&resource::PODS) && subresource != "status" {
-            return pods::handle(server, &target, query, request).await;
+            return pods::handle(server, user, &target, query, request).await;
         }
         if subresource == "scale" {
-            return scale::handle(server, resource, &target, query, request).await;
+            return scale::handle(server, user, resource, &target, query, request).await;
         }
     } else if !resource.verbs.contains(&target.verb.as_str()) || !fits(&target) {
         return Err(Status::method_not_allowed());

@@ -1,5 +1,7 @@
 //! The subresource `scale` of workloads.
 
+use std::sync::Arc;
+
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 
@@ -7,11 +9,25 @@ use super::body::Body;
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, codec, options, respond, verbs};
+use crate::api::{Api, User};
 use crate::resource::{Resource, SCALES};
 use crate::status::Status;
 
 pub(super) async fn handle(
     server: &Server,
+    user: &Arc<User>,
+    resource: &Resource,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let (api, notes) = &verbs::calling(server, user, query, &request);
+    let answer = answer(api, resource, target, query, request).await;
+    Ok(respond::noted(answer, notes))
+}
+
+async fn answer(
+    api: &Api,
     resource: &Resource,
     target: &Target,
     query: &Query,
@@ -19,7 +35,6 @@ pub(super) async fn handle(
 ) -> Result<Response<Body>, Status> {
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
-    let api = &server.api;
     match target.verb {
         Verb::Get => {
             let scale = api.scale(resource, namespace, name)?;

@@ -11,7 +11,7 @@ use super::codec::{self, Representation, negotiate};
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, options, respond};
-use crate::api::{Deleted, List, Part, Patch, User};
+use crate::api::{Api, Deleted, List, Notes, Part, Patch, User};
 use crate::object;
 use crate::resource::{self, Resource, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
 use crate::status::Status;
@@ -29,11 +29,35 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     let shape = Shape::of(resource, query, &request)?;
+    let (api, notes) = &calling(server, user, query, &request);
+    let answer = answer(api, user, &shape, target, query, request);
+    Ok(respond::noted(answer.await, notes))
+}
+
+/// The API in the name of who sent the request, and what it has to say beside the answer.
+pub(super) fn calling(
+    server: &Server,
+    user: &Arc<User>,
+    query: &Query,
+    request: &Request<Incoming>,
+) -> (Api, Notes) {
+    let known = request.extensions().get::<Notes>();
+    let notes = known.cloned().unwrap_or_default();
+    let api = server.api.acting_as(user.clone(), &manager(query, request));
+    (api.with_notes(notes.clone()), notes)
+}
+
+async fn answer(
+    api: &Api,
+    user: &User,
+    shape: &Shape,
+    target: &Target,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let resource = shape.resource;
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
-    let api = &server
-        .api
-        .acting_as(user.clone(), &manager(query, &request));
     match target.verb {
         Verb::Get => {
             options::check_revision(query, api.current_rev())?;

@@ -38,7 +38,7 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 }
 
 pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Value) -> Vec<Cause> {
-    if part != Part::Object {
+    if !matches!(part, Part::Object | Part::Scale) {
         return metadata(new);
     }
     let mut causes = metadata(new);

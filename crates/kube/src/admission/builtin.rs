@@ -1,36 +1,56 @@
-//! Admission: what may be in the cluster beyond the shape of one object. In upstream's order:
-//! NamespaceLifecycle, ServiceAccount, Priority, DefaultTolerationSeconds, RuntimeClass.
+//! Built-in plugins, in upstream's order: NamespaceLifecycle, ServiceAccount, Priority,
+//! DefaultTolerationSeconds, RuntimeClass.
 
 use serde_json::{Value, json};
 
+use super::{Attributes, Operation};
 use crate::api::Api;
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, RUNTIME_CLASSES, Resource};
 use crate::status::Status;
 
-/// Checks and completes a new object.
-pub(crate) fn on_create(
-    api: &Api,
-    resource: &Resource,
-    namespace: Option<&str>,
-    object: &mut Value,
-) -> Result<(), Status> {
-    if let Some(namespace) = namespace.filter(|_| resource.is_namespaced()) {
-        namespace_lifecycle(api, resource, namespace, object)?;
+/// The built-in plugins that change objects.
+pub(super) fn mutate(attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    let (api, resource) = (attributes.api, attributes.resource);
+    if attributes.operation == Operation::Delete {
+        return immortal(resource, &attributes.name);
     }
-    if resource.is(&PODS) {
-        service_account(object);
-        priority(object)?;
-        default_tolerations(object);
-        runtime_class(api, object)?;
+    if attributes.operation == Operation::Create
+        && let Some(namespace) = attributes.namespace.filter(|_| resource.is_namespaced())
+    {
+        namespace_lifecycle(api, resource, namespace, &attributes.object)?;
+    }
+    if attributes.is_object(&PODS) && attributes.operation == Operation::Create {
+        service_account(&mut attributes.object);
+        priority(&mut attributes.object)?;
+        runtime_class(api, &mut attributes.object)?;
+    }
+    if attributes.subresource.is_none() {
+        complete(resource, attributes.old, &mut attributes.object);
     }
     Ok(())
 }
 
-/// Checks and completes a changed object.
-pub(crate) fn on_update(resource: &Resource, old: &Value, new: &mut Value) -> Result<(), Status> {
-    if resource.is(&PODS) && old["spec"] != new["spec"] {
-        default_tolerations(new);
+/// The built-in plugins that only refuse.
+pub(super) fn validate(_attributes: &Attributes<'_>) -> Result<(), Status> {
+    Ok(())
+}
+
+/// The part of admission that looks at nothing but the object.
+pub(crate) fn complete(resource: &Resource, old: Option<&Value>, object: &mut Value) {
+    if resource.is(&PODS)
+        && object.is_object()
+        && old.is_none_or(|old| old["spec"] != object["spec"])
+    {
+        default_tolerations(object);
+    }
+}
+
+/// The namespaces that a cluster cannot be without.
+fn immortal(resource: &Resource, name: &str) -> Result<(), Status> {
+    if resource.is(&NAMESPACES) && matches!(name, "default" | "kube-system" | "kube-public") {
+        let why = "this namespace may not be deleted";
+        return Err(Status::forbidden(resource, name, why));
     }
     Ok(())
 }
