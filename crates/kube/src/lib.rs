@@ -7,6 +7,7 @@
 mod admission;
 pub mod api;
 pub mod controllers;
+pub mod custom;
 mod defaults;
 #[doc(hidden)]
 pub mod fuzz;

@@ -93,7 +93,7 @@ fn first_line(data: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 fn named(plural: &str) -> Option<&'static Resource> {
-    let mut all = resource::ALL.iter().copied();
+    let mut all = resource::BUILT_IN.iter().copied();
     all.find(|resource| resource.plural == plural)
 }
 

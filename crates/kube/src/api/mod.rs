@@ -44,7 +44,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use store::{Store, WriteError};
 
-use crate::resource::Resource;
+use crate::resource::{Catalog, Resource};
 use crate::status::Status;
 
 pub use crate::patch::Patch;
@@ -65,6 +65,7 @@ const CONFLICT_RETRIES: usize = 8;
 pub struct Api {
     store: Store,
     caller: Arc<Caller>,
+    resources: Catalog,
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
     notes: Option<Notes>,
@@ -144,6 +145,7 @@ impl Api {
         Self {
             store,
             caller: Arc::new(caller),
+            resources: Catalog::default(),
             cluster_ips: None,
             holds: cluster_ip::Holds::default(),
             notes: None,
@@ -189,6 +191,11 @@ impl Api {
     /// In whose name this handle reads and writes.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// What is served.
+    pub fn resources(&self) -> &Catalog {
+        &self.resources
     }
 
     /// Creates an object. `namespace` is `None` for cluster resources.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::api::{Api, EventKind, Selector, Watch};
-use crate::resource::Resource;
+use crate::resource::Row;
 
 /// Changes on their way to a follower. A follower that is slower than this makes the store keep
 /// history for it, and lists again if that is too much.
@@ -35,27 +35,23 @@ pub(crate) enum Change {
 /// receiver is dropped.
 pub(crate) fn follow(
     api: &Api,
-    resource: &'static Resource,
+    resource: impl Into<Row>,
     selector: Selector,
 ) -> mpsc::Receiver<Change> {
+    let resource = resource.into();
     let (sender, receiver) = mpsc::channel(CHANGES_MAX);
     let api = api.clone();
     tokio::spawn(async move {
         // Ends with the receiver, also while nothing happens.
         tokio::select! {
-            () = feed(&api, resource, &selector, &sender) => {}
+            () = feed(&api, &resource, &selector, &sender) => {}
             () = sender.closed() => {}
         }
     });
     receiver
 }
 
-async fn feed(
-    api: &Api,
-    resource: &'static Resource,
-    selector: &Selector,
-    sender: &mpsc::Sender<Change>,
-) {
+async fn feed(api: &Api, resource: &Row, selector: &Selector, sender: &mpsc::Sender<Change>) {
     loop {
         let listed = match api.list(resource, None, selector).await {
             Ok((items, rev)) => api

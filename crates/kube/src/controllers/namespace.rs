@@ -11,7 +11,7 @@ use super::informer::{self, Change};
 use super::queue::{Outcome, Queue};
 use crate::api::{Api, DeleteOptions, Selector};
 use crate::object;
-use crate::resource::{self, NAMESPACES};
+use crate::resource::NAMESPACES;
 use crate::status::Status;
 
 /// What keeps a namespace until this controller has emptied it.
@@ -74,11 +74,8 @@ async fn empty(api: &Api, name: &str) -> Result<Outcome, Status> {
     };
     let mut left = 0;
     let everything = Selector::default();
-    for resource in resource::ALL
-        .iter()
-        .filter(|resource| resource.is_namespaced())
-    {
-        if !resource.verbs.contains(&"delete") {
+    for resource in &api.resources().stored() {
+        if !resource.is_namespaced() || !resource.verbs.contains(&"delete") {
             continue;
         }
         let options = DeleteOptions::default();

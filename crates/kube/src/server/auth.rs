@@ -3,6 +3,7 @@
 
 use super::router::Target;
 use crate::api::User;
+use crate::resource::Catalog;
 use crate::status::Status;
 
 /// Paths that need no credentials.
@@ -27,6 +28,7 @@ fn is_discovery(path: &str) -> bool {
 /// 403 in upstream's words if `user` may not.
 pub(super) fn authorize(
     user: &User,
+    resources: &Catalog,
     method: &hyper::Method,
     path: &str,
     target: Option<&Target>,
@@ -78,8 +80,10 @@ pub(super) fn authorize(
         "{qualified}{object} is forbidden: User {name:?} cannot {verb} resource {resource:?} in \
          API group {group:?} {scope}"
     );
-    let known = target.row();
-    let (group, kind) = known.map_or(("", ""), |row| (row.group, row.plural));
+    let known = target.row(resources);
+    let (group, kind) = known
+        .as_ref()
+        .map_or(("", ""), |row| (row.group, row.plural));
     Err(Status::denied(
         group,
         kind,
@@ -98,7 +102,13 @@ mod tests {
 
     fn message(user: &User, path: &str) -> String {
         let target = target(&Method::GET, path, &Query::default());
-        match authorize(user, &Method::GET, path, target.as_ref()) {
+        match authorize(
+            user,
+            &Catalog::default(),
+            &Method::GET,
+            path,
+            target.as_ref(),
+        ) {
             Ok(()) => "allowed".to_owned(),
             Err(status) => status.message,
         }

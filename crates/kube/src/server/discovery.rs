@@ -13,7 +13,7 @@ use super::body::Body;
 use super::codec::header;
 use super::query::Query;
 use super::{Server, openapi, respond, router};
-use crate::resource::{self, Resource, Scope, Subresource};
+use crate::resource::{Resource, Row, Scope, Snapshot, Subresource};
 use crate::status::Status;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -28,14 +28,19 @@ pub(super) fn handle(
         return Err(Status::method_not_allowed());
     }
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
+    let served = &*server.api.resources().snapshot();
     match parts[..] {
         ["livez" | "readyz" | "healthz", ..] => Ok(router::health(server, path, query)),
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
-        ["api"] if is_aggregated(request) => Ok(aggregated(request, |group| group.is_empty())),
-        ["apis"] if is_aggregated(request) => Ok(aggregated(request, |group| !group.is_empty())),
+        ["api"] if is_aggregated(request) => {
+            Ok(aggregated(served, request, |group| group.is_empty()))
+        }
+        ["apis"] if is_aggregated(request) => {
+            Ok(aggregated(served, request, |group| !group.is_empty()))
+        }
         ["api"] => Ok(cached(request, "application/json", &core_versions())),
         ["apis"] => {
-            let groups: Vec<_> = groups()
+            let groups: Vec<_> = groups(served)
                 .into_iter()
                 .map(|(name, versions)| group(name, &versions))
                 .collect();
@@ -43,17 +48,22 @@ pub(super) fn handle(
             Ok(cached(request, "application/json", &list))
         }
         ["apis", name] => {
-            let versions = groups().remove(name).ok_or_else(Status::no_such_resource)?;
+            let versions = groups(served)
+                .remove(name)
+                .ok_or_else(Status::no_such_resource)?;
             let mut group = group(name, &versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             Ok(cached(request, "application/json", &group))
         }
-        ["api", version] => resources(request, "", version),
-        ["apis", group, version] => resources(request, group, version),
-        ["openapi", "v3"] => Ok(cached(request, "application/json", &openapi::index())),
-        ["openapi", "v3", ref rest @ ..] => openapi::document(&rest.join("/"), query),
-        [""] => Ok(respond::json(StatusCode::OK, &json!({"paths": paths()}))),
+        ["api", version] => resources(served, request, "", version),
+        ["apis", group, version] => resources(served, request, group, version),
+        ["openapi", "v3"] => Ok(cached(request, "application/json", &openapi::index(served))),
+        ["openapi", "v3", ref rest @ ..] => openapi::document(served, &rest.join("/"), query),
+        [""] => Ok(respond::json(
+            StatusCode::OK,
+            &json!({"paths": paths(served)}),
+        )),
         _ => Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
     }
 }
@@ -118,9 +128,9 @@ fn core_versions() -> Value {
 }
 
 /// The groups but the core one, with their versions.
-fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
+fn groups(served: &Snapshot) -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (group, version) in resource::group_versions() {
+    for (group, version) in served.group_versions() {
         if !group.is_empty() {
             groups.entry(group).or_default().push(version);
         }
@@ -136,20 +146,22 @@ fn group(name: &str, versions: &[&str]) -> Value {
 }
 
 fn of_version<'a>(
+    served: &'a Snapshot,
     group: &'a str,
     version: &'a str,
-) -> impl Iterator<Item = &'static Resource> + 'a {
-    let all = resource::ALL.iter().copied();
+) -> impl Iterator<Item = &'a Row> {
+    let all = served.rows().iter();
     all.filter(move |row| row.group == group && row.version == version)
 }
 
 fn resources(
+    served: &Snapshot,
     request: &Request<Incoming>,
     group: &str,
     version: &str,
 ) -> Result<Response<Body>, Status> {
     let mut list = Vec::new();
-    for row in of_version(group, version) {
+    for row in of_version(served, group, version) {
         let mut entry = json!({
             "name": row.plural, "singularName": row.singular, "namespaced": row.is_namespaced(),
             "kind": row.kind, "verbs": row.verbs,
@@ -188,14 +200,18 @@ fn resources(
     Ok(cached(request, "application/json", &list))
 }
 
-fn aggregated(request: &Request<Incoming>, is_wanted: impl Fn(&str) -> bool) -> Response<Body> {
+fn aggregated(
+    served: &Snapshot,
+    request: &Request<Incoming>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Response<Body> {
     let mut items: Vec<Value> = Vec::new();
-    for (group, version) in resource::group_versions() {
+    for (group, version) in served.group_versions() {
         if !is_wanted(group) {
             continue;
         }
-        let resources: Vec<_> = of_version(group, version)
-            .map(aggregated_resource)
+        let resources: Vec<_> = of_version(served, group, version)
+            .map(|row| aggregated_resource(row))
             .collect();
         items.push(json!({
             "metadata": {"name": group, "creationTimestamp": null},
@@ -209,7 +225,7 @@ fn aggregated(request: &Request<Incoming>, is_wanted: impl Fn(&str) -> bool) -> 
     cached(request, AGGREGATED, &list)
 }
 
-fn aggregated_resource(row: &'static Resource) -> Value {
+fn aggregated_resource(row: &Resource) -> Value {
     let scope = match row.scope {
         Scope::Namespaced => "Namespaced",
         Scope::Cluster => "Cluster",
@@ -238,9 +254,9 @@ fn aggregated_resource(row: &'static Resource) -> Value {
     entry
 }
 
-fn paths() -> Vec<String> {
+fn paths(served: &Snapshot) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for (group, version) in resource::group_versions() {
+    for (group, version) in served.group_versions() {
         paths.push(match group {
             "" => format!("/api/{version}"),
             group => format!("/apis/{group}/{version}"),

@@ -8,7 +8,7 @@ use super::{auth, codec, exec, logs, options, router};
 use crate::api::User;
 use crate::api::fuzz::continue_token;
 use crate::object;
-use crate::resource::PODS;
+use crate::resource::{Catalog, PODS, Row};
 
 /// Reads `data` as a request line and an `Accept` header, one line each.
 ///
@@ -27,18 +27,20 @@ pub fn request(data: &[u8]) {
         "metadata": {"name": "web", "labels": {"app": "web", "n": "5"}},
         "spec": {"nodeName": "fra", "containers": [{"name": "web"}]},
     });
+    let resources = Catalog::default();
     let target = router::target(&method, path, &query);
     let somebody = User::authenticated("somebody".into(), Vec::new());
-    let _ = auth::authorize(&somebody, &method, path, target.as_ref());
-    let row = target.as_ref().and_then(router::Target::row);
-    if let (Some(target), Some(resource)) = (&target, row) {
+    let _ = auth::authorize(&somebody, &resources, &method, path, target.as_ref());
+    let row = target.as_ref().and_then(|target| target.row(&resources));
+    if let (Some(target), Some(resource)) = (&target, &row) {
         let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref());
         let key = resource.key(namespace, name.unwrap_or_default());
         let prefix = resource.prefix(namespace);
         let rest = key.strip_prefix(&prefix).expect("in its namespace");
         assert!(!rest.contains('/'), "{key}");
     }
-    let resource = row.unwrap_or(&PODS);
+    let row = row.unwrap_or(Row::BuiltIn(&PODS));
+    let resource = &*row;
     let _ = options::write(&query);
     let _ = options::delete(&query, &codec::Body::default());
     if let Ok(list) = options::list(resource, &query, 1000) {

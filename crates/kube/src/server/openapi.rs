@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::body::Body;
 use super::query::Query;
 use super::respond;
-use crate::resource::{self, Resource};
+use crate::resource::{Resource, Snapshot};
 use crate::schema::{self, Field, Kind, Scalar, Type};
 use crate::status::Status;
 
@@ -42,8 +42,9 @@ fn hash(key: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-pub(super) fn index() -> Value {
-    let paths: Map<_, _> = resource::group_versions()
+pub(super) fn index(served: &Snapshot) -> Value {
+    let paths: Map<_, _> = served
+        .group_versions()
         .into_iter()
         .map(|(group, version)| {
             let key = key(group, version);
@@ -54,13 +55,17 @@ pub(super) fn index() -> Value {
     json!({ "paths": paths })
 }
 
-pub(super) fn document(path: &str, query: &Query) -> Result<Response<Body>, Status> {
-    let served = resource::group_versions();
+pub(super) fn document(
+    served: &Snapshot,
+    path: &str,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
     let found = served
+        .group_versions()
         .into_iter()
         .find(|(group, version)| key(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_resource)?;
-    let mut response = respond::json(StatusCode::OK, &render(group, version));
+    let mut response = respond::json(StatusCode::OK, &render(served, group, version));
     if query.get("hash") == hash(path) {
         let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
         response.headers_mut().insert(CACHE_CONTROL, forever);
@@ -68,11 +73,10 @@ pub(super) fn document(path: &str, query: &Query) -> Result<Response<Body>, Stat
     Ok(response)
 }
 
-fn render(group: &str, version: &str) -> Value {
+fn render(served: &Snapshot, group: &str, version: &str) -> Value {
     let rows = || {
-        resource::ALL
-            .iter()
-            .filter(|row| row.group == group && row.version == version)
+        let all = served.rows().iter();
+        all.filter(|row| (row.group, row.version) == (group, version))
     };
     let mut paths = Map::new();
     for row in rows() {
@@ -328,6 +332,7 @@ fn scalars() -> [(String, Value); 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::Catalog;
 
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
@@ -342,8 +347,9 @@ mod tests {
 
     #[test]
     fn every_reference_of_every_document_resolves() {
-        for (group, version) in resource::group_versions() {
-            let document = render(group, version);
+        let served = Catalog::default().snapshot();
+        for (group, version) in served.group_versions() {
+            let document = render(&served, group, version);
             let mut found = Vec::new();
             references(&document, &mut found);
             for reference in found {
@@ -360,7 +366,7 @@ mod tests {
 
     #[test]
     fn kubectl_finds_kinds_and_patch_keys() {
-        let document = render("", "v1");
+        let document = render(&Catalog::default().snapshot(), "", "v1");
         let pod = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["get"];
         assert_eq!(pod["x-kubernetes-group-version-kind"]["kind"], "Pod");
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];

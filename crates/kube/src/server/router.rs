@@ -9,7 +9,7 @@ use super::body::Body;
 use super::query::Query;
 use super::{Server, auth, discovery, pods, respond, scale, verbs, watch};
 use crate::api::User;
-use crate::resource::{self, Resource};
+use crate::resource::{self, Catalog, Row};
 use crate::status::Status;
 
 /// What a request for objects is about, whether or not it is served.
@@ -53,8 +53,8 @@ impl Verb {
 
 impl Target {
     /// The served resource, if it is one.
-    pub(super) fn row(&self) -> Option<&'static Resource> {
-        resource::find(&self.group, &self.version, &self.resource)
+    pub(super) fn row(&self, resources: &Catalog) -> Option<Row> {
+        resources.find(&self.group, &self.version, &self.resource)
     }
 }
 
@@ -108,7 +108,13 @@ pub(super) async fn handle(
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
     let target = target(request.method(), &path, &query);
-    auth::authorize(&user, request.method(), &path, target.as_ref())?;
+    auth::authorize(
+        &user,
+        server.api.resources(),
+        request.method(),
+        &path,
+        target.as_ref(),
+    )?;
     match target {
         Some(target) => objects(&server, &user, target, &query, request).await,
         None => discovery::handle(&server, &path, &query, &request),
@@ -153,7 +159,8 @@ async fn objects(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let resource = target.row().ok_or_else(Status::no_such_resource)?;
+    let resource = target.row(server.api.resources());
+    let resource = &resource.ok_or_else(Status::no_such_resource)?;
     if resource.is_namespaced() && target.namespace.is_none() && target.name.is_some() {
         return Err(Status::no_such_resource());
     }

@@ -13,7 +13,7 @@ use super::router::{Target, Verb};
 use super::{Server, options, respond};
 use crate::api::{Api, Deleted, List, Notes, Part, Patch, User};
 use crate::object;
-use crate::resource::{self, Resource, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
+use crate::resource::{self, Resource, Row, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
 use crate::status::Status;
 use crate::table::{self, IncludeObject};
 
@@ -23,7 +23,7 @@ const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+
 pub(super) async fn handle(
     server: &Server,
     user: &Arc<User>,
-    resource: &'static Resource,
+    resource: &Row,
     target: &Target,
     query: &Query,
     request: Request<Incoming>,
@@ -170,21 +170,17 @@ pub(super) fn patch(body: &codec::Body, query: &Query) -> Result<Patch, Status> 
 
 /// How this answer is to look.
 struct Shape {
-    resource: &'static Resource,
+    resource: Row,
     representation: Representation,
     include: IncludeObject,
 }
 
 impl Shape {
-    fn of(
-        resource: &'static Resource,
-        query: &Query,
-        request: &Request<Incoming>,
-    ) -> Result<Self, Status> {
+    fn of(resource: &Row, query: &Query, request: &Request<Incoming>) -> Result<Self, Status> {
         let representation = negotiate(request)?;
         let include = IncludeObject::parse(query.get("includeObject"))?;
         Ok(Self {
-            resource,
+            resource: resource.clone(),
             representation,
             include,
         })
@@ -202,7 +198,7 @@ impl Shape {
             Representation::Table => {
                 let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 table::render(
-                    self.resource,
+                    &self.resource,
                     &[object],
                     meta,
                     self.include,
@@ -223,7 +219,7 @@ impl Shape {
         }
         let value = match self.representation {
             Representation::Table => table::render(
-                self.resource,
+                &self.resource,
                 &list.items,
                 meta,
                 self.include,

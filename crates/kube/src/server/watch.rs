@@ -16,7 +16,7 @@ use super::query::Query;
 use super::router::Target;
 use super::{Server, options, respond};
 use crate::api::{self, Event, EventKind};
-use crate::resource::Resource;
+use crate::resource::Row;
 use crate::status::{Cause, Status};
 use crate::table::{self, Header, IncludeObject};
 
@@ -30,7 +30,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(super) fn handle(
     server: &Arc<Server>,
-    resource: &'static Resource,
+    resource: &Row,
     target: &Target,
     query: &Query,
     request: &Request<Incoming>,
@@ -43,7 +43,7 @@ pub(super) fn handle(
     let from = options::revision(query)?;
     let api = &server.api;
     let mut encoder = Encoder {
-        resource,
+        resource: resource.clone(),
         representation,
         include,
         header: Header::Yes,
@@ -181,7 +181,7 @@ async fn due(bookmarks: &mut Option<Interval>) {
 }
 
 struct Encoder {
-    resource: &'static Resource,
+    resource: Row,
     representation: Representation,
     include: IncludeObject,
     /// A Table tells its columns once per watch.
@@ -196,7 +196,7 @@ impl Encoder {
             Representation::Table => {
                 let header = std::mem::replace(&mut self.header, Header::No);
                 let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                table::render(self.resource, &[object], meta, self.include, header)
+                table::render(&self.resource, &[object], meta, self.include, header)
             }
         };
         line(&json!({"type": kind, "object": object}))

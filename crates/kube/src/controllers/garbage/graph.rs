@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use crate::api::{FOREGROUND, ORPHAN, Propagation};
 use crate::object;
-use crate::resource::Resource;
+use crate::resource::Row;
 
 /// What is known of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) resource: &'static Resource,
+    pub(super) resource: Row,
     pub(super) namespace: Option<String>,
     pub(super) name: String,
     pub(super) owners: Vec<Owner>,
@@ -67,12 +67,12 @@ pub(super) struct Graph {
 }
 
 impl Node {
-    pub(super) fn of(resource: &'static Resource, object: &Value) -> Self {
+    pub(super) fn of(resource: &Row, object: &Value) -> Self {
         let text = |value: &Value, field: &str| object::text(value, &[field]).to_owned();
         let references = object::items(object, &["metadata", "ownerReferences"]).iter();
         let finalizers = object::items(object, &["metadata", "finalizers"]).iter();
         Self {
-            resource,
+            resource: resource.clone(),
             namespace: object::namespace(object).map(str::to_owned),
             name: object::name(object).to_owned(),
             owners: references
@@ -141,10 +141,10 @@ impl Graph {
         look
     }
 
-    /// Uids of a resource, to find out which a list no longer has.
-    pub(super) fn of(&self, resource: &Resource) -> Vec<String> {
+    /// Uids of a resource, named by its group and plural, to find out which a list no longer has.
+    pub(super) fn of(&self, (group, plural): (&str, &str)) -> Vec<String> {
         let all = self.nodes.iter();
-        all.filter(|(_, node)| node.resource.is(resource))
+        all.filter(|(_, node)| (node.resource.group, node.resource.plural) == (group, plural))
             .map(|(uid, _)| uid.clone())
             .collect()
     }
@@ -221,7 +221,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::{PODS, REPLICA_SETS};
+    use crate::resource::PODS;
     use serde_json::json;
 
     fn node(owners: &[&str], finalizer: Option<&str>) -> Node {
@@ -234,7 +234,7 @@ mod tests {
             object["metadata"]["finalizers"] = json!([finalizer]);
             object["metadata"]["deletionTimestamp"] = "1970-01-01T00:00:00Z".into();
         }
-        Node::of(&PODS, &object)
+        Node::of(&Row::BuiltIn(&PODS), &object)
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         graph.put("set", node(&[], Some(ORPHAN)));
         let step = graph.step("set", |_| Stand::Stays);
         assert_eq!(step, Step::Free(vec!["pod".into()]));
-        assert!(graph.of(&REPLICA_SETS).is_empty());
-        assert_eq!(graph.of(&PODS).len(), 2);
+        assert!(graph.of(("apps", "replicasets")).is_empty());
+        assert_eq!(graph.of(("", "pods")).len(), 2);
     }
 }

@@ -5,12 +5,14 @@
 
 mod graph;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use self::graph::{Graph, Node, Owner, Stand, Step};
@@ -18,42 +20,90 @@ use super::informer::{self, Change};
 use super::queue::{Outcome, Queue};
 use crate::api::{Api, DeleteOptions, ORPHAN, Part, Patch, Propagation, Selector};
 use crate::object;
-use crate::resource::{self, EVENTS, Resource};
+use crate::resource::{EVENTS, Row};
 use crate::status::Status;
 
 /// Somebody else wrote in between.
 const CONFLICT_RETRY: Duration = Duration::from_millis(100);
 
-type Changes = SelectAll<BoxStream<'static, (&'static Resource, Change)>>;
+/// A resource that is followed: its group and plural.
+type Id = (&'static str, &'static str);
 
-/// Everything that is stored but events, which own nothing and are owned by nobody.
-fn collected() -> impl Iterator<Item = &'static Resource> {
-    let all = resource::ALL.iter().copied();
-    all.filter(|resource| resource.verbs.contains(&"watch") && !resource.is(&EVENTS))
+/// All resources that are served, followed from when they come until they go.
+#[derive(Default)]
+struct Followed {
+    changes: SelectAll<BoxStream<'static, (Row, Change)>>,
+    ends: HashMap<Id, Follower>,
 }
 
-fn follow(api: &Api) -> Changes {
-    let streams = collected().map(|resource| {
-        let receiver = informer::follow(api, resource, Selector::default());
-        let next = |mut receiver: mpsc::Receiver<Change>| async {
-            let change = receiver.recv().await?;
-            Some((change, receiver))
-        };
-        let changes = futures::stream::unfold(receiver, next);
-        changes.map(move |change| (resource, change)).boxed()
-    });
-    futures::stream::select_all(streams)
+struct Follower {
+    is_listed: bool,
+    _ends: DropGuard,
+}
+
+impl Followed {
+    /// Begins with what is new; returns what is no longer served.
+    fn follow(&mut self, api: &Api) -> Vec<Id> {
+        // Events own nothing and are owned by nobody.
+        let mut served = api.resources().stored();
+        served.retain(|row| !row.is(&EVENTS));
+        let is_served = |id: &Id| served.iter().any(|row| (row.group, row.plural) == *id);
+        let gone: Vec<_> = self
+            .ends
+            .keys()
+            .copied()
+            .filter(|id| !is_served(id))
+            .collect();
+        for id in &gone {
+            self.ends.remove(id);
+        }
+        for row in served {
+            let id = (row.group, row.plural);
+            if self.ends.contains_key(&id) {
+                continue;
+            }
+            let receiver = informer::follow(api, row.clone(), Selector::default());
+            let next = |mut receiver: mpsc::Receiver<Change>| async {
+                let change = receiver.recv().await?;
+                Some((change, receiver))
+            };
+            let end = CancellationToken::new();
+            let changes = futures::stream::unfold(receiver, next);
+            let changes = changes.take_until(end.clone().cancelled_owned());
+            let changes = changes.map(move |change| (row.clone(), change));
+            self.changes.push(changes.boxed());
+            let follower = Follower {
+                is_listed: false,
+                _ends: end.drop_guard(),
+            };
+            self.ends.insert(id, follower);
+        }
+        gone
+    }
+
+    /// The next change; none that is not of a followed resource.
+    async fn next(&mut self) -> Option<(Row, Change)> {
+        let (row, change) = self.changes.next().await?;
+        let follower = self.ends.get_mut(&(row.group, row.plural))?;
+        follower.is_listed |= matches!(change, Change::Listed(_));
+        Some((row, change))
+    }
+
+    /// Dependents have to be known before an owner is let go.
+    fn is_listed(&self) -> bool {
+        self.ends.values().all(|follower| follower.is_listed)
+    }
 }
 
 pub(super) async fn run(api: &Api) {
-    let mut changes = follow(api);
+    let mut served = api.resources().changed();
+    let mut followed = Followed::default();
+    followed.follow(api);
     let mut graph = Graph::default();
     let mut queue = Queue::default();
-    // Dependents have to be known before an owner is let go.
-    let mut unlisted = collected().count();
     loop {
         let mut due = None;
-        if unlisted == 0 {
+        if followed.is_listed() {
             while let Some(uid) = queue.take() {
                 let outcome = outcome(collect(api, &graph, &uid).await);
                 queue.finish(Instant::now(), &uid, outcome);
@@ -67,10 +117,16 @@ pub(super) async fn run(api: &Api) {
             }
         };
         tokio::select! {
-            Some((resource, change)) = changes.next() => {
-                unlisted -= usize::from(unlisted > 0 && matches!(change, Change::Listed(_)));
-                for uid in take(&mut graph, resource, change) {
+            Some((resource, change)) = followed.next() => {
+                for uid in take(&mut graph, &resource, change) {
                     queue.add(&uid);
+                }
+            }
+            Ok(()) = served.changed() => {
+                for id in followed.follow(api) {
+                    for uid in graph.of(id) {
+                        graph.remove(&uid).iter().for_each(|uid| queue.add(uid));
+                    }
                 }
             }
             () = timer => {}
@@ -91,11 +147,11 @@ fn outcome(result: Result<(), Status>) -> Outcome {
     }
 }
 
-fn take(graph: &mut Graph, resource: &'static Resource, change: Change) -> Vec<String> {
+fn take(graph: &mut Graph, resource: &Row, change: Change) -> Vec<String> {
     match change {
         Change::Listed(all) => {
             let mut look = Vec::new();
-            let mut gone = graph.of(resource);
+            let mut gone = graph.of((resource.group, resource.plural));
             for object in all {
                 gone.retain(|uid| uid != object::uid(&object));
                 look.extend(graph.put(object::uid(&object), Node::of(resource, &object)));
@@ -154,7 +210,7 @@ async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
 /// How an owner stands now. One of a kind that is not served is somebody else's business: it
 /// stays.
 fn stand(api: &Api, node: &Node, owner: &Owner) -> Stand {
-    let Some(resource) = resource::find_kind(&owner.api_version, &owner.kind) else {
+    let Some(resource) = api.resources().find_kind(&owner.api_version, &owner.kind) else {
         return Stand::Stays;
     };
     let namespace = node
@@ -164,9 +220,9 @@ fn stand(api: &Api, node: &Node, owner: &Owner) -> Stand {
     if resource.is_namespaced() && namespace.is_none() {
         return Stand::Stays;
     }
-    match api.read(resource, namespace, &owner.name) {
+    match api.read(&resource, namespace, &owner.name) {
         Ok(found) if object::uid(&found) != owner.uid => Stand::Gone,
-        Ok(found) if Node::of(resource, &found).waits() => Stand::Waits,
+        Ok(found) if Node::of(&resource, &found).waits() => Stand::Waits,
         Ok(_) => Stand::Stays,
         Err(status) if status.is_not_found() => Stand::Gone,
         Err(_) => Stand::Stays,
@@ -179,25 +235,27 @@ async fn delete(api: &Api, node: &Node, uid: &str, propagation: Propagation) -> 
         ..DeleteOptions::default()
     };
     let options = options.with_uid(uid);
-    api.delete(
-        node.resource,
-        node.namespace.as_deref(),
-        &node.name,
-        &options,
-    )
-    .await
-    .map(drop)
+    let resource = served(api, node)?;
+    api.delete(&resource, node.namespace.as_deref(), &node.name, &options)
+        .await
+        .map(drop)
+}
+
+/// The resource of an object as it is defined now.
+fn served(api: &Api, node: &Node) -> Result<Row, Status> {
+    let current = api.resources().current(&node.resource);
+    current.ok_or_else(|| Status::not_found(&node.resource, &node.name))
 }
 
 /// The object as it is, if it is still the one that is meant.
 async fn current(api: &Api, node: &Node, uid: &str) -> Result<Value, Status> {
     let found = api
-        .get(node.resource, node.namespace.as_deref(), &node.name)
+        .get(&node.resource, node.namespace.as_deref(), &node.name)
         .await?;
     if object::uid(&found) == uid {
         Ok(found)
     } else {
-        Err(Status::not_found(node.resource, &node.name))
+        Err(Status::not_found(&node.resource, &node.name))
     }
 }
 
@@ -235,7 +293,8 @@ async fn write_meta(
     );
     let patch = Patch::merge(serde_json::json!({"metadata": meta}));
     let namespace = node.namespace.as_deref();
-    api.patch(node.resource, Part::Object, namespace, &node.name, &patch)
+    let resource = served(api, node)?;
+    api.patch(&resource, Part::Object, namespace, &node.name, &patch)
         .await
         .map(drop)
 }

@@ -1,0 +1,250 @@
+//! The resources that are served: one row each, everything else is generic.
+//!
+//! ```text
+//!   core, apps, ...   rows that are always there: statics
+//!   crate::custom     rows that CustomResourceDefinitions make: shared, replaced as a whole
+//!          └──────> catalog: what is served now
+//! ```
+//!
+//! A row is plain words. Those of a custom resource are interned (see `words`), so that a row, an
+//! error or a target of a request names its resource for nothing, whoever has defined it.
+
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod catalog;
+mod coordination;
+mod core;
+mod discovery;
+mod node;
+mod words;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub use self::apps::{DEPLOYMENTS, REPLICA_SETS};
+pub use self::authentication::SELF_SUBJECT_REVIEWS;
+pub use self::authorization::SELF_SUBJECT_ACCESS_REVIEWS;
+pub(crate) use self::autoscaling::SCALES;
+pub use self::catalog::{Catalog, Snapshot};
+pub use self::coordination::LEASES;
+pub use self::core::{
+    CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES,
+};
+pub use self::discovery::ENDPOINT_SLICES;
+pub use self::node::RUNTIME_CLASSES;
+pub(crate) use self::words::{WordsFull, intern, intern_all};
+use crate::custom;
+
+/// Whether objects live in a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// What a name must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 label, at most 63 characters.
+    Label,
+    /// RFC 1123 subdomain, at most 253 characters.
+    Subdomain,
+    /// RFC 1035 label, at most 63 characters: one that does not begin with a digit.
+    Label1035,
+}
+
+/// What happens to the status part on writes of the whole object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPart {
+    /// The object has no status subresource.
+    None,
+    /// Only `/status` writes it.
+    Subresource,
+}
+
+/// A second endpoint of a resource, below the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// Kind of its body.
+    pub kind: &'static str,
+    /// Group and version of that kind where they are not the resource's own.
+    pub group_version: Option<(&'static str, &'static str)>,
+    pub verbs: &'static [&'static str],
+}
+
+/// One resource type in one version. Rows are compared by group and plural ([`Resource::is`]).
+#[derive(Debug)]
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub kind: &'static str,
+    pub scope: Scope,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    pub names: NameRule,
+    pub status: StatusPart,
+    /// Whether `metadata.generation` counts changes of the specification.
+    pub has_generation: bool,
+    /// A deletion answers with the object, not with a Status.
+    pub returns_deleted: bool,
+    /// Name of its type in the schema table; empty for a custom resource.
+    pub schema: &'static str,
+    /// What its CustomResourceDefinition says, where there is one.
+    pub custom: Option<Arc<custom::Kind>>,
+}
+
+/// A served row: a static one, or one that a CustomResourceDefinition has made. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Row {
+    BuiltIn(&'static Resource),
+    Custom(Arc<Resource>),
+}
+
+impl Deref for Row {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        match self {
+            Row::BuiltIn(resource) => resource,
+            Row::Custom(resource) => resource,
+        }
+    }
+}
+
+impl From<&'static Resource> for Row {
+    fn from(resource: &'static Resource) -> Self {
+        Row::BuiltIn(resource)
+    }
+}
+
+impl From<Arc<Resource>> for Row {
+    fn from(resource: Arc<Resource>) -> Self {
+        Row::Custom(resource)
+    }
+}
+
+impl Resource {
+    /// `v1`, or `group/version`.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// `pods`, or `leases.coordination.k8s.io`.
+    pub fn qualified(&self) -> String {
+        match self.group {
+            "" => self.plural.to_owned(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// Key prefix of all objects, or of those in `namespace`, in the store.
+    pub fn prefix(&self, namespace: Option<&str>) -> String {
+        let group = if self.group.is_empty() {
+            "core"
+        } else {
+            self.group
+        };
+        match namespace {
+            Some(namespace) => format!("/registry/{group}/{}/{namespace}/", self.plural),
+            None => format!("/registry/{group}/{}/", self.plural),
+        }
+    }
+
+    /// Key of an object in the store.
+    pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
+        self.prefix(namespace) + name
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources
+            .iter()
+            .find(|subresource| subresource.name == name)
+    }
+
+    pub fn is(&self, other: &Resource) -> bool {
+        (self.group, self.plural) == (other.group, other.plural)
+    }
+}
+
+pub(crate) const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+pub(crate) const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+
+const fn status_of(kind: &'static str) -> Subresource {
+    Subresource {
+        name: "status",
+        kind,
+        group_version: None,
+        verbs: GET_PATCH_UPDATE,
+    }
+}
+
+/// What most resources have in common.
+const CORE: Resource = Resource {
+    group: "",
+    version: "v1",
+    plural: "",
+    singular: "",
+    kind: "",
+    scope: Scope::Namespaced,
+    short_names: &[],
+    categories: &[],
+    verbs: ALL_VERBS,
+    subresources: &[],
+    names: NameRule::Subdomain,
+    status: StatusPart::None,
+    has_generation: false,
+    returns_deleted: false,
+    schema: "",
+    custom: None,
+};
+
+/// Replicas of a workload, beside the workload.
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    kind: "Scale",
+    group_version: Some(("autoscaling", "v1")),
+    verbs: GET_PATCH_UPDATE,
+};
+
+/// The rows that are always there, groups together, in the order of discovery.
+pub static BUILT_IN: &[&Resource] = &[
+    &CONFIG_MAPS,
+    &EVENTS,
+    &NAMESPACES,
+    &NODES,
+    &PODS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
+    &SERVICES,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
+    &SELF_SUBJECT_REVIEWS,
+    &SELF_SUBJECT_ACCESS_REVIEWS,
+    &LEASES,
+    &ENDPOINT_SLICES,
+    &RUNTIME_CLASSES,
+];

@@ -1,0 +1,13 @@
+//! Rows of `node.k8s.io`.
+
+use super::{CORE, Resource, Scope};
+
+pub static RUNTIME_CLASSES: Resource = Resource {
+    group: "node.k8s.io",
+    plural: "runtimeclasses",
+    singular: "runtimeclass",
+    kind: "RuntimeClass",
+    scope: Scope::Cluster,
+    schema: "io.k8s.api.node.v1.RuntimeClass",
+    ..CORE
+};
