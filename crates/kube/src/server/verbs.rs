@@ -55,7 +55,7 @@ async fn answer(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let resource = shape.resource;
+    let resource = &*shape.resource;
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
     match target.verb {
