@@ -47,6 +47,48 @@ pub fn parse(text: &str) -> Option<i128> {
     Some(sign * billionths / divisor.checked_mul(scale)?)
 }
 
+/// The form that Go writes: the largest suffix of the same family that keeps the number whole, so
+/// `1024Mi` is `1Gi` and `0.5` is `500m`.
+pub fn canonical(text: &str) -> Option<String> {
+    let text = text.trim();
+    let billionths = parse(text)?;
+    let suffix = text.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    let (sign, amount) = (
+        if billionths < 0 { "-" } else { "" },
+        billionths.unsigned_abs(),
+    );
+    let unit = UNIT.unsigned_abs();
+    if amount == 0 {
+        return Some("0".to_owned());
+    }
+    if suffix.ends_with('i') && amount >= 1024 * unit {
+        // Fractions of a byte are rounded up.
+        let (mut whole, mut power) = (amount.div_ceil(unit), 0);
+        while whole % 1024 == 0 && power + 1 < BINARY.len() {
+            whole /= 1024;
+            power += 1;
+        }
+        return Some(format!("{sign}{whole}{}", BINARY[power]));
+    }
+    let (mut whole, mut power) = (amount, 0);
+    while whole % 1000 == 0 && power + 1 < DECIMAL.len() {
+        whole /= 1000;
+        power += 1;
+    }
+    let is_exponent = suffix.len() > 1 && suffix.starts_with(['e', 'E']);
+    Some(match (is_exponent, power) {
+        (true, 3) | (false, _) => format!("{sign}{whole}{}", DECIMAL[power]),
+        (true, _) => {
+            let exponent = i32::try_from(power).ok()? * 3 - 9;
+            format!("{sign}{whole}e{exponent}")
+        }
+    })
+}
+
+const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+/// By powers of a thousand, from a billionth on.
+const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+
 fn exponent(suffix: &str) -> Option<(i128, i128)> {
     let power: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
     let size = 10_i128.checked_pow(power.unsigned_abs())?;
@@ -56,6 +98,28 @@ fn exponent(suffix: &str) -> Option<(i128, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_canonical_form_is_the_one_go_writes() {
+        for (given, expected) in [
+            ("1", "1"),
+            ("0", "0"),
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("1000", "1k"),
+            ("1.5Gi", "1536Mi"),
+            ("1024Mi", "1Gi"),
+            ("512Mi", "512Mi"),
+            ("0.5Ki", "512"),
+            ("1e3", "1e3"),
+            ("-2000k", "-2M"),
+            ("100", "100"),
+        ] {
+            assert_eq!(canonical(given).as_deref(), Some(expected), "{given}");
+        }
+        assert_eq!(canonical("x"), None);
+    }
 
     #[test]
     fn every_form_is_exact() {

@@ -518,7 +518,7 @@ async fn a_host_that_does_not_answer_is_asked_again_without_haste() {
 #[tokio::test]
 async fn the_node_is_as_large_as_the_hosts_of_its_region_together() {
     for (region, expected) in [
-        (json!({}), ["4", "4096Mi", "100"]),
+        (json!({}), ["4", "4Gi", "100"]),
         (
             json!({"hosts": 3,
                 "host_capacity": {"cpus": 24, "memory_mb": 1000, "disk_mb": 2000}}),

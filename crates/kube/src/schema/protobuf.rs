@@ -8,46 +8,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::table::{Kind, Scalar, Type};
+use super::table::{Field, Kind, Scalar, Type};
+use super::{SCHEMA_PROPS, type_named};
 
 /// The first bytes of every body.
 pub const MAGIC: &[u8] = b"k8s\0";
-/// Deeper than any type of the table.
-const DEPTH_MAX: u32 = 32;
-
-/// Go writes these fields even when they are zero, because they are not pointers; zero means
-/// absent.
-const ZERO_MEANS_ABSENT: &[&str] = &[
-    "availableReplicas",
-    "count",
-    "failureThreshold",
-    "fullyLabeledReplicas",
-    "generation",
-    "healthCheckNodePort",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostPort",
-    "initialDelaySeconds",
-    "minReadySeconds",
-    "nodePort",
-    "observedGeneration",
-    "paused",
-    "periodSeconds",
-    "publishNotReadyAddresses",
-    "readOnly",
-    "readyReplicas",
-    "replicas",
-    "stdin",
-    "stdinOnce",
-    "successThreshold",
-    "targetPort",
-    "timeoutSeconds",
-    "tty",
-    "unavailableReplicas",
-    "unschedulable",
-    "updatedReplicas",
-];
+/// Deeper than any type of the table but the schemas of custom resources, which nest freely.
+const DEPTH_MAX: u32 = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {
@@ -201,7 +168,7 @@ fn fields(
         path.push(tag);
         if let Some(field) = schema.fields.iter().find(|field| field.tags == path) {
             let value = value(&field.kind, &wire, &reader, depth)?;
-            put(map, field.name, field.required, &field.kind, value);
+            put(map, field, value);
         } else if schema
             .fields
             .iter()
@@ -215,8 +182,9 @@ fn fields(
     Ok(())
 }
 
-fn put(map: &mut Map<String, Value>, name: &str, required: bool, kind: &Kind, value: Value) {
-    match kind {
+fn put(map: &mut Map<String, Value>, field: &Field, value: Value) {
+    let name = field.name;
+    match &field.kind {
         Kind::List(_) => {
             let list = map.entry(name).or_insert_with(|| json!([]));
             if let Some(list) = list.as_array_mut() {
@@ -230,10 +198,9 @@ fn put(map: &mut Map<String, Value>, name: &str, required: bool, kind: &Kind, va
             }
         }
         Kind::Scalar(_) | Kind::Message(_) => {
-            let is_zero = value == json!("")
-                || (ZERO_MEANS_ABSENT.contains(&name)
-                    && (value == json!(0) || value == json!(false)));
-            if !value.is_null() && (required || !is_zero) {
+            // Go writes fields that are not pointers even when they are zero.
+            let is_zero = value == "" || value == 0 || value == false;
+            if !value.is_null() && (field.required || field.keeps_zero || !is_zero) {
                 map.insert(name.to_owned(), value);
             }
         }
@@ -247,7 +214,7 @@ fn value(
     depth: u32,
 ) -> Result<Value, ProtobufError> {
     match kind {
-        Kind::Scalar(scalar_kind) => scalar(*scalar_kind, wire, reader),
+        Kind::Scalar(scalar_kind) => scalar(*scalar_kind, wire, reader, depth),
         Kind::Message(schema) => {
             message(schema.get(), reader.bytes(wire)?, depth).map(Value::Object)
         }
@@ -261,7 +228,7 @@ fn value(
             while let Some((tag, wire)) = entry.next()? {
                 match tag {
                     1 => key = entry.text(&wire)?.to_owned(),
-                    _ => found = Some(value(item, &wire, &entry, depth)?),
+                    _ => found = Some(map_value(item, &wire, &entry, depth)?),
                 }
             }
             // Go leaves an empty value out.
@@ -275,14 +242,40 @@ fn value(
     }
 }
 
-fn scalar(kind: Scalar, wire: &Wire<'_>, reader: &Reader<'_>) -> Result<Value, ProtobufError> {
+/// A list in a map is a message of its own, with the items as field 1.
+fn map_value(
+    item: &Kind,
+    wire: &Wire<'_>,
+    reader: &Reader<'_>,
+    depth: u32,
+) -> Result<Value, ProtobufError> {
+    let Kind::List(inner) = item else {
+        return value(item, wire, reader, depth);
+    };
+    let mut list = Reader {
+        rest: reader.bytes(wire)?,
+        message: reader.message,
+    };
+    let mut items = Vec::new();
+    while let Some((_, wire)) = list.next()? {
+        items.push(value(inner, &wire, &list, depth)?);
+    }
+    Ok(items.into())
+}
+
+fn scalar(
+    kind: Scalar,
+    wire: &Wire<'_>,
+    reader: &Reader<'_>,
+    depth: u32,
+) -> Result<Value, ProtobufError> {
     Ok(match kind {
         Scalar::String => json!(reader.text(wire)?),
         Scalar::Bytes => json!(BASE64_STANDARD.encode(reader.bytes(wire)?)),
         Scalar::Bool => json!(reader.integer(wire)? != 0),
         Scalar::Int32 | Scalar::Int64 => json!(reader.integer(wire)?),
         Scalar::Double => match wire {
-            Wire::Fixed64(bytes) => json!(f64::from_le_bytes(*bytes)),
+            Wire::Fixed64(bytes) => number(f64::from_le_bytes(*bytes)),
             Wire::Varint(_) | Wire::Bytes(_) | Wire::Fixed32 => return Err(reader.malformed()),
         },
         Scalar::IntOrString => {
@@ -313,10 +306,61 @@ fn scalar(kind: Scalar, wire: &Wire<'_>, reader: &Reader<'_>) -> Result<Value, P
                 crate::time::seconds(time)
             })
         }
-        Scalar::Raw | Scalar::Fields => {
+        Scalar::Raw | Scalar::Fields | Scalar::Json => {
             let parts = parts(reader.bytes(wire)?, reader.message)?;
+            // Nothing in it is what Go calls null.
+            if parts.text.is_empty() {
+                return Ok(Value::Null);
+            }
             serde_json::from_str(&parts.text).map_err(|_| reader.malformed())?
         }
+        Scalar::SchemaOrArray | Scalar::SchemaOrBool | Scalar::SchemaOrStrings => {
+            schema_or(kind, wire, reader, depth)?
+        }
+    })
+}
+
+/// Go writes a whole number without a fraction.
+fn number(float: f64) -> Value {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if float.fract() == 0.0 && float.abs() < EXACT_MAX {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+        return json!(float as i64);
+    }
+    json!(float)
+}
+
+/// Field 1 is the schema, or whether anything is allowed; field 2 the other one.
+fn schema_or(
+    kind: Scalar,
+    wire: &Wire<'_>,
+    reader: &Reader<'_>,
+    depth: u32,
+) -> Result<Value, ProtobufError> {
+    let props = type_named(SCHEMA_PROPS).ok_or_else(|| reader.malformed())?;
+    let mut inner = Reader {
+        rest: reader.bytes(wire)?,
+        message: reader.message,
+    };
+    let (mut single, mut list) = (Value::Null, Vec::new());
+    while let Some((tag, wire)) = inner.next()? {
+        match (kind, tag) {
+            (Scalar::SchemaOrBool, 1) if single.is_null() => {
+                single = json!(inner.integer(&wire)? != 0);
+            }
+            // Whoever gives a schema also writes that something is allowed.
+            (Scalar::SchemaOrBool, 1) => {}
+            (Scalar::SchemaOrStrings, 2) => list.push(json!(inner.text(&wire)?)),
+            (Scalar::SchemaOrArray, 2) => {
+                list.push(message(props.get(), inner.bytes(&wire)?, depth)?.into());
+            }
+            _ => single = message(props.get(), inner.bytes(&wire)?, depth)?.into(),
+        }
+    }
+    Ok(if single.is_null() {
+        list.into()
+    } else {
+        single
     })
 }
 

@@ -3,10 +3,12 @@
 //! Its text has a line `@<type name> [atomic]` per type, followed by a line per field:
 //! `<name> <protobuf tag path> <kind> [flags]`. The tag path is `-` for a field that protobuf does
 //! not carry, and `2.4` for field 4 of a struct embedded as field 2. A kind is one letter for a
-//! scalar, `@<type name>`, `[<item kind>` or `{<value kind>`. Flags: `req`, `set`, `atomic`,
-//! `map=<keys>`, `patch=<strategies>`, `key=<merge key>`.
+//! scalar, `@<type name>`, `[<item kind>` or `{<value kind>`. Flags: `req`, `zero` (zero is a value,
+//! not the lack of one), `set`, `atomic`, `map=<keys>`, `patch=<strategies>`, `key=<merge key>`,
+//! `enum=<values>`.
 //!
-//! Names and fields point into the compiled-in text, so the table costs its vectors only.
+//! Names and fields point into the compiled-in text. At first use the text is divided into types;
+//! a type is read when somebody asks for it, because most are never asked for.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -33,6 +35,13 @@ impl Type {
     pub fn short_name(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
     }
+
+    /// As Go names it, with its package: `v1.PodSpec`.
+    pub(super) fn go_name(&self) -> String {
+        let mut words = self.name.rsplit('.');
+        let (name, package) = (words.next(), words.next());
+        format!("{}.{}", package.unwrap_or("v1"), name.unwrap_or(self.name))
+    }
 }
 
 /// An index into the table.
@@ -41,7 +50,9 @@ pub struct TypeRef(usize);
 
 impl TypeRef {
     pub fn get(self) -> &'static Type {
-        &table().types[self.0]
+        let table = table();
+        let entry = &table.entries[self.0];
+        entry.parsed.get_or_init(|| parse(entry.text, &table.index))
     }
 }
 
@@ -52,6 +63,8 @@ pub struct Field {
     pub tags: Vec<u32>,
     pub kind: Kind,
     pub required: bool,
+    /// Go can tell a zero that was written from nothing: `replicas: 0` is not the default.
+    pub keeps_zero: bool,
     pub flags: Vec<&'static str>,
 }
 
@@ -75,6 +88,11 @@ impl Field {
 
     pub fn patch_strategy(&self) -> Option<&'static str> {
         self.flag("patch")
+    }
+
+    /// The values that a text may have, where upstream publishes them.
+    pub fn enumeration(&self) -> Option<impl Iterator<Item = &'static str> + use<>> {
+        self.flag("enum").map(|values| values.split(','))
     }
 
     /// `set`, `atomic`, or `map` and its keys, as the OpenAPI markers tell it.
@@ -114,16 +132,29 @@ pub enum Scalar {
     /// Any object, kept as it is.
     Raw,
     Fields,
+    /// Any value, kept as it is.
+    Json,
+    /// In a CustomResourceDefinition: a schema or a list of schemas.
+    SchemaOrArray,
+    /// A schema, or whether there may be anything.
+    SchemaOrBool,
+    /// A schema or a list of names.
+    SchemaOrStrings,
+}
+
+struct Entry {
+    text: &'static str,
+    parsed: OnceLock<Type>,
 }
 
 struct Table {
-    types: Vec<Type>,
+    entries: Vec<Entry>,
     index: HashMap<&'static str, usize>,
 }
 
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| parse(TEXT))
+    TABLE.get_or_init(|| divide(TEXT))
 }
 
 /// What a document rendered from the table depends on.
@@ -162,42 +193,53 @@ pub fn descriptions() -> HashMap<(String, String), String> {
     all
 }
 
-/// The text is ours and tested whole, so a mistake in it is a programming error.
-fn parse(text: &'static str) -> Table {
-    let headers = || text.lines().filter_map(|line| line.strip_prefix('@'));
-    let index: HashMap<_, _> = headers()
-        .map(|line| line.split(' ').next().unwrap_or(line))
-        .zip(0..)
-        .collect();
-    let mut types: Vec<Type> = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split(' ');
-        let Some(first) = words.next() else { continue };
-        if let Some(name) = first.strip_prefix('@') {
-            let atomic = words.next() == Some("atomic");
-            types.push(Type {
-                name,
-                atomic,
-                fields: Vec::new(),
-            });
-            continue;
-        }
-        let (tags, kind) = (words.next().unwrap_or("-"), words.next().unwrap_or("R"));
-        let tags = tags.split('.').filter_map(|tag| tag.parse().ok()).collect();
-        let flags: Vec<_> = words.collect();
-        let required = flags.contains(&"req");
-        let kind = parse_kind(kind, &index);
-        if let Some(owner) = types.last_mut() {
-            owner.fields.push(Field {
-                name: first,
-                tags,
-                kind,
-                required,
-                flags,
-            });
-        }
+/// Every type's lines, by name. The text is ours and tested whole, so a mistake in it is a
+/// programming error.
+fn divide(text: &'static str) -> Table {
+    let mut index = HashMap::new();
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.strip_prefix('@') {
+        let end = start.find("\n@").map_or(start.len(), |at| at + 1);
+        let (body, after) = start.split_at(end);
+        let name = body.split([' ', '\n']).next().unwrap_or(body);
+        index.insert(name, entries.len());
+        entries.push(Entry {
+            text: body,
+            parsed: OnceLock::new(),
+        });
+        rest = after;
     }
-    Table { types, index }
+    Table { entries, index }
+}
+
+fn parse(text: &'static str, index: &HashMap<&'static str, usize>) -> Type {
+    let mut lines = text.lines();
+    let mut header = lines.next().unwrap_or_default().split(' ');
+    let name = header.next().unwrap_or_default();
+    let atomic = header.next() == Some("atomic");
+    let fields = lines.map(|line| parse_field(line, index)).collect();
+    Type {
+        name,
+        atomic,
+        fields,
+    }
+}
+
+fn parse_field(line: &'static str, index: &HashMap<&'static str, usize>) -> Field {
+    let mut words = line.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (name, tags, kind) = (word(), word(), word());
+    let tags = tags.split('.').filter_map(|tag| tag.parse().ok()).collect();
+    let flags: Vec<_> = words.collect();
+    Field {
+        name,
+        tags,
+        kind: parse_kind(kind, index),
+        required: flags.contains(&"req"),
+        keeps_zero: flags.contains(&"zero"),
+        flags,
+    }
 }
 
 fn parse_kind(word: &'static str, index: &HashMap<&'static str, usize>) -> Kind {
@@ -222,6 +264,10 @@ fn parse_kind(word: &'static str, index: &HashMap<&'static str, usize>) -> Kind 
         "T" => Scalar::Time,
         "M" => Scalar::MicroTime,
         "F" => Scalar::Fields,
+        "J" => Scalar::Json,
+        "A" => Scalar::SchemaOrArray,
+        "B" => Scalar::SchemaOrBool,
+        "S" => Scalar::SchemaOrStrings,
         _ => Scalar::Raw,
     })
 }
@@ -236,7 +282,22 @@ mod tests {
             let schema = type_named(resource.schema).expect(resource.schema).get();
             assert!(schema.field("metadata").is_some(), "{}", resource.schema);
         }
-        assert!(table().types.len() > 150);
+        let count = table().entries.len();
+        assert!(count > 450);
+        let fields = (0..count).map(|at| TypeRef(at).get().fields.len());
+        assert!(fields.sum::<usize>() > 2000);
+    }
+
+    #[test]
+    fn enumerations_and_zeros_are_read() {
+        let spec = type_named("io.k8s.api.apps.v1.DeploymentSpec");
+        let spec = spec.expect("served").get();
+        let field = |name| spec.field(name).expect("a field");
+        assert!(field("replicas").keeps_zero && !field("minReadySeconds").keeps_zero);
+        let strategy = type_named("io.k8s.api.apps.v1.DeploymentStrategy");
+        let strategy = strategy.expect("served").get().field("type");
+        let values = strategy.expect("a field").enumeration().expect("one");
+        assert_eq!(values.collect::<Vec<_>>(), ["Recreate", "RollingUpdate"]);
     }
 
     #[test]

@@ -300,6 +300,11 @@ fn kind(shape: &Kind) -> Value {
             Scalar::MicroTime => reference(&format!("{META}.MicroTime")),
             Scalar::Fields => reference(&format!("{META}.FieldsV1")),
             Scalar::Raw => json!({"type": "object"}),
+            // What upstream cannot say in OpenAPI either.
+            Scalar::Json
+            | Scalar::SchemaOrArray
+            | Scalar::SchemaOrBool
+            | Scalar::SchemaOrStrings => json!({}),
         },
     }
 }
