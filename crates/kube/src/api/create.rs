@@ -5,7 +5,8 @@ use rand::seq::IndexedRandom;
 use serde_json::Value;
 use store::WriteError;
 
-use super::{Api, DryRun, WriteOptions, Written, encode, prepare, refused};
+use super::stored::encode;
+use super::{Api, DryRun, WriteOptions, Written, prepare, refused};
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{EVENTS, Resource};
@@ -98,7 +99,11 @@ impl Api {
         }
         let expires = expiry(resource, now);
         let _held = self.give_address(resource, &mut object).await?;
-        match self.store.create(&key, encode(&object)?, expires).await {
+        match self
+            .store
+            .create(&key, encode(resource, &object).await?, expires)
+            .await
+        {
             Ok(rev) => {
                 admitted.keep();
                 object::set_resource_version(&mut object, rev);

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, decode, encode, refused};
+use super::stored::{decode_whole, encode};
+use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, refused};
 use crate::admission::{self, Attributes, Operation};
 use crate::object;
 use crate::resource::{EVENTS, NAMESPACES, PODS, Resource};
@@ -94,7 +95,7 @@ impl Api {
                 .store
                 .get(&key)
                 .ok_or_else(|| Status::not_found(resource, name))?;
-            let object = decode(&entry)?;
+            let object = decode_whole(resource, &entry).await?;
             check(resource, name, &object, &options.preconditions)?;
             let mut attributes = Attributes {
                 api: self,
@@ -128,7 +129,7 @@ impl Api {
                     Deleted::Gone(object),
                 ),
                 Decision::Mark(marked) => {
-                    let bytes = encode(&marked)?;
+                    let bytes = encode(resource, &marked).await?;
                     let written = self
                         .store
                         .update(&key, entry.rev, bytes, entry.expires_unix_s)
@@ -160,7 +161,7 @@ impl Api {
             selector: selector.clone(),
             ..ListOptions::default()
         };
-        let list = self.list_with(resource, namespace, &list_options)?;
+        let list = self.list_with(resource, namespace, &list_options).await?;
         for object in &list.items {
             let (namespace, name) = (object::namespace(object), object::name(object));
             match self.delete(resource, namespace, name, options).await {

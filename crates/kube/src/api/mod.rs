@@ -36,6 +36,7 @@ mod prepare;
 mod read;
 mod review;
 pub(crate) mod scale;
+mod stored;
 mod update;
 mod watch;
 
@@ -305,25 +306,4 @@ fn refused(resource: &Resource, name: &str, error: WriteError) -> Status {
         }
         WriteError::Closed => Status::unavailable("the API server is shutting down"),
     }
-}
-
-/// The object as it is stored: without its revision, which the store knows better.
-fn encode(object: &Value) -> Result<bytes::Bytes, Status> {
-    let mut object = object.clone();
-    crate::object::meta_mut(&mut object).remove("resourceVersion");
-    let bytes = serde_json::to_vec(&object)
-        .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
-    Ok(bytes.into())
-}
-
-/// A stored object with its revision.
-fn decode(entry: &store::Entry) -> Result<Value, Status> {
-    decode_at(entry, entry.rev)
-}
-
-fn decode_at(entry: &store::Entry, rev: u64) -> Result<Value, Status> {
-    let mut object: Value = serde_json::from_slice(&entry.value)
-        .map_err(|error| Status::internal(format!("cannot read a stored object: {error}")))?;
-    crate::object::set_resource_version(&mut object, rev);
-    Ok(object)
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::stored::{decode, encode};
 use super::{Api, DeleteOptions, Part, WriteOptions};
 use crate::object;
 use crate::resource::PODS;
@@ -19,7 +20,7 @@ impl Api {
                 .store
                 .get(&key)
                 .ok_or_else(|| Status::not_found(&PODS, name))?;
-            let mut pod = super::decode(&entry)?;
+            let mut pod = decode(&PODS, &entry)?;
             let bound = object::text(&pod, &["spec", "nodeName"]);
             if !bound.is_empty() {
                 let why = format!("pod {name} is already assigned to node {bound:?}");
@@ -33,7 +34,7 @@ impl Api {
             set_condition(&mut pod, "PodScheduled", "True", None, Timestamp::now());
             match self
                 .store
-                .update(&key, entry.rev, super::encode(&pod)?, None)
+                .update(&key, entry.rev, encode(&PODS, &pod).await?, None)
                 .await
             {
                 Ok(rev) => {

@@ -1,12 +1,15 @@
 //! Get and list.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::RangeError;
 
-use super::{Api, Selector, decode};
+use super::stored::{convert, convert_one, decode};
+use super::{Api, Selector};
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -53,10 +56,11 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Status> {
-        self.read(resource, namespace, name)
+        convert_one(resource, self.read(resource, namespace, name)?).await
     }
 
-    /// The durable state is in memory, so reading does not wait.
+    /// The durable state is in memory, so reading does not wait. The exception are kinds with a
+    /// conversion webhook: this returns them in the version they are stored in.
     pub(crate) fn read(
         &self,
         resource: &Resource,
@@ -64,7 +68,7 @@ impl Api {
         name: &str,
     ) -> Result<Value, Status> {
         match self.store.get(&resource.key(namespace, name)) {
-            Some(entry) => decode(&entry),
+            Some(entry) => decode(resource, &entry),
             None => Err(Status::not_found(resource, name)),
         }
     }
@@ -81,11 +85,11 @@ impl Api {
             selector: selector.clone(),
             ..ListOptions::default()
         };
-        let list = self.list_with(resource, namespace, &options)?;
+        let list = self.list_with(resource, namespace, &options).await?;
         Ok((list.items, list.rev))
     }
 
-    pub(crate) fn list_with(
+    pub(crate) async fn list_with(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
@@ -96,7 +100,9 @@ impl Api {
             && (namespace.is_some() || !resource.is_namespaced())
             && options.at_rev.is_none()
         {
-            return self.list_one(&prefix, name, &options.selector);
+            return self
+                .list_one(resource, &prefix, name, &options.selector)
+                .await;
         }
         let (mut from, mut at_rev) = match &options.continue_token {
             Some(token) => {
@@ -124,12 +130,11 @@ impl Api {
             list.rev = range.rev;
             at_rev = Some(range.rev);
             let (mut left, mut last) = (range.remaining + range.entries.len(), None);
-            for (key, entry) in range.entries {
+            for (key, object) in decode_range(resource, range.entries).await? {
                 if list.items.len() == limit {
                     break;
                 }
                 left -= 1;
-                let object = decode(&entry)?;
                 if options.selector.matches(&object) {
                     list.items.push(object);
                 }
@@ -148,13 +153,19 @@ impl Api {
         }
     }
 
-    fn list_one(&self, prefix: &str, name: &str, selector: &Selector) -> Result<List, Status> {
+    async fn list_one(
+        &self,
+        resource: &Resource,
+        prefix: &str,
+        name: &str,
+        selector: &Selector,
+    ) -> Result<List, Status> {
         // The revision first: an object that is newer than the list is seen twice by a watch, an
         // older list would miss it.
         let rev = self.store.current_rev();
         let mut items = Vec::new();
         if let Some(entry) = self.store.get(&format!("{prefix}{name}")) {
-            let object = decode(&entry)?;
+            let object = convert_one(resource, decode(resource, &entry)?).await?;
             if selector.matches(&object) {
                 items.push(object);
             }
@@ -165,6 +176,19 @@ impl Api {
             ..List::default()
         })
     }
+}
+
+async fn decode_range(
+    resource: &Resource,
+    entries: Vec<(Arc<str>, store::Entry)>,
+) -> Result<Vec<(Arc<str>, Value)>, Status> {
+    let (mut keys, mut objects) = (Vec::new(), Vec::new());
+    for (key, entry) in entries {
+        objects.push(decode(resource, &entry)?);
+        keys.push(key);
+    }
+    let objects = convert(resource, objects).await?;
+    Ok(keys.into_iter().zip(objects).collect())
 }
 
 pub(super) fn make_token(rv: u64, start: &str) -> String {

@@ -4,10 +4,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::create::expiry;
-use super::{
-    Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, decode, encode, prepare,
-    refused,
-};
+use super::stored::{decode_whole, encode};
+use super::{Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, prepare, refused};
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Resource};
@@ -78,7 +76,7 @@ impl Api {
                 .store
                 .get(&key)
                 .ok_or_else(|| Status::not_found(resource, name))?;
-            let old = decode(&entry)?;
+            let old = decode_whole(resource, &entry).await?;
             let mut new = change(&old)?;
             check_preconditions(resource, name, &old, &new)?;
             prepare::for_update(resource, part, &old, &mut new);
@@ -111,7 +109,7 @@ impl Api {
             } else {
                 let expires = expiry(resource, Timestamp::now());
                 self.store
-                    .update(&key, entry.rev, encode(&new)?, expires)
+                    .update(&key, entry.rev, encode(resource, &new).await?, expires)
                     .await
             };
             attempts += 1;

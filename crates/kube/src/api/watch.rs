@@ -4,8 +4,9 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use store::WatchError;
 
-use super::{Api, Selector, decode, decode_at};
-use crate::resource::Resource;
+use super::stored::{convert_one, decode_at};
+use super::{Api, Selector};
+use crate::resource::Row;
 use crate::status::Status;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct Event {
 /// Events of the selected objects in the order of their revisions. Dropping it ends it.
 #[derive(Debug)]
 pub struct Watch {
+    resource: Row,
     watch: store::Watch,
     selector: Selector,
     ready: VecDeque<store::Event>,
@@ -47,14 +49,16 @@ impl Api {
     /// `None`. 410 if that is longer ago than the kept history: list, and watch from there.
     pub fn watch(
         &self,
-        resource: &Resource,
+        resource: impl Into<Row>,
         namespace: Option<&str>,
         from_rev: u64,
         selector: Selector,
     ) -> Result<Watch, Status> {
+        let resource = resource.into();
         let prefix = resource.prefix(namespace);
         let watch = self.store.watch(&prefix, from_rev).map_err(ended)?;
         Ok(Watch {
+            resource,
             watch,
             selector,
             ready: VecDeque::new(),
@@ -66,8 +70,11 @@ impl Watch {
     /// The next event. May be dropped at any point without losing one.
     pub async fn next(&mut self) -> Result<Event, Status> {
         loop {
-            while let Some(event) = self.ready.pop_front() {
-                if let Some(event) = self.select(&event)? {
+            // An event is taken out when it is converted: this future may be dropped before.
+            while let Some(event) = self.ready.front() {
+                let selected = self.select(event).await;
+                self.ready.pop_front();
+                if let Some(event) = selected? {
                     return Ok(event);
                 }
             }
@@ -83,17 +90,28 @@ impl Watch {
         }
     }
 
-    fn select(&self, event: &store::Event) -> Result<Option<Event>, Status> {
-        let seen = |entry: &Option<store::Entry>| -> Result<Option<Value>, Status> {
-            let object = entry.as_ref().map(decode).transpose()?;
-            Ok(object.filter(|object| self.selector.matches(object)))
+    /// The entry as it is shown, with the revision `rev`.
+    async fn show(&self, entry: &store::Entry, rev: u64) -> Result<Value, Status> {
+        let object = decode_at(&self.resource, entry, rev)?;
+        convert_one(&self.resource, object).await
+    }
+
+    /// The entry as it is shown, if it is selected.
+    async fn seen(&self, entry: Option<&store::Entry>) -> Result<Option<Value>, Status> {
+        let Some(entry) = entry else {
+            return Ok(None);
         };
-        let after = seen(&event.after)?;
+        let object = self.show(entry, entry.rev).await?;
+        Ok(Some(object).filter(|object| self.selector.matches(object)))
+    }
+
+    async fn select(&self, event: &store::Event) -> Result<Option<Event>, Status> {
+        let after = self.seen(event.after.as_ref()).await?;
         // Decoding the former state is only needed to know whether a selector matched it.
         let was = match (&event.before, self.selector.is_everything()) {
             (None, _) => false,
             (Some(_), true) => true,
-            (before @ Some(_), false) => seen(before)?.is_some(),
+            (Some(before), false) => self.seen(Some(before)).await?.is_some(),
         };
         let rev = event.rev;
         Ok(match (was, after) {
@@ -112,10 +130,12 @@ impl Watch {
                 // Of an object that is gone the last state, of one that no longer matches the
                 // present one; both with the revision of the change.
                 let last = event.after.as_ref().or(event.before.as_ref());
-                let object = last.map(|entry| decode_at(entry, rev)).transpose()?;
-                object.map(|object| Event {
+                let Some(last) = last else {
+                    return Ok(None);
+                };
+                Some(Event {
                     kind: EventKind::Deleted,
-                    object,
+                    object: self.show(last, rev).await?,
                     rev,
                 })
             }

@@ -55,7 +55,7 @@ async fn feed(api: &Api, resource: &Row, selector: &Selector, sender: &mpsc::Sen
     loop {
         let listed = match api.list(resource, None, selector).await {
             Ok((items, rev)) => api
-                .watch(resource, None, rev, selector.clone())
+                .watch(resource.clone(), None, rev, selector.clone())
                 .map(|watch| (items, watch)),
             Err(status) => Err(status),
         };

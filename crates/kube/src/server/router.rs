@@ -193,7 +193,7 @@ async fn objects(
         return Err(Status::method_not_allowed());
     }
     match target.verb {
-        Verb::Watch => watch::handle(server, resource, &target, query, &request),
+        Verb::Watch => watch::handle(server, resource, &target, query, &request).await,
         Verb::Get
         | Verb::List
         | Verb::Create

@@ -66,7 +66,7 @@ async fn answer(
         }
         Verb::List | Verb::Watch => {
             let options = options::list(resource, query, api.current_rev())?;
-            Ok(shape.list(api.list_with(resource, namespace, &options)?))
+            Ok(shape.list(api.list_with(resource, namespace, &options).await?))
         }
         Verb::Create => {
             let options = options::write(query)?;

@@ -28,7 +28,7 @@ const TIMEOUT_S_MIN: u64 = 1800;
 /// Set on the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-pub(super) fn handle(
+pub(super) async fn handle(
     server: &Arc<Server>,
     resource: &Row,
     target: &Target,
@@ -55,7 +55,7 @@ pub(super) fn handle(
                 selector: selector.clone(),
                 ..api::ListOptions::default()
             };
-            let list = api.list_with(resource, namespace, &options)?;
+            let list = api.list_with(resource, namespace, &options).await?;
             let rev = list.rev;
             if let Some(from) = from.filter(|from| *from > rev) {
                 return Err(Status::too_large(from, rev));
@@ -63,7 +63,7 @@ pub(super) fn handle(
             (state(&mut encoder, list, query), rev)
         }
     };
-    let watch = match api.watch(resource, namespace, rev, selector) {
+    let watch = match api.watch(resource.clone(), namespace, rev, selector) {
         Ok(watch) => watch,
         // Upstream tells this one inside the stream; clients look for it there.
         Err(status) if status.code == 410 => {

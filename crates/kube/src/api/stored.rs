@@ -1,0 +1,77 @@
+//! Between an object and its bytes in the store.
+//!
+//! ```text
+//!   object, in the version of its row ── to the storage version ── JSON ──> bytes
+//!   object, in the version of its row <── from whichever was stored ── JSON <── bytes
+//! ```
+//!
+//! Only a custom resource with a conversion webhook has to wait on the way; for all others the
+//! second half is done at once.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::object;
+use crate::resource::Resource;
+use crate::status::Status;
+
+/// The object as it is stored: without its revision, which the store knows better.
+pub(super) async fn encode(resource: &Resource, object: &Value) -> Result<Bytes, Status> {
+    let mut object = object.clone();
+    object::meta_mut(&mut object).remove("resourceVersion");
+    if let Some(kind) = &resource.custom {
+        object = kind.to_stored(object).await?;
+    }
+    let bytes = serde_json::to_vec(&object)
+        .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
+    Ok(bytes.into())
+}
+
+/// A stored object with its revision. It is in the version of `resource`, unless a webhook has to
+/// convert it: see [`convert`].
+pub(super) fn decode(resource: &Resource, entry: &store::Entry) -> Result<Value, Status> {
+    decode_at(resource, entry, entry.rev)
+}
+
+/// [`decode`], with the revision of something that happened later.
+pub(super) fn decode_at(
+    resource: &Resource,
+    entry: &store::Entry,
+    rev: u64,
+) -> Result<Value, Status> {
+    let mut object: Value = serde_json::from_slice(&entry.value)
+        .map_err(|error| Status::internal(format!("cannot read a stored object: {error}")))?;
+    object::set_resource_version(&mut object, rev);
+    if let Some(kind) = &resource.custom {
+        kind.present(&mut object);
+    }
+    Ok(object)
+}
+
+/// Brings decoded objects to the version of `resource`, by its webhook where it has one.
+pub(super) async fn convert(
+    resource: &Resource,
+    objects: Vec<Value>,
+) -> Result<Vec<Value>, Status> {
+    match &resource.custom {
+        Some(kind) => kind.convert(objects).await,
+        None => Ok(objects),
+    }
+}
+
+/// [`decode`] and [`convert`] of one.
+pub(super) async fn decode_whole(
+    resource: &Resource,
+    entry: &store::Entry,
+) -> Result<Value, Status> {
+    convert_one(resource, decode(resource, entry)?).await
+}
+
+/// [`convert`] of one.
+pub(super) async fn convert_one(resource: &Resource, object: Value) -> Result<Value, Status> {
+    if resource.custom.is_none() {
+        return Ok(object);
+    }
+    let converted = convert(resource, vec![object]).await?.pop();
+    converted.ok_or_else(|| Status::internal("the conversion lost the object"))
+}
