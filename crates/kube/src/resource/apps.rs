@@ -1,6 +1,29 @@
 //! Rows of `apps`.
 
-use super::{CORE, Resource, SCALE, StatusPart, status_of};
+use super::{CORE, NameRule, Resource, SCALE, StatusPart, Subresource, status_of};
+
+pub static CONTROLLER_REVISIONS: Resource = Resource {
+    group: "apps",
+    plural: "controllerrevisions",
+    singular: "controllerrevision",
+    kind: "ControllerRevision",
+    schema: "io.k8s.api.apps.v1.ControllerRevision",
+    ..CORE
+};
+
+pub static DAEMON_SETS: Resource = Resource {
+    group: "apps",
+    plural: "daemonsets",
+    singular: "daemonset",
+    kind: "DaemonSet",
+    short_names: &["ds"],
+    categories: &["all"],
+    subresources: &[status_of("DaemonSet")],
+    status: StatusPart::Subresource,
+    has_generation: true,
+    schema: "io.k8s.api.apps.v1.DaemonSet",
+    ..CORE
+};
 
 pub static DEPLOYMENTS: Resource = Resource {
     group: "apps",
@@ -27,5 +50,20 @@ pub static REPLICA_SETS: Resource = Resource {
     status: StatusPart::Subresource,
     has_generation: true,
     schema: "io.k8s.api.apps.v1.ReplicaSet",
+    ..CORE
+};
+
+pub static STATEFUL_SETS: Resource = Resource {
+    group: "apps",
+    plural: "statefulsets",
+    singular: "statefulset",
+    kind: "StatefulSet",
+    short_names: &["sts"],
+    categories: &["all"],
+    subresources: &[SCALE, status_of("StatefulSet")],
+    names: NameRule::Label,
+    status: StatusPart::Subresource,
+    has_generation: true,
+    schema: "io.k8s.api.apps.v1.StatefulSet",
     ..CORE
 };

@@ -1,6 +1,6 @@
 //! Rows of the core group.
 
-use super::{CORE, NameRule, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, NameRule, Resource, SCALE, Scope, StatusPart, Subresource, status_of};
 
 pub static NAMESPACES: Resource = Resource {
     plural: "namespaces",
@@ -131,5 +131,83 @@ pub static NODES: Resource = Resource {
     subresources: &[status_of("Node")],
     status: StatusPart::Subresource,
     schema: "io.k8s.api.core.v1.Node",
+    ..CORE
+};
+
+pub static ENDPOINTS: Resource = Resource {
+    plural: "endpoints",
+    singular: "endpoints",
+    kind: "Endpoints",
+    short_names: &["ep"],
+    schema: "io.k8s.api.core.v1.Endpoints",
+    ..CORE
+};
+
+pub static LIMIT_RANGES: Resource = Resource {
+    plural: "limitranges",
+    singular: "limitrange",
+    kind: "LimitRange",
+    short_names: &["limits"],
+    schema: "io.k8s.api.core.v1.LimitRange",
+    ..CORE
+};
+
+pub static PERSISTENT_VOLUME_CLAIMS: Resource = Resource {
+    plural: "persistentvolumeclaims",
+    singular: "persistentvolumeclaim",
+    kind: "PersistentVolumeClaim",
+    short_names: &["pvc"],
+    subresources: &[status_of("PersistentVolumeClaim")],
+    status: StatusPart::Subresource,
+    returns_deleted: true,
+    schema: "io.k8s.api.core.v1.PersistentVolumeClaim",
+    ..CORE
+};
+
+pub static PERSISTENT_VOLUMES: Resource = Resource {
+    plural: "persistentvolumes",
+    singular: "persistentvolume",
+    kind: "PersistentVolume",
+    scope: Scope::Cluster,
+    short_names: &["pv"],
+    subresources: &[status_of("PersistentVolume")],
+    status: StatusPart::Subresource,
+    returns_deleted: true,
+    schema: "io.k8s.api.core.v1.PersistentVolume",
+    ..CORE
+};
+
+pub static POD_TEMPLATES: Resource = Resource {
+    plural: "podtemplates",
+    singular: "podtemplate",
+    kind: "PodTemplate",
+    has_generation: true,
+    returns_deleted: true,
+    schema: "io.k8s.api.core.v1.PodTemplate",
+    ..CORE
+};
+
+pub static REPLICATION_CONTROLLERS: Resource = Resource {
+    plural: "replicationcontrollers",
+    singular: "replicationcontroller",
+    kind: "ReplicationController",
+    short_names: &["rc"],
+    categories: &["all"],
+    subresources: &[SCALE, status_of("ReplicationController")],
+    status: StatusPart::Subresource,
+    has_generation: true,
+    schema: "io.k8s.api.core.v1.ReplicationController",
+    ..CORE
+};
+
+pub static RESOURCE_QUOTAS: Resource = Resource {
+    plural: "resourcequotas",
+    singular: "resourcequota",
+    kind: "ResourceQuota",
+    short_names: &["quota"],
+    subresources: &[status_of("ResourceQuota")],
+    status: StatusPart::Subresource,
+    returns_deleted: true,
+    schema: "io.k8s.api.core.v1.ResourceQuota",
     ..CORE
 };

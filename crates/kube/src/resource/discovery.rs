@@ -7,6 +7,7 @@ pub static ENDPOINT_SLICES: Resource = Resource {
     plural: "endpointslices",
     singular: "endpointslice",
     kind: "EndpointSlice",
+    has_generation: true,
     schema: "io.k8s.api.discovery.v1.EndpointSlice",
     ..CORE
 };

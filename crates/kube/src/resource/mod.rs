@@ -9,31 +9,67 @@
 //! A row is plain words. Those of a custom resource are interned (see `words`), so that a row, an
 //! error or a target of a request names its resource for nothing, whoever has defined it.
 
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
 mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;
+mod batch;
 mod catalog;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
+mod flowcontrol;
+mod networking;
 mod node;
+mod policy;
+mod rbac;
+mod scheduling;
+mod storage;
 mod words;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-pub use self::apps::{DEPLOYMENTS, REPLICA_SETS};
-pub use self::authentication::SELF_SUBJECT_REVIEWS;
-pub use self::authorization::SELF_SUBJECT_ACCESS_REVIEWS;
+pub use self::admissionregistration::{
+    MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
+    MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_ADMISSION_POLICIES,
+    VALIDATING_ADMISSION_POLICY_BINDINGS, VALIDATING_WEBHOOK_CONFIGURATIONS,
+};
+pub use self::apiextensions::CUSTOM_RESOURCE_DEFINITIONS;
+pub use self::apiregistration::API_SERVICES;
+pub use self::apps::{CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS};
+pub use self::authentication::{SELF_SUBJECT_REVIEWS, TOKEN_REQUESTS, TOKEN_REVIEWS};
+pub use self::authorization::{
+    LOCAL_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_RULES_REVIEWS,
+    SUBJECT_ACCESS_REVIEWS,
+};
 pub(crate) use self::autoscaling::SCALES;
+pub use self::batch::{CRON_JOBS, JOBS};
 pub use self::catalog::{Catalog, Snapshot};
+pub use self::certificates::CERTIFICATE_SIGNING_REQUESTS;
 pub use self::coordination::LEASES;
 pub use self::core::{
-    CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES,
+    CONFIG_MAPS, ENDPOINTS, EVENTS, LIMIT_RANGES, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES, POD_TEMPLATES, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS,
+    SERVICE_ACCOUNTS, SERVICES,
 };
 pub use self::discovery::ENDPOINT_SLICES;
+pub use self::flowcontrol::{FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS};
+pub use self::networking::{
+    INGRESS_CLASSES, INGRESSES, IP_ADDRESSES, NETWORK_POLICIES, SERVICE_CIDRS,
+};
 pub use self::node::RUNTIME_CLASSES;
+pub use self::policy::POD_DISRUPTION_BUDGETS;
+pub use self::rbac::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES};
+pub use self::scheduling::PRIORITY_CLASSES;
+pub use self::storage::{
+    CSI_DRIVERS, CSI_NODES, CSI_STORAGE_CAPACITIES, STORAGE_CLASSES, VOLUME_ATTACHMENTS,
+    VOLUME_ATTRIBUTES_CLASSES,
+};
 pub(crate) use self::words::{WordsFull, intern, intern_all};
 use crate::custom;
 
@@ -53,6 +89,10 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1035 label, at most 63 characters: one that does not begin with a digit.
     Label1035,
+    /// Anything that can be one segment of a path.
+    PathSegment,
+    /// An IP address in its canonical form.
+    IpAddress,
 }
 
 /// What happens to the status part on writes of the whole object.
@@ -233,18 +273,62 @@ const SCALE: Subresource = Subresource {
 /// The rows that are always there, groups together, in the order of discovery.
 pub static BUILT_IN: &[&Resource] = &[
     &CONFIG_MAPS,
+    &ENDPOINTS,
     &EVENTS,
+    &LIMIT_RANGES,
     &NAMESPACES,
     &NODES,
+    &PERSISTENT_VOLUME_CLAIMS,
+    &PERSISTENT_VOLUMES,
     &PODS,
+    &POD_TEMPLATES,
+    &REPLICATION_CONTROLLERS,
+    &RESOURCE_QUOTAS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
     &SERVICES,
+    &API_SERVICES,
+    &CONTROLLER_REVISIONS,
+    &DAEMON_SETS,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &STATEFUL_SETS,
     &SELF_SUBJECT_REVIEWS,
+    &TOKEN_REVIEWS,
+    &LOCAL_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_ACCESS_REVIEWS,
+    &SELF_SUBJECT_RULES_REVIEWS,
+    &SUBJECT_ACCESS_REVIEWS,
+    &CRON_JOBS,
+    &JOBS,
+    &CERTIFICATE_SIGNING_REQUESTS,
+    &INGRESS_CLASSES,
+    &INGRESSES,
+    &IP_ADDRESSES,
+    &NETWORK_POLICIES,
+    &SERVICE_CIDRS,
+    &POD_DISRUPTION_BUDGETS,
+    &CLUSTER_ROLE_BINDINGS,
+    &CLUSTER_ROLES,
+    &ROLE_BINDINGS,
+    &ROLES,
+    &CSI_DRIVERS,
+    &CSI_NODES,
+    &CSI_STORAGE_CAPACITIES,
+    &STORAGE_CLASSES,
+    &VOLUME_ATTACHMENTS,
+    &VOLUME_ATTRIBUTES_CLASSES,
+    &MUTATING_ADMISSION_POLICIES,
+    &MUTATING_ADMISSION_POLICY_BINDINGS,
+    &MUTATING_WEBHOOK_CONFIGURATIONS,
+    &VALIDATING_ADMISSION_POLICIES,
+    &VALIDATING_ADMISSION_POLICY_BINDINGS,
+    &VALIDATING_WEBHOOK_CONFIGURATIONS,
+    &CUSTOM_RESOURCE_DEFINITIONS,
+    &PRIORITY_CLASSES,
     &LEASES,
-    &ENDPOINT_SLICES,
     &RUNTIME_CLASSES,
+    &ENDPOINT_SLICES,
+    &FLOW_SCHEMAS,
+    &PRIORITY_LEVEL_CONFIGURATIONS,
 ];

@@ -52,6 +52,8 @@ fn name_fault(rule: NameRule, name: &str) -> Option<&'static str> {
         NameRule::Label => names::label_fault(name),
         NameRule::Subdomain => names::subdomain_fault(name),
         NameRule::Label1035 => names::label_1035_fault(name),
+        NameRule::PathSegment => names::path_segment_fault(name),
+        NameRule::IpAddress => names::ip_address_fault(name),
     }
 }
 

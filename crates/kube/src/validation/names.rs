@@ -68,6 +68,28 @@ pub(super) fn subdomain_fault(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Why this cannot be a segment of a path.
+pub(super) fn path_segment_fault(name: &str) -> Option<&'static str> {
+    match name {
+        "." => Some("may not be '.'"),
+        ".." => Some("may not be '..'"),
+        name if name.contains('/') => Some("may not contain '/'"),
+        name if name.contains('%') => Some("may not contain '%'"),
+        _ => None,
+    }
+}
+
+/// Why this is not an IP address as RFC 5952 writes it.
+pub(super) fn ip_address_fault(name: &str) -> Option<&'static str> {
+    match name.parse::<std::net::IpAddr>() {
+        Err(_) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
+        Ok(address) if address.to_string() != name => {
+            Some("must be in canonical form (see RFC 5952)")
+        }
+        Ok(_) => None,
+    }
+}
+
 fn is_label(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !name.is_empty() && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')

@@ -1,0 +1,17 @@
+//! Rows of `apiregistration.k8s.io`.
+
+use super::{CORE, NameRule, Resource, Scope, StatusPart, Subresource, status_of};
+
+pub static API_SERVICES: Resource = Resource {
+    group: "apiregistration.k8s.io",
+    plural: "apiservices",
+    singular: "apiservice",
+    kind: "APIService",
+    scope: Scope::Cluster,
+    categories: &["api-extensions"],
+    subresources: &[status_of("APIService")],
+    names: NameRule::PathSegment,
+    status: StatusPart::Subresource,
+    schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+    ..CORE
+};
