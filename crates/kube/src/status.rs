@@ -1,7 +1,5 @@
 //! `Status`: the one error that the Kubernetes API knows, with the texts that clients match on.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -25,9 +23,9 @@ pub struct Details {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub group: Cow<'static, str>,
+    pub group: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub kind: Cow<'static, str>,
+    pub kind: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -118,8 +116,8 @@ impl Status {
         let (group, kind) = (resource.group, resource.plural);
         self.details = Some(Box::new(Details {
             name: name.into(),
-            group: group.into(),
-            kind: kind.into(),
+            group,
+            kind,
             ..Details::default()
         }));
         self
@@ -174,7 +172,7 @@ impl Status {
         );
         let details = Details {
             name: name.into(),
-            kind: resource.kind.into(),
+            kind: resource.kind,
             ..Details::default()
         };
         Self {
@@ -211,8 +209,8 @@ impl Status {
         let message = format!("{qualified} {name:?} is invalid: {all}");
         let details = Details {
             name: name.into(),
-            group: group.into(),
-            kind: kind.into(),
+            group,
+            kind,
             causes,
             ..Details::default()
         };
@@ -249,33 +247,18 @@ impl Status {
         status
     }
 
-    /// 403 by the authorizer, about words that need not name anything that is served. An empty
-    /// `resource` is a path.
-    pub fn not_allowed(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let qualified = match group {
-            "" => resource.to_owned(),
-            group => format!("{resource}.{group}"),
-        };
-        let message = match (resource, name) {
-            ("", _) => format!("forbidden: {why}"),
-            (_, "") => format!("{qualified} is forbidden: {why}"),
-            (_, name) => format!("{qualified} {name:?} is forbidden: {why}"),
-        };
+    /// 403 by the authorizer; `message` is whole.
+    pub fn denied(group: &'static str, kind: &'static str, name: &str, message: String) -> Self {
         let details = Details {
             name: name.into(),
-            group: group.to_owned().into(),
-            kind: resource.to_owned().into(),
+            group,
+            kind,
             ..Details::default()
         };
         Self {
             details: Some(Box::new(details)),
             ..Self::new(403, "Forbidden", message)
         }
-    }
-
-    /// 401: the credentials of the request are not good.
-    pub fn unauthorized() -> Self {
-        Self::new(401, "Unauthorized", "Unauthorized".to_owned())
     }
 
     pub fn method_not_allowed() -> Self {

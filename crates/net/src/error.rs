@@ -36,13 +36,13 @@ pub enum NetError {
     },
     #[error("{address} is no VIP")]
     NotVip { address: std::net::Ipv6Addr },
-    #[error("cannot use libnftables; Debian has it in package libnftables1")]
-    NftLibrary { source: io::Error },
-    #[error("nftables refused to {action}: {complaint}")]
+    #[error("cannot run nft; Debian has it in package nftables")]
+    NftStart { source: io::Error },
+    #[error("nft refused to {action}: {stderr}")]
     Nft {
         action: &'static str,
-        complaint: String,
+        stderr: String,
     },
-    #[error("nftables printed something else than its JSON")]
+    #[error("nft printed something else than its JSON")]
     NftJson { source: serde_json::Error },
 }

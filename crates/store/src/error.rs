@@ -11,7 +11,9 @@ pub enum OpenError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot open the database {path}; is another process using it?")]
+    #[error("the database {path} is locked by another process; stop that one first")]
+    Locked { path: PathBuf },
+    #[error("cannot open the database {path}")]
     Open {
         path: PathBuf,
         source: rusqlite::Error,
@@ -21,6 +23,11 @@ pub enum OpenError {
         path: PathBuf,
         source: rusqlite::Error,
     },
+    #[error(
+        "the database {path} is damaged ({found}); move it and its -wal file aside and restore a \
+         backup"
+    )]
+    Damaged { path: PathBuf, found: String },
     #[error("database {path} has format {found}, this program knows format {known}")]
     Format {
         path: PathBuf,
@@ -29,9 +36,26 @@ pub enum OpenError {
     },
     #[error("cannot start the writer thread of the store")]
     Thread { source: std::io::Error },
+    #[error("no endpoint of etcd is configured")]
+    NoEndpoint,
+    #[error("cannot use {endpoint} as an endpoint of etcd")]
+    Endpoint {
+        endpoint: String,
+        source: tonic::transport::Error,
+    },
+    #[error("cannot read {path}, which is to secure the connection to etcd")]
+    TlsFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot read the state from etcd at {endpoints}")]
+    Etcd {
+        endpoints: String,
+        source: EtcdError,
+    },
 }
 
-/// Why a write was not done. Nothing of it is visible or durable.
+/// Why a write was not done, or not known to be.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WriteError {
     #[error("key {key} exists already")]
@@ -44,10 +68,74 @@ pub enum WriteError {
         expect_rev: u64,
         actual_rev: u64,
     },
-    /// The disk is full or broken, or the size limit is reached. One failure refuses a whole
-    /// batch, hence the shared source.
+    /// The disk is full or broken, the size limit is reached, or etcd refuses. Nobody sees anything
+    /// of the write; if the process dies before the next write succeeds, it may turn up after the
+    /// restart. One failure refuses a whole batch, hence the shared source.
     #[error("cannot write to the database")]
-    Disk { source: Arc<rusqlite::Error> },
+    Disk { source: Arc<Cause> },
+    /// The connection failed after the write was sent. Reading tells which it was.
+    #[error("it is not known whether the write was done")]
+    Unknown { source: Arc<Cause> },
+    #[error("a transaction of {writes} writes; etcd takes {max}")]
+    TooMany { writes: usize, max: usize },
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a backend says about a failed write.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+}
+
+/// Why a call to etcd failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EtcdError {
+    #[error("etcd cannot be reached: {message}")]
+    Unreachable { message: String },
+    #[error("etcd did not answer within {after_ms} ms")]
+    Timeout { after_ms: u128 },
+    #[error("etcd refused: {message} ({code:?})")]
+    Answer { code: tonic::Code, message: String },
+}
+
+impl EtcdError {
+    /// Whether the same call can be expected to succeed later or elsewhere.
+    pub(crate) fn may_pass(&self) -> bool {
+        use tonic::Code;
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => true,
+            Self::Answer { code, .. } => matches!(
+                code,
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+            ),
+        }
+    }
+
+    /// Whether a write that ended like this was certainly not done.
+    pub(crate) fn is_definite(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Timeout { .. } => false,
+            Self::Answer { .. } => !self.may_pass(),
+        }
+    }
+}
+
+/// Why the latest state cannot be told.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SyncError {
+    #[error("cannot ask etcd for its latest revision")]
+    Etcd { source: EtcdError },
+    #[error("revision {rev} did not arrive within {after_ms} ms; the store is at {current}")]
+    Late {
+        rev: u64,
+        current: u64,
+        after_ms: u128,
+    },
     #[error("the store is closed")]
     Closed,
 }

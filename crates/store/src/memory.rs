@@ -4,16 +4,37 @@
 //! events after it, newest first, each of which carries the entry that it replaced. So no snapshot
 //! has to be kept, and the history costs what its events weigh.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::error::RangeError;
 
-/// Bytes of keys and values that the ring may hold on to.
-const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How far back watches and lists of a past revision can go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// This many events are kept however old they are.
+    pub events_min: usize,
+    /// Events are kept for this long.
+    pub age_min: Duration,
+    /// Keys and values that the kept events may hold on to. It wins over the other two, because
+    /// memory that a burst of writes can grow without end ends with no store at all.
+    pub bytes_max: usize,
+}
+
+impl Default for History {
+    /// What clients of an API server rely on: five minutes and a thousand writes, in 16 MiB.
+    fn default() -> Self {
+        Self {
+            events_min: 1000,
+            age_min: Duration::from_secs(300),
+            bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
 
 /// A value and when it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,34 +78,58 @@ pub struct Range {
 #[derive(Debug)]
 pub(crate) struct Memory {
     map: BTreeMap<Arc<str>, Entry>,
-    /// Contiguous: the event of revision `floor + 1 + i` is at index `i`.
-    ring: VecDeque<Event>,
+    /// Who goes when, soonest first.
+    expiries: BTreeSet<(u64, Arc<str>)>,
+    /// In revision order; one revision may have several events, and some have none.
+    ring: VecDeque<Kept>,
     ring_bytes: usize,
-    ring_events_max: usize,
+    history: History,
     rev: u64,
     floor: u64,
 }
 
+#[derive(Debug)]
+struct Kept {
+    event: Event,
+    since: Instant,
+}
+
 impl Memory {
     /// An empty state at revision `floor`.
-    pub(crate) fn new(floor: u64, ring_events_max: usize) -> Self {
+    pub(crate) fn new(floor: u64, history: History) -> Self {
         Self {
             map: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             ring: VecDeque::new(),
             ring_bytes: 0,
-            ring_events_max: ring_events_max.max(1),
+            history,
             rev: floor,
             floor,
         }
     }
 
-    /// Puts an entry from before the kept history.
-    pub(crate) fn restore(&mut self, key: Arc<str>, entry: Entry) {
+    /// Puts what a key held before the kept history, and returns what it held before that.
+    pub(crate) fn restore(&mut self, key: Arc<str>, entry: Option<Entry>) -> Option<Entry> {
         debug_assert!(
-            entry.rev <= self.floor,
+            entry.as_ref().is_none_or(|entry| entry.rev <= self.floor),
             "an entry of the history is applied, not restored"
         );
-        self.map.insert(key, entry);
+        self.put(&key, entry)
+    }
+
+    fn put(&mut self, key: &Arc<str>, after: Option<Entry>) -> Option<Entry> {
+        let expires_unix_s = after.as_ref().and_then(|entry| entry.expires_unix_s);
+        let before = match after {
+            Some(entry) => self.map.insert(key.clone(), entry),
+            None => self.map.remove(key),
+        };
+        if let Some(at) = before.as_ref().and_then(|entry| entry.expires_unix_s) {
+            self.expiries.remove(&(at, key.clone()));
+        }
+        if let Some(at) = expires_unix_s {
+            self.expiries.insert((at, key.clone()));
+        }
+        before
     }
 
     pub(crate) fn rev(&self) -> u64 {
@@ -99,51 +144,82 @@ impl Memory {
         self.map.get(key).cloned()
     }
 
-    /// Makes the write of the next revision visible.
-    pub(crate) fn apply(&mut self, key: Arc<str>, after: Option<Entry>) {
-        self.rev += 1;
-        let before = match &after {
-            Some(entry) => self.map.insert(key.clone(), entry.clone()),
-            None => self.map.remove(&key),
-        };
+    /// The revision of what a key holds.
+    pub(crate) fn rev_of(&self, key: &str) -> Option<u64> {
+        self.map.get(key).map(|entry| entry.rev)
+    }
+
+    /// Makes a write visible. Revisions never go back.
+    pub(crate) fn apply(&mut self, rev: u64, key: Arc<str>, after: Option<Entry>, now: Instant) {
+        assert!(rev >= self.rev, "revision {rev} after {}", self.rev);
+        self.rev = rev;
+        let before = self.put(&key, after.clone());
         let event = Event {
-            rev: self.rev,
+            rev,
             key,
             before,
             after,
         };
         self.ring_bytes += event.weight();
-        self.ring.push_back(event);
+        self.ring.push_back(Kept { event, since: now });
     }
 
-    /// Forgets events that are over the limits, or not after `upto`, and returns them.
-    pub(crate) fn evict(&mut self, upto: u64) -> Vec<Event> {
+    /// Nothing happened up to `rev` beyond what was applied.
+    pub(crate) fn advance(&mut self, rev: u64) {
+        self.rev = self.rev.max(rev);
+    }
+
+    /// Takes over a state whose history is not known. What was watched from before must be listed
+    /// again.
+    pub(crate) fn replace(&mut self, rev: u64, entries: Vec<(Arc<str>, Entry)>) {
+        assert!(rev >= self.rev, "revision {rev} after {}", self.rev);
+        *self = Self::new(rev, self.history.clone());
+        for (key, entry) in entries {
+            self.put(&key, Some(entry));
+        }
+    }
+
+    /// Forgets what the history need not keep, and everything up to `upto`, and returns it.
+    pub(crate) fn evict(&mut self, upto: u64, now: Instant) -> Vec<Event> {
         let mut evicted = Vec::new();
-        while let Some(oldest) = self.ring.front() {
-            let over = self.ring.len() > self.ring_events_max || self.ring_bytes > RING_BYTES_MAX;
-            if !over && oldest.rev > upto {
+        while let Some(Kept { event, since }) = self.ring.front() {
+            let history = &self.history;
+            let due = self.ring.len() > history.events_min
+                && now.saturating_duration_since(*since) >= history.age_min;
+            if !due && self.ring_bytes <= history.bytes_max && event.rev > upto {
                 break;
             }
-            self.ring_bytes -= oldest.weight();
-            self.floor = oldest.rev;
-            evicted.extend(self.ring.pop_front());
+            self.ring_bytes -= event.weight();
+            self.floor = event.rev;
+            evicted.extend(self.ring.pop_front().map(|kept| kept.event));
         }
+        self.floor = self.floor.max(upto.min(self.rev));
         evicted
     }
 
-    /// The events after `rev`, oldest first, at most `max`; `None` if some are forgotten.
+    /// The events after `rev`, oldest first, about `max` of them and never a part of a revision;
+    /// `None` if some are forgotten.
     pub(crate) fn since(&self, rev: u64, max: usize) -> Option<impl Iterator<Item = &Event>> {
-        let skip = usize::try_from(rev.checked_sub(self.floor)?).ok()?;
-        Some(self.ring.iter().skip(skip).take(max))
+        if rev < self.floor {
+            return None;
+        }
+        let start = self.ring.partition_point(|kept| kept.event.rev <= rev);
+        let mut end = self.ring.len().min(start + max);
+        while end > start
+            && end < self.ring.len()
+            && self.ring[end].event.rev == self.ring[end - 1].event.rev
+        {
+            end += 1;
+        }
+        Some(self.ring.range(start..end).map(|kept| &kept.event))
     }
 
-    /// The keys whose expiry is at or before `now_unix_s`, with their revisions.
-    pub(crate) fn expired(&self, now_unix_s: u64) -> Vec<(Arc<str>, u64)> {
-        let is_due = |entry: &Entry| entry.expires_unix_s.is_some_and(|at| at <= now_unix_s);
-        self.map
+    /// The keys whose expiry is at or before `now_unix_s`.
+    pub(crate) fn expired(&self, now_unix_s: u64) -> Vec<Arc<str>> {
+        self.expiries
             .iter()
-            .filter(|(_, entry)| is_due(entry))
-            .map(|(key, entry)| (key.clone(), entry.rev))
+            .take_while(|(at, _)| *at <= now_unix_s)
+            .map(|(_, key)| key.clone())
             .collect()
     }
 
@@ -166,12 +242,12 @@ impl Memory {
         if changed.is_empty() {
             return Ok(page(under(&self.map, start, prefix), limit, rev));
         }
-        let mut past: BTreeMap<Arc<str>, Entry> = under(&self.map, start, prefix).collect();
+        let mut past: BTreeMap<&Arc<str>, &Entry> = under(&self.map, start, prefix).collect();
         for (key, before) in changed {
             match before {
-                Some(entry) if &*key >= start => past.insert(key, entry),
+                Some(entry) if &**key >= start => past.insert(key, entry),
                 Some(_) => None,
-                None => past.remove(&key),
+                None => past.remove(key),
             };
         }
         Ok(page(past.into_iter(), limit, rev))
@@ -182,17 +258,18 @@ impl Memory {
         &self,
         rev: u64,
         prefix: &str,
-    ) -> Result<BTreeMap<Arc<str>, Option<Entry>>, RangeError> {
+    ) -> Result<BTreeMap<&Arc<str>, Option<&Entry>>, RangeError> {
         if rev < self.floor {
             return Err(RangeError::Compacted {
                 rev,
                 floor: self.floor,
             });
         }
-        let newest_first = self.ring.iter().rev().take_while(|event| event.rev > rev);
+        let newest_first = self.ring.iter().rev().map(|kept| &kept.event);
         Ok(newest_first
+            .take_while(|event| event.rev > rev)
             .filter(|event| event.key.starts_with(prefix))
-            .map(|event| (event.key.clone(), event.before.clone()))
+            .map(|event| (&event.key, event.before.as_ref()))
             .collect())
     }
 }
@@ -201,14 +278,21 @@ fn under<'a>(
     map: &'a BTreeMap<Arc<str>, Entry>,
     start: &'a str,
     prefix: &'a str,
-) -> impl Iterator<Item = (Arc<str>, Entry)> + 'a {
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> + 'a {
     map.range::<str, _>((Bound::Included(start), Bound::Unbounded))
         .take_while(move |(key, _)| key.starts_with(prefix))
-        .map(|(key, entry)| (key.clone(), entry.clone()))
 }
 
-fn page(mut all: impl Iterator<Item = (Arc<str>, Entry)>, limit: usize, rev: u64) -> Range {
-    let entries = all.by_ref().take(limit).collect();
+fn page<'a>(
+    mut all: impl Iterator<Item = (&'a Arc<str>, &'a Entry)>,
+    limit: usize,
+    rev: u64,
+) -> Range {
+    let entries = all
+        .by_ref()
+        .take(limit)
+        .map(|(key, entry)| (key.clone(), entry.clone()))
+        .collect();
     Range {
         entries,
         rev,
@@ -220,13 +304,23 @@ fn page(mut all: impl Iterator<Item = (Arc<str>, Entry)>, limit: usize, rev: u64
 mod tests {
     use super::*;
 
-    fn entry(rev: u64, value: &'static str) -> Entry {
-        Entry {
+    fn memory(events_min: usize) -> Memory {
+        let history = History {
+            events_min,
+            age_min: Duration::ZERO,
+            ..History::default()
+        };
+        Memory::new(1, history)
+    }
+
+    fn put(memory: &mut Memory, rev: u64, key: &str, value: Option<&'static str>) {
+        let after = value.map(|value| Entry {
             rev,
             create_rev: rev,
             value: Bytes::from_static(value.as_bytes()),
             expires_unix_s: None,
-        }
+        });
+        memory.apply(rev, key.into(), after, Instant::now());
     }
 
     fn keys(range: &Range) -> Vec<&str> {
@@ -235,32 +329,25 @@ mod tests {
 
     #[test]
     fn a_past_revision_is_told_by_undoing_what_came_after() {
-        let mut memory = Memory::new(1, 100);
-        memory.apply("/a/1".into(), Some(entry(2, "x")));
-        memory.apply("/a/2".into(), Some(entry(3, "y")));
-        memory.apply("/a/1".into(), None);
-        memory.apply("/a/2".into(), Some(entry(5, "z")));
+        let mut memory = memory(100);
+        put(&mut memory, 2, "/a/1", Some("x"));
+        put(&mut memory, 3, "/a/2", Some("y"));
+        put(&mut memory, 4, "/a/1", None);
+        put(&mut memory, 5, "/a/2", Some("z"));
         let past = memory.range("/a/", None, 10, Some(3)).expect("in history");
         assert_eq!(keys(&past), ["/a/1", "/a/2"]);
         assert_eq!(past.entries[1].1.value, "y");
-        assert_eq!(
-            keys(&memory.range("/a/", None, 10, None).expect("now")),
-            ["/a/2"]
-        );
-        assert!(
-            memory
-                .range("/a/", None, 10, Some(1))
-                .expect("the floor")
-                .entries
-                .is_empty()
-        );
+        let now = memory.range("/a/", None, 10, None).expect("now");
+        assert_eq!(keys(&now), ["/a/2"]);
+        let floor = memory.range("/a/", None, 10, Some(1)).expect("the floor");
+        assert!(floor.entries.is_empty());
     }
 
     #[test]
     fn a_page_says_how_much_is_left() {
-        let mut memory = Memory::new(1, 100);
+        let mut memory = memory(100);
         for (rev, key) in [(2, "/a/1"), (3, "/a/2"), (4, "/a/3"), (5, "/b/1")] {
-            memory.apply(key.into(), Some(entry(rev, "v")));
+            put(&mut memory, rev, key, Some("v"));
         }
         let page = memory.range("/a/", Some("/a/2"), 1, None).expect("now");
         assert_eq!((keys(&page), page.remaining), (vec!["/a/2"], 1));
@@ -268,15 +355,76 @@ mod tests {
 
     #[test]
     fn what_the_ring_forgot_is_compacted() {
-        let mut memory = Memory::new(1, 2);
+        let mut memory = memory(2);
         for rev in 2..6 {
-            memory.apply("/a".into(), Some(entry(rev, "v")));
-            memory.evict(0);
+            put(&mut memory, rev, "/a", Some("v"));
+            memory.evict(0, Instant::now());
         }
         assert_eq!(memory.floor(), 3);
         assert!(memory.since(2, 10).is_none());
         assert_eq!(memory.since(3, 10).expect("kept").count(), 2);
         let error = memory.range("/a", None, 1, Some(2)).expect_err("forgotten");
         assert_eq!(error, RangeError::Compacted { rev: 2, floor: 3 });
+    }
+
+    #[test]
+    fn history_is_kept_for_its_time_and_within_its_bytes() {
+        let history = History {
+            events_min: 1,
+            age_min: Duration::from_secs(300),
+            bytes_max: 1000,
+        };
+        let mut memory = Memory::new(1, history);
+        let begin = Instant::now();
+        for rev in 2..6 {
+            memory.apply(rev, "/a".into(), None, begin);
+        }
+        assert!(memory.evict(0, begin + Duration::from_secs(299)).is_empty());
+        let evicted = memory.evict(0, begin + Duration::from_secs(300));
+        assert_eq!((evicted.len(), memory.floor()), (3, 4));
+        for rev in 6..10 {
+            put(&mut memory, rev, "/b", Some(LONG));
+        }
+        memory.evict(0, begin);
+        assert!(memory.ring_bytes <= 1000 && memory.floor() > 6);
+    }
+
+    const LONG: &str = match std::str::from_utf8(&[b'x'; 300]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+
+    #[test]
+    fn the_writes_of_one_revision_are_never_told_apart() {
+        let mut memory = memory(100);
+        put(&mut memory, 2, "/a", Some("v"));
+        for key in ["/b", "/c", "/d"] {
+            put(&mut memory, 7, key, Some("v"));
+        }
+        put(&mut memory, 8, "/e", Some("v"));
+        assert_eq!(memory.since(1, 2).expect("kept").count(), 4);
+        assert_eq!(memory.since(5, 10).expect("kept").count(), 4);
+        memory.advance(20);
+        assert_eq!(
+            (memory.rev(), memory.since(9, 1).expect("kept").count()),
+            (20, 0)
+        );
+    }
+
+    #[test]
+    fn expiry_follows_the_latest_write() {
+        let mut memory = memory(100);
+        let entry = |rev, expires_unix_s| Entry {
+            rev,
+            create_rev: 2,
+            value: Bytes::new(),
+            expires_unix_s,
+        };
+        memory.apply(2, "/a".into(), Some(entry(2, Some(100))), Instant::now());
+        memory.apply(3, "/a".into(), Some(entry(3, Some(200))), Instant::now());
+        assert!(memory.expired(199).is_empty());
+        assert_eq!(memory.expired(200), ["/a".into()]);
+        memory.apply(4, "/a".into(), Some(entry(4, None)), Instant::now());
+        assert!(memory.expired(1000).is_empty());
     }
 }

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::Shared;
 use crate::error::WatchError;
 use crate::memory::Event;
+use crate::shared::Shared;
 
 /// Events looked at under one lock.
 const SCAN_MAX: usize = 512;
@@ -92,14 +92,20 @@ impl Watch {
             floor: memory.floor(),
         };
         let mut events = Vec::new();
-        let mut position = self.position;
+        let (mut position, mut seen) = (self.position, 0);
         for event in memory.since(self.position, SCAN_MAX).ok_or(compacted)? {
             position = event.rev;
+            seen += 1;
             if event.key.starts_with(&*self.prefix) {
                 events.push(event.clone());
             }
         }
-        self.position = position;
+        // Revisions without an event: somebody else's, or one that only tells that time passes.
+        self.position = if seen < SCAN_MAX {
+            memory.rev()
+        } else {
+            position
+        };
         Ok(events)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Config, Health, Set, Store, WatchError, WriteError};
+use std::time::Duration;
+use store::{Config, Health, History, Set, Store, WatchError, WriteError};
 
 type State = BTreeMap<String, (u64, Bytes)>;
 
@@ -59,7 +60,11 @@ impl Model {
 async fn run(steps: Vec<Step>) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let config = Config {
-        history_events_max: 8,
+        history: History {
+            events_min: 8,
+            age_min: Duration::ZERO,
+            ..History::default()
+        },
         ..Config::new(dir.path().join("store.db"))
     };
     let mut store = Store::open(&config).expect("opens");
@@ -212,7 +217,11 @@ async fn a_full_database_refuses_writes_and_keeps_what_it_has() {
 async fn a_watch_that_reads_too_slowly_is_told_to_list_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let config = Config {
-        history_events_max: 4,
+        history: History {
+            events_min: 4,
+            age_min: Duration::ZERO,
+            ..History::default()
+        },
         ..Config::new(dir.path().join("store.db"))
     };
     let store = Store::open(&config).expect("opens");

@@ -114,6 +114,8 @@ impl Api {
                 | WriteError::NotFound { .. }
                 | WriteError::Conflict { .. }
                 | WriteError::Disk { .. }
+                | WriteError::Unknown { .. }
+                | WriteError::TooMany { .. }
                 | WriteError::Closed),
             ) => Err(refused(resource, &name, error)),
         }
@@ -123,9 +125,7 @@ impl Api {
 /// When the store may forget an object by itself.
 pub(super) fn expiry(resource: &Resource, now: Timestamp) -> Option<u64> {
     let now_s = u64::try_from(now.as_second()).unwrap_or(0);
-    resource
-        .is_stored_as(&EVENTS)
-        .then_some(now_s + EVENT_TTL_S)
+    resource.is(&EVENTS).then_some(now_s + EVENT_TTL_S)
 }
 
 fn generate(template: &str) -> String {

@@ -45,11 +45,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use store::{Store, WriteError};
 
-use crate::rbac::{self, Authorizer};
 use crate::resource::{Catalog, Resource};
 use crate::status::Status;
 
-pub use crate::identity::User;
 pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
 pub use cluster_ip::{ClusterIpError, ClusterIps};
@@ -57,6 +55,7 @@ pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Prop
 pub use notes::Notes;
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
+pub use review::User;
 pub use watch::{Event, EventKind, Watch};
 
 /// Attempts of a read-modify-write before the conflict is given to the caller.
@@ -68,7 +67,6 @@ pub struct Api {
     store: Store,
     caller: Arc<Caller>,
     resources: Catalog,
-    authorizer: Authorizer,
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
     notes: Option<Notes>,
@@ -146,7 +144,6 @@ impl Api {
             manager: "kube-apiserver".to_owned(),
         };
         Self {
-            authorizer: Authorizer::new(store.clone()),
             store,
             caller: Arc::new(caller),
             resources: Catalog::default(),
@@ -195,16 +192,6 @@ impl Api {
     /// In whose name this handle reads and writes.
     pub fn caller(&self) -> &Caller {
         &self.caller
-    }
-
-    /// Who may do what.
-    pub fn authorizer(&self) -> &Authorizer {
-        &self.authorizer
-    }
-
-    /// Whether `user` may do this, as the roles and bindings say now.
-    pub fn may(&self, user: &User, request: &rbac::Request) -> bool {
-        self.authorizer.allowed(user, request).is_allowed()
     }
 
     /// What is served.
@@ -302,6 +289,18 @@ impl Api {
         }
     }
 
+    /// Returns when reads show all that anybody was told is stored, `rev` included. With a store
+    /// of our own that is always so.
+    pub(crate) async fn catch_up(&self, rev: Option<u64>) -> Result<(), Status> {
+        if rev.is_some_and(|rev| rev <= self.store.current_rev()) {
+            return Ok(());
+        }
+        let synced = self.store.sync().await;
+        synced.map(drop).map_err(|error| {
+            Status::unavailable(format!("the latest state cannot be read: {error}"))
+        })
+    }
+
     /// The revision of the store.
     pub fn current_rev(&self) -> u64 {
         self.store.current_rev()
@@ -317,6 +316,10 @@ fn refused(resource: &Resource, name: &str, error: WriteError) -> Status {
         WriteError::Disk { source } => {
             Status::unavailable(format!("the object was not stored: {source}"))
         }
+        WriteError::Unknown { source } => Status::unavailable(format!(
+            "it is not known whether the object was stored: {source}"
+        )),
+        error @ WriteError::TooMany { .. } => Status::internal(error.to_string()),
         WriteError::Closed => Status::unavailable("the API server is shutting down"),
     }
 }

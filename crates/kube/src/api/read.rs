@@ -56,6 +56,7 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Status> {
+        self.catch_up(None).await?;
         convert_one(resource, self.read(resource, namespace, name)?).await
     }
 
@@ -95,6 +96,7 @@ impl Api {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<List, Status> {
+        self.catch_up(options.at_rev).await?;
         let prefix = resource.prefix(namespace);
         if let (Some(name), Some(_) | None) = (options.selector.only_name(), namespace)
             && (namespace.is_some() || !resource.is_namespaced())

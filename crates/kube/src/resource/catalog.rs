@@ -141,8 +141,7 @@ impl Snapshot {
         let mut stored: Vec<Row> = Vec::new();
         for row in &self.rows {
             let is_known = row.custom.is_some() && stored.iter().any(|one| one.is(row));
-            let is_view = row.stored_as.is_some();
-            if row.verbs.contains(&"watch") && !is_known && !is_view {
+            if row.verbs.contains(&"watch") && !is_known {
                 stored.push(row.clone());
             }
         }

@@ -6,16 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-use crate::Shared;
-use crate::disk::{Compaction, Disk, Row};
-use crate::error::WriteError;
+use super::disk::{Compaction, Disk, Row};
+use crate::error::{Cause, WriteError};
 use crate::memory::Entry;
+use crate::shared::Shared;
+use crate::write::{Op, Set};
 
 /// More would make the first of the batch wait noticeably longer for little gain.
 const BATCH_MAX: usize = 256;
@@ -42,47 +42,6 @@ pub(crate) enum Command {
     },
     Close {
         reply: oneshot::Sender<()>,
-    },
-}
-
-/// What a key is to hold after a transaction, whatever it held before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
-    pub key: Arc<str>,
-    /// `None`: the key is removed, if it is there.
-    pub value: Option<Bytes>,
-}
-
-impl Set {
-    /// The key with this value.
-    pub fn put(key: impl Into<Arc<str>>, value: Bytes) -> Self {
-        Self {
-            key: key.into(),
-            value: Some(value),
-        }
-    }
-
-    /// The key without a value.
-    pub fn remove(key: impl Into<Arc<str>>) -> Self {
-        Self {
-            key: key.into(),
-            value: None,
-        }
-    }
-}
-
-pub(crate) enum Op {
-    Create {
-        value: Bytes,
-        expires_unix_s: Option<u64>,
-    },
-    Update {
-        expect_rev: u64,
-        value: Bytes,
-        expires_unix_s: Option<u64>,
-    },
-    Delete {
-        expect_rev: u64,
     },
 }
 
@@ -237,16 +196,16 @@ impl Writer {
         });
         if let Err(source) = self.disk.commit(&batch.rows, compaction) {
             error!(error = %source, writes = batch.rows.len(), "database refused a batch");
-            self.shared.refused.store(true, Ordering::Relaxed);
+            self.shared.set_trouble(Some(source.to_string().into()));
             let refusal = WriteError::Disk {
-                source: Arc::new(source),
+                source: Arc::new(Cause::Sqlite(source)),
             };
             for (answer, _) in batch.replies {
                 answer.send(Err(refusal.clone()));
             }
             return Err(refusal);
         }
-        self.shared.refused.store(false, Ordering::Relaxed);
+        self.shared.set_trouble(None);
         if removes_dead {
             self.forget_dead();
         }
@@ -266,15 +225,12 @@ impl Writer {
 
     fn publish(&mut self, rows: Vec<Row>) {
         let rev = {
-            let mut memory = self
-                .shared
-                .memory
-                .write()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut memory = self.shared.memory_mut();
+            let now = Instant::now();
             for row in rows {
-                memory.apply(row.key, row.after);
+                memory.apply(row.rev, row.key, row.after, now);
             }
-            let evicted = memory.evict(0);
+            let evicted = memory.evict(0, now);
             self.dead.extend(evicted.iter().flat_map(dead_rows));
             memory.rev()
         };
@@ -283,12 +239,8 @@ impl Writer {
 
     fn compact(&mut self, rev: u64) -> Result<(), WriteError> {
         let upto = {
-            let mut memory = self
-                .shared
-                .memory
-                .write()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            let evicted = memory.evict(rev);
+            let mut memory = self.shared.memory_mut();
+            let evicted = memory.evict(rev, Instant::now());
             self.dead.extend(evicted.iter().flat_map(dead_rows));
             memory.floor()
         };
@@ -301,7 +253,7 @@ impl Writer {
                 }),
             )
             .map_err(|source| WriteError::Disk {
-                source: Arc::new(source),
+                source: Arc::new(Cause::Sqlite(source)),
             })?;
         self.forget_dead();
         Ok(())
@@ -311,7 +263,7 @@ impl Writer {
         let expired = self.shared.memory().expired(now_unix_s);
         let count = expired.len();
         let mut batch = Batch::default();
-        for (key, _) in expired {
+        for key in expired {
             self.push(&mut batch, key, None, Answer::Nobody);
         }
         self.commit(batch)?;

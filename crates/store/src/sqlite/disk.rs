@@ -9,13 +9,14 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
-use crate::Config;
+use crate::config::Config;
 use crate::error::OpenError;
-use crate::memory::{Entry, Memory};
+use crate::memory::{Entry, History, Memory};
 
 const FORMAT: i64 = 1;
 const PAGE_BYTES: u32 = 4096;
@@ -79,11 +80,10 @@ impl Disk {
                 });
             }
         }
-        let memory =
-            load(&connection, config.history_events_max).map_err(|source| OpenError::Load {
-                path: path.clone(),
-                source,
-            })?;
+        let memory = load(&connection, &config.history).map_err(|source| OpenError::Load {
+            path: path.clone(),
+            source,
+        })?;
         Ok((Self { connection }, memory))
     }
 
@@ -161,13 +161,14 @@ fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     ))
 }
 
-fn load(connection: &Connection, events_max: usize) -> Result<Memory, rusqlite::Error> {
+fn load(connection: &Connection, history: &History) -> Result<Memory, rusqlite::Error> {
     let compacted: u64 =
         connection.query_row("SELECT compacted_rev FROM meta", [], |row| row.get(0))?;
-    let mut memory = Memory::new(compacted.max(FIRST_REV), events_max);
+    let mut memory = Memory::new(compacted.max(FIRST_REV), history.clone());
     let mut select = connection
         .prepare("SELECT rev, key, create_rev, expires_unix_s, value FROM log ORDER BY rev")?;
     let mut rows = select.query([])?;
+    let now = Instant::now();
     while let Some(row) = rows.next()? {
         let rev: u64 = row.get(0)?;
         let key: Arc<str> = row.get::<_, String>(1)?.into();
@@ -180,10 +181,10 @@ fn load(connection: &Connection, events_max: usize) -> Result<Memory, rusqlite::
             value,
             expires_unix_s,
         });
-        match after {
-            after if rev > compacted => memory.apply(key, after),
-            Some(entry) => memory.restore(key, entry),
-            None => {}
+        if rev > compacted {
+            memory.apply(rev, key, after, now);
+        } else {
+            memory.restore(key, after);
         }
     }
     Ok(memory)

@@ -1,0 +1,218 @@
+//! The copy of etcd's state that local reads use: read once, then followed by one watch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::rpc::{self, Client, revision};
+use super::{Layout, proto};
+use crate::error::EtcdError;
+use crate::memory::{Entry, History, Memory};
+use crate::shared::Shared;
+
+const PAGE_KEYS: i64 = 512;
+/// A start reads the state as it was this many revisions ago and replays the rest, so that clients
+/// of another process, or of the one before, can go on watching here.
+const REPLAY_REVISIONS: i64 = 1000;
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const DELETE: i32 = 1;
+
+pub(super) struct Mirror {
+    client: Client,
+    layout: Arc<Layout>,
+    shared: Arc<Shared>,
+    published: watch::Sender<u64>,
+}
+
+/// Why a watch ended.
+enum Ended {
+    Failed(EtcdError),
+    /// etcd has forgotten what we have not seen yet.
+    Compacted,
+}
+
+impl From<EtcdError> for Ended {
+    fn from(error: EtcdError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Mirror {
+    pub(super) fn new(
+        client: Client,
+        layout: Arc<Layout>,
+        shared: Arc<Shared>,
+        published: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            client,
+            layout,
+            shared,
+            published,
+        }
+    }
+
+    pub(super) async fn run(self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let before = self.shared.memory().rev();
+            let result = match self.follow().await {
+                Ended::Failed(error) => Err(error),
+                Ended::Compacted => self.reload().await,
+            };
+            if let Err(error) = result {
+                tracing::warn!(%error, "the watch of etcd ended; it is begun again");
+                self.shared.set_trouble(Some(error.to_string().into()));
+            }
+            if self.shared.memory().rev() > before {
+                pause = PAUSE_MIN;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn follow(&self) -> Ended {
+        match self.try_follow().await {
+            Ok(()) => Ended::Failed(EtcdError::Unreachable {
+                message: "the watch was closed".into(),
+            }),
+            Err(ended) => ended,
+        }
+    }
+
+    async fn try_follow(&self) -> Result<(), Ended> {
+        let (key, range_end) = self.layout.range();
+        let position = self.shared.memory().rev();
+        let mut answers = self
+            .client
+            .watch(proto::WatchCreateRequest {
+                key,
+                range_end,
+                start_revision: self.layout.revision(position + 1),
+                progress_notify: true,
+            })
+            .await?;
+        loop {
+            let answer = answers.message().await;
+            let Some(answer) = answer.map_err(|status| rpc::refusal(&status))? else {
+                return Ok(());
+            };
+            if answer.canceled && answer.compact_revision > 0 {
+                return Err(Ended::Compacted);
+            }
+            if answer.canceled {
+                return Err(Ended::Failed(EtcdError::Unreachable {
+                    message: answer.cancel_reason,
+                }));
+            }
+            if answer.created {
+                self.shared.set_trouble(None);
+                continue;
+            }
+            self.apply(answer);
+        }
+    }
+
+    /// An answer has whole revisions only, and is seen whole or not at all. One without events
+    /// tells that all of them have been sent.
+    fn apply(&self, answer: proto::WatchResponse) {
+        let rev = {
+            let now = Instant::now();
+            let mut memory = self.shared.memory_mut();
+            let seen = memory.rev();
+            if answer.events.is_empty() {
+                memory.advance(self.layout.rev(revision(answer.header.as_ref())));
+            }
+            for event in answer.events {
+                let Some(kv) = event.kv else { continue };
+                let rev = self.layout.rev(kv.mod_revision);
+                // A watch that was begun again may repeat itself.
+                if rev <= seen {
+                    continue;
+                }
+                let Some(key) = self.layout.key(&kv.key) else {
+                    memory.advance(rev);
+                    continue;
+                };
+                let after = (event.kind != DELETE).then(|| self.layout.entry(&kv));
+                memory.apply(rev, key, after, now);
+            }
+            memory.evict(0, now);
+            memory.rev()
+        };
+        self.published.send_replace(rev);
+    }
+
+    async fn reload(&self) -> Result<(), EtcdError> {
+        let (at, entries) = read(&self.client, &self.layout, 0).await?;
+        let rev = self.layout.rev(at);
+        self.shared.memory_mut().replace(rev, entries);
+        self.published.send_replace(rev);
+        Ok(())
+    }
+}
+
+/// The state of a little while ago, or of now if etcd has forgotten that.
+pub(super) async fn load(
+    client: &Client,
+    layout: &Layout,
+    history: &History,
+) -> Result<Memory, EtcdError> {
+    let latest = client
+        .range(proto::RangeRequest {
+            key: layout.own("offset"),
+            count_only: true,
+            ..proto::RangeRequest::default()
+        })
+        .await?;
+    // Revision 1 is the empty etcd.
+    let past = (revision(latest.header.as_ref()) - REPLAY_REVISIONS).max(1);
+    let state = match read(client, layout, past).await {
+        Err(EtcdError::Answer { code, .. }) if code == tonic::Code::OutOfRange => {
+            read(client, layout, 0).await?
+        }
+        result => result?,
+    };
+    let (at, entries) = state;
+    let mut memory = Memory::new(layout.rev(at), history.clone());
+    memory.replace(layout.rev(at), entries);
+    Ok(memory)
+}
+
+/// All keys at one revision (0: now), and that revision.
+async fn read(
+    client: &Client,
+    layout: &Layout,
+    at: i64,
+) -> Result<(i64, Vec<(Arc<str>, Entry)>), EtcdError> {
+    let (mut key, range_end) = layout.range();
+    let (mut at, mut entries) = (at, Vec::new());
+    loop {
+        let request = proto::RangeRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            limit: PAGE_KEYS,
+            revision: at,
+            ..proto::RangeRequest::default()
+        };
+        let page = client.range(request).await?;
+        if at == 0 {
+            at = revision(page.header.as_ref());
+        }
+        if let Some(last) = page.kvs.last() {
+            key = last.key.clone();
+            key.push(0);
+        }
+        for kv in &page.kvs {
+            if let Some(name) = layout.key(&kv.key) {
+                entries.push((name, layout.entry(kv)));
+            }
+        }
+        if !page.more || page.kvs.is_empty() {
+            return Ok((at, entries));
+        }
+    }
+}
