@@ -18,8 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// Debian's package that depends on the newest such kernel.
 const KERNEL: &str = "linux-image-6.12-cloud-amd64";
 
-/// Modules that a guest needs; what they depend on is found. All VMMs have PCI; vsock is for Firecracker.
-const MODULES: [&str; 7] = [
+/// Modules that a guest needs; what they depend on is found. virtio_mmio is for VMMs without PCI, vsock for Firecracker.
+const MODULES: [&str; 8] = [
+    "virtio_mmio",
     "vmw_vsock_virtio_transport",
     "virtio_blk",
     "virtio_net",
@@ -218,7 +219,6 @@ fn modules(kernel: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         files,
         done: builtin.collect(),
         modules: Vec::new(),
-        scratch: kernel.join("module.ko"),
     };
     for name in MODULES {
         ordered.add(name)?;
@@ -231,7 +231,6 @@ struct Ordered {
     /// Built in, or in `modules` already.
     done: BTreeSet<String>,
     modules: Vec<(String, Vec<u8>)>,
-    scratch: PathBuf,
 }
 
 impl Ordered {
@@ -245,25 +244,12 @@ impl Ordered {
         if file.extension() == Some(OsStr::new("xz")) {
             module = output(Command::new("xz").args(["-d", "-c"]), &module, "xz-utils")?;
         }
-        let module = slim(&module, &self.scratch)?;
         for dependency in dependencies(&module) {
             self.add(&dependency)?;
         }
         self.modules.push((format!("{name}.ko"), module));
         Ok(())
     }
-}
-
-/// A module without what a guest only spends time on: debugging data, types for BPF, and the
-/// signature, for the initial RAM file system is as trusted as the kernel.
-fn slim(module: &[u8], scratch: &Path) -> Result<Vec<u8>> {
-    fs::write(scratch, module).with_context(|| format!("cannot write {}", scratch.display()))?;
-    let mut command = Command::new("objcopy");
-    command.args(["--strip-debug", "--remove-section=.BTF*"]);
-    output(command.arg(scratch), &[], "binutils")?;
-    let slim = read(scratch)?;
-    fs::remove_file(scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
-    Ok(slim)
 }
 
 /// A module's name without directory, endings, and its two spellings of the underscore.

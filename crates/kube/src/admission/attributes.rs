@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::State;
 use crate::api::{Api, DryRun};
 use crate::resource::Resource;
 
@@ -44,7 +45,12 @@ pub(crate) struct Attributes<'a> {
     pub(crate) dry_run: DryRun,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// What admission keeps between requests.
+    pub(crate) fn state(&self) -> &'a State {
+        self.api.admission()
+    }
+
     /// Whether this is the resource itself and not one of its subresources.
     pub(crate) fn is_object(&self, resource: &Resource) -> bool {
         self.subresource.is_none() && self.resource.is(resource)

@@ -8,11 +8,17 @@
 //! Both phases run the plugins in upstream's order. Warnings go to the request's
 //! [`Notes`](crate::api::Notes), so that they reach the client with refusals too.
 
+pub(crate) mod amounts;
 mod attributes;
 mod builtin;
+mod index;
+pub(crate) mod quota;
+mod state;
 
 pub(crate) use attributes::{Attributes, Operation};
 pub(crate) use builtin::complete;
+pub(crate) use state::State;
+pub use state::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
 
 use crate::status::Status;
 
@@ -21,11 +27,15 @@ use crate::status::Status;
 /// Dropped without [`Admitted::keep`], it is given back.
 #[derive(Debug, Default)]
 #[must_use = "a write that was done keeps what was reserved for it"]
-pub(crate) struct Admitted {}
+pub(crate) struct Admitted {
+    reservation: quota::Reservation,
+}
 
 impl Admitted {
     /// The write is done.
-    pub(crate) fn keep(self) {}
+    pub(crate) fn keep(self) {
+        self.reservation.keep();
+    }
 }
 
 /// The phase that may change the object: after defaults, before validation.
@@ -35,8 +45,10 @@ pub(crate) async fn mutate(attributes: &mut Attributes<'_>) -> Result<(), Status
 
 /// The phase that may only refuse: after validation, before the store.
 pub(crate) async fn validate(attributes: &Attributes<'_>) -> Result<Admitted, Status> {
-    builtin::validate(attributes)?;
-    Ok(Admitted::default())
+    builtin::validate(attributes).await?;
+    // Last, so that nothing is reserved for what is refused.
+    let reservation = quota::reserve(attributes).await?;
+    Ok(Admitted { reservation })
 }
 
 /// Both phases of a stream into a pod: `attributes.object` holds its options.

@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod admit;
 mod bootstrap;
 mod cluster_ip;
 mod create;
@@ -48,8 +49,10 @@ use store::{Store, WriteError};
 use crate::resource::{Catalog, Resource};
 use crate::status::Status;
 
+pub use crate::admission::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
 pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
+pub(crate) use admit::Swap;
 pub use cluster_ip::{ClusterIpError, ClusterIps};
 pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Propagation};
 pub use notes::Notes;
@@ -70,6 +73,7 @@ pub struct Api {
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
     notes: Option<Notes>,
+    admission: Arc<crate::admission::State>,
 }
 
 /// In whose name a handle reads and writes.
@@ -150,6 +154,7 @@ impl Api {
             cluster_ips: None,
             holds: cluster_ip::Holds::default(),
             notes: None,
+            admission: crate::admission::State::new(AdmissionConfig::default()),
         }
     }
 

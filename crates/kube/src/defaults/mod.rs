@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
+pub(crate) use pod::qos_class;
 pub(crate) use service::keep_addresses;
 
 use crate::object::{self, default, map_mut};

@@ -184,7 +184,7 @@ fn apply_downward(item: &mut Map<String, Value>) {
 
 /// BestEffort: no container asks for anything. Guaranteed: every container has equal limits and
 /// requests of both processor and memory. Burstable: the rest.
-pub(super) fn qos_class(pod: &Value) -> &'static str {
+pub(crate) fn qos_class(pod: &Value) -> &'static str {
     let lists = ["initContainers", "containers"].map(|list| &pod["spec"][list]);
     let containers = || lists.iter().filter_map(|list| list.as_array()).flatten();
     let asked = |container: &Value, what: &str, name: &str| {

@@ -191,24 +191,11 @@ impl Libcontainer {
         machine: &MachineSpec,
         container: &ContainerSpec,
     ) -> Result<Process, Failure> {
-        let tty = container.tty.then_some(TERMINAL_SIZE);
-        self.run(reaper, container.stdin, tty, |console| {
-            self.bundle(machine, container, tty, console)
-        })
-    }
-
-    /// Makes what libcontainer starts a container from.
-    fn bundle(
-        &self,
-        machine: &MachineSpec,
-        container: &ContainerSpec,
-        tty: Option<TerminalSize>,
-        console: Option<PathBuf>,
-    ) -> Result<Request, Failure> {
         let name = &container.name;
         self.clear(name)?;
         let root = self.root_path(name)?;
         self.furnish(machine, container)?;
+        let tty = container.tty.then_some(TERMINAL_SIZE);
         let process = self.process(container, &container.command, &BTreeMap::new(), tty)?;
         let child = child_group(name);
         let shared_memory = {
@@ -229,12 +216,13 @@ impl Libcontainer {
         fs::create_dir_all(&bundle)?;
         let config = serde_json::to_vec(&config.to_json(&process))?;
         fs::write(bundle.join("config.json"), config)?;
-        Ok(Request::Create {
+        let request = |console| Request::Create {
             id: name.clone(),
             state: self.state(),
             bundle,
             console,
-        })
+        };
+        self.run(reaper, container.stdin, tty, request)
     }
 
     fn try_exec(
@@ -247,13 +235,11 @@ impl Libcontainer {
         let process = self.process(container, &request.command, &request.env, tty)?;
         let path = self.unique("process.json");
         fs::write(&path, serde_json::to_vec(&process.to_json())?)?;
-        let run = self.run(reaper, request.stdin, tty, |console| {
-            Ok(Request::Exec {
-                id: container.name.clone(),
-                state: self.state(),
-                process: path.clone(),
-                console,
-            })
+        let run = self.run(reaper, request.stdin, tty, |console| Request::Exec {
+            id: container.name.clone(),
+            state: self.state(),
+            process: path.clone(),
+            console,
         });
         remove(&path)?;
         run
@@ -264,13 +250,13 @@ impl Libcontainer {
         self.dir.join(format!("{call}-{name}"))
     }
 
-    /// Has a helper make a process, and watches it. The request is made while the helper starts.
+    /// Has a helper make a process, and watches it.
     fn run(
         &self,
         reaper: &Reaper,
         stdin: bool,
         tty: Option<TerminalSize>,
-        request: impl FnOnce(Option<PathBuf>) -> Result<Request, Failure>,
+        request: impl FnOnce(Option<PathBuf>) -> Request,
     ) -> Result<Process, Failure> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(HELPER_TIMEOUT))?;
@@ -298,7 +284,7 @@ impl Libcontainer {
             Io::Terminal(console, _) => Some(console.path.clone()),
             Io::Pipes(_) => None,
         };
-        let talk = || talk(&mut channel, &request(console)?, reaper, io);
+        let talk = || talk(&mut channel, &request(console), reaper, io);
         talk().inspect_err(|_| {
             // It may hang. If it has ended, nobody else can have its number: it is our child
             // until it is reaped, and then the call does nothing or hits a group member at worst.

@@ -1,0 +1,96 @@
+//! What admission keeps between requests: its settings and what it has parsed.
+
+use std::sync::Arc;
+
+use super::index::Objects;
+use super::quota::Reserving;
+use crate::resource::{
+    INGRESS_CLASSES, LIMIT_RANGES, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS,
+    STORAGE_CLASSES,
+};
+
+/// What an operator decides about admission.
+#[derive(Debug, Clone, Default)]
+pub struct AdmissionConfig {
+    /// Whether a pod's service account has to exist, and its token is mounted into the pod.
+    pub service_accounts: ServiceAccounts,
+    /// Whether new nodes get the taint `node.kubernetes.io/not-ready`, which the node lifecycle
+    /// controller takes away.
+    pub node_taints: NodeTaints,
+    pub pod_security: PodSecurityConfig,
+}
+
+/// See [`AdmissionConfig::service_accounts`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServiceAccounts {
+    /// Pods name their account and that is all: for stores without controllers.
+    #[default]
+    Named,
+    /// As upstream.
+    Mounted,
+}
+
+/// See [`AdmissionConfig::node_taints`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NodeTaints {
+    #[default]
+    No,
+    Yes,
+}
+
+/// Who the Pod Security Standards do not concern, and what holds in namespaces without labels.
+#[derive(Debug, Clone)]
+pub struct PodSecurityConfig {
+    /// `privileged`, `baseline` or `restricted`.
+    pub enforce: String,
+    pub audit: String,
+    pub warn: String,
+    pub exempt_users: Vec<String>,
+    pub exempt_namespaces: Vec<String>,
+    pub exempt_runtime_classes: Vec<String>,
+}
+
+impl Default for PodSecurityConfig {
+    /// Upstream's: nothing is enforced until a namespace asks for it.
+    fn default() -> Self {
+        let privileged = || "privileged".to_owned();
+        Self {
+            enforce: privileged(),
+            audit: privileged(),
+            warn: privileged(),
+            exempt_users: Vec::new(),
+            exempt_namespaces: Vec::new(),
+            exempt_runtime_classes: Vec::new(),
+        }
+    }
+}
+
+/// Shared by all handles of one API.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) config: AdmissionConfig,
+    pub(crate) namespaces: Objects,
+    pub(crate) limit_ranges: Objects,
+    pub(crate) priority_classes: Objects,
+    pub(crate) storage_classes: Objects,
+    pub(crate) ingress_classes: Objects,
+    pub(crate) runtime_classes: Objects,
+    pub(crate) service_accounts: Objects,
+    pub(crate) reserving: Reserving,
+}
+
+impl State {
+    pub(crate) fn new(config: AdmissionConfig) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            namespaces: Objects::objects(&NAMESPACES),
+            limit_ranges: Objects::objects(&LIMIT_RANGES),
+            priority_classes: Objects::objects(&PRIORITY_CLASSES),
+            storage_classes: Objects::objects(&STORAGE_CLASSES),
+            ingress_classes: Objects::objects(&INGRESS_CLASSES),
+            runtime_classes: Objects::objects(&RUNTIME_CLASSES),
+            service_accounts: Objects::objects(&SERVICE_ACCOUNTS),
+            reserving: Reserving::default(),
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! What admission needs of the store beside reading objects: entries with their revisions, and a
+//! swap that passes no admission itself.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use store::{Entry, WriteError};
+
+use super::stored::{decode, encode};
+use super::{Api, refused};
+use crate::admission::{AdmissionConfig, State};
+use crate::resource::Resource;
+use crate::status::Status;
+
+/// How a [`Api::swap`] went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swap {
+    Done,
+    /// Somebody was faster, or the object is gone.
+    Changed,
+}
+
+impl Api {
+    /// The same API with other rules of admission. Handles that were made before keep theirs.
+    pub fn with_admission(mut self, config: AdmissionConfig) -> Self {
+        self.admission = State::new(config);
+        self
+    }
+
+    pub(crate) fn admission(&self) -> &State {
+        &self.admission
+    }
+
+    /// Everything under a prefix, in the order of keys.
+    pub(crate) fn stored(&self, prefix: &str) -> Vec<(Arc<str>, Entry)> {
+        let range = self.store.range(prefix, None, usize::MAX, None);
+        range.map_or_else(|_| Vec::new(), |range| range.entries)
+    }
+
+    pub(crate) fn stored_at(&self, key: &str) -> Option<Entry> {
+        self.store.get(key)
+    }
+
+    /// None, and a line in the log, for what cannot be read.
+    pub(crate) fn decoded(&self, resource: &Resource, entry: &Entry) -> Option<Value> {
+        match decode(resource, entry) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(%error, "a stored object cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Replaces what is stored at a key if its revision is still `rev`.
+    pub(crate) async fn swap(
+        &self,
+        resource: &Resource,
+        key: &str,
+        rev: u64,
+        object: &Value,
+    ) -> Result<Swap, Status> {
+        let bytes = encode(resource, object).await?;
+        match self.store.update(key, rev, bytes, None).await {
+            Ok(_) => Ok(Swap::Done),
+            Err(WriteError::Conflict { .. } | WriteError::NotFound { .. }) => Ok(Swap::Changed),
+            Err(error) => Err(refused(resource, key, error)),
+        }
+    }
+}
