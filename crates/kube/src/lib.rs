@@ -9,14 +9,17 @@ pub mod api;
 pub mod controllers;
 pub mod custom;
 mod defaults;
+mod fresh;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod identity;
 mod label_selector;
 pub mod object;
 mod patch;
 pub mod pki;
 pub mod provider;
 pub mod quantity;
+pub mod rbac;
 pub mod resource;
 mod rollout;
 pub mod scheduler;

@@ -1,5 +1,7 @@
 //! `Status`: the one error that the Kubernetes API knows, with the texts that clients match on.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -23,9 +25,9 @@ pub struct Details {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub group: &'static str,
+    pub group: Cow<'static, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -116,8 +118,8 @@ impl Status {
         let (group, kind) = (resource.group, resource.plural);
         self.details = Some(Box::new(Details {
             name: name.into(),
-            group,
-            kind,
+            group: group.into(),
+            kind: kind.into(),
             ..Details::default()
         }));
         self
@@ -172,7 +174,7 @@ impl Status {
         );
         let details = Details {
             name: name.into(),
-            kind: resource.kind,
+            kind: resource.kind.into(),
             ..Details::default()
         };
         Self {
@@ -209,8 +211,8 @@ impl Status {
         let message = format!("{qualified} {name:?} is invalid: {all}");
         let details = Details {
             name: name.into(),
-            group,
-            kind,
+            group: group.into(),
+            kind: kind.into(),
             causes,
             ..Details::default()
         };
@@ -247,18 +249,33 @@ impl Status {
         status
     }
 
-    /// 403 by the authorizer; `message` is whole.
-    pub fn denied(group: &'static str, kind: &'static str, name: &str, message: String) -> Self {
+    /// 403 by the authorizer, about words that need not name anything that is served. An empty
+    /// `resource` is a path.
+    pub fn not_allowed(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let qualified = match group {
+            "" => resource.to_owned(),
+            group => format!("{resource}.{group}"),
+        };
+        let message = match (resource, name) {
+            ("", _) => format!("forbidden: {why}"),
+            (_, "") => format!("{qualified} is forbidden: {why}"),
+            (_, name) => format!("{qualified} {name:?} is forbidden: {why}"),
+        };
         let details = Details {
             name: name.into(),
-            group,
-            kind,
+            group: group.to_owned().into(),
+            kind: resource.to_owned().into(),
             ..Details::default()
         };
         Self {
             details: Some(Box::new(details)),
             ..Self::new(403, "Forbidden", message)
         }
+    }
+
+    /// 401: the credentials of the request are not good.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized".to_owned())
     }
 
     pub fn method_not_allowed() -> Self {

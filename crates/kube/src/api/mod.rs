@@ -46,10 +46,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use store::{Store, WriteError};
 
+use crate::rbac::{self, Authorizer};
 use crate::resource::{Catalog, Resource};
 use crate::status::Status;
 
 pub use crate::admission::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
+pub use crate::identity::User;
 pub use crate::patch::Patch;
 pub use crate::selectors::Selector;
 pub(crate) use admit::Swap;
@@ -58,7 +60,6 @@ pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Prop
 pub use notes::Notes;
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
-pub use review::User;
 pub use watch::{Event, EventKind, Watch};
 
 /// Attempts of a read-modify-write before the conflict is given to the caller.
@@ -70,6 +71,7 @@ pub struct Api {
     store: Store,
     caller: Arc<Caller>,
     resources: Catalog,
+    authorizer: Authorizer,
     cluster_ips: Option<Arc<dyn ClusterIps>>,
     holds: cluster_ip::Holds,
     notes: Option<Notes>,
@@ -148,6 +150,7 @@ impl Api {
             manager: "kube-apiserver".to_owned(),
         };
         Self {
+            authorizer: Authorizer::new(store.clone()),
             store,
             caller: Arc::new(caller),
             resources: Catalog::default(),
@@ -197,6 +200,16 @@ impl Api {
     /// In whose name this handle reads and writes.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Who may do what.
+    pub fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
+    /// Whether `user` may do this, as the roles and bindings say now.
+    pub fn may(&self, user: &User, request: &rbac::Request) -> bool {
+        self.authorizer.allowed(user, request).is_allowed()
     }
 
     /// What is served.

@@ -1,139 +1,122 @@
-//! Who may do what, for now: masters everything, everybody discovery and questions about
-//! themselves, nobody in particular only the health of the server.
+//! Authorization of requests: what a path and method mean to [`crate::rbac`].
 
-use super::router::Target;
-use crate::api::User;
-use crate::resource::Catalog;
+use super::query::Query;
+use super::router::{Target, Verb};
+use crate::identity::{AUTHENTICATED, User};
+use crate::rbac::{Authorizer, Decision, Request};
 use crate::status::Status;
 
-/// Paths that need no credentials.
-fn is_public(path: &str) -> bool {
-    let root = path
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
-    matches!(root, "livez" | "readyz" | "healthz" | "version")
+/// Load balancers and supervisors ask these without being anybody.
+fn is_health(path: &str) -> bool {
+    let root = path.trim_start_matches('/').split('/').next();
+    matches!(root, Some("livez" | "readyz" | "healthz"))
 }
 
-/// Paths by which a client finds out what there is.
-fn is_discovery(path: &str) -> bool {
+/// What everybody may ask while the roles that say so are not there: discovery, questions about
+/// oneself and, without being anybody, the version.
+fn is_basic(user: &User, path: &str, target: Option<&Target>) -> bool {
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
-    matches!(
+    let is_discovery = matches!(
         parts[..],
         ["api"] | ["api", _] | ["apis"] | ["apis", _] | ["apis", _, _] | ["openapi", ..]
-    )
-}
-
-/// 403 in upstream's words if `user` may not.
-pub(super) fn authorize(
-    user: &User,
-    resources: &Catalog,
-    method: &hyper::Method,
-    path: &str,
-    target: Option<&Target>,
-) -> Result<(), Status> {
-    let is_known = user
-        .groups
-        .iter()
-        .any(|group| group == "system:authenticated");
+    );
     let is_question = target.is_some_and(|target| {
         matches!(
             target.resource.as_str(),
             "selfsubjectreviews" | "selfsubjectaccessreviews"
         )
     });
-    if user.is_master()
-        || is_public(path)
-        || (is_known && is_question)
-        || (is_known && method == hyper::Method::GET && is_discovery(path))
-    {
-        return Ok(());
-    }
-    let name = &user.name;
+    parts == ["version"] || user.is_in(AUTHENTICATED) && (is_discovery || is_question)
+}
+
+/// What a request for objects, or for a path that is no object's, wants to do.
+pub(super) fn asked(
+    method: &hyper::Method,
+    path: &str,
+    query: &Query,
+    target: Option<&Target>,
+) -> Request {
     let Some(target) = target else {
-        let verb = method.as_str().to_lowercase();
-        let message = format!("forbidden: User {name:?} cannot {verb} path {path:?}");
-        return Err(Status::denied("", "", "", message));
+        return Request::path(&method.as_str().to_lowercase(), path);
     };
-    let resource = match &target.subresource {
-        Some(subresource) => format!("{}/{subresource}", target.resource),
-        None => target.resource.clone(),
+    let name = match (&target.name, target.verb) {
+        (Some(name), _) => name,
+        // A list of one object is about that object.
+        (None, Verb::List | Verb::Watch) => only_name(query.get("fieldSelector")),
+        (None, _) => "",
     };
-    let group = &target.group;
-    let qualified = if group.is_empty() {
-        target.resource.clone()
-    } else {
-        format!("{}.{group}", target.resource)
+    // A namespace is in itself, so that its administrator may read it.
+    let namespace = match (&target.namespace, target.resource.as_str()) {
+        (Some(namespace), _) => namespace,
+        (None, "namespaces") if target.group.is_empty() => target.name.as_deref().unwrap_or(""),
+        (None, _) => "",
     };
-    let object = target
-        .name
-        .as_ref()
-        .map(|name| format!(" {name:?}"))
-        .unwrap_or_default();
-    let scope = match &target.namespace {
-        Some(namespace) => format!("in the namespace {namespace:?}"),
-        None => "at the cluster scope".to_owned(),
+    let subresource = target.subresource.as_deref().unwrap_or_default();
+    Request::resource(target.verb.as_str(), &target.group, &target.resource)
+        .in_namespace(namespace)
+        .named(name)
+        .below(subresource.split('/').next().unwrap_or_default())
+}
+
+/// The name that a field selector demands, if it does.
+fn only_name(selector: &str) -> &str {
+    let value = |term: &'_ str| -> Option<usize> {
+        let rest = term.strip_prefix("metadata.name=")?;
+        let rest = rest.strip_prefix('=').unwrap_or(rest);
+        let is_name = !rest.is_empty() && !rest.contains(['/', '%', '\\']) && rest != "..";
+        is_name.then_some(rest.len())
     };
-    let verb = target.verb.as_str();
-    let message = format!(
-        "{qualified}{object} is forbidden: User {name:?} cannot {verb} resource {resource:?} in \
-         API group {group:?} {scope}"
-    );
-    let known = target.row(resources);
-    let (group, kind) = known
-        .as_ref()
-        .map_or(("", ""), |row| (row.group, row.plural));
-    Err(Status::denied(
-        group,
-        kind,
-        target.name.as_deref().unwrap_or_default(),
-        message,
-    ))
+    selector
+        .split(',')
+        .find_map(|term| value(term).map(|len| &term[term.len() - len..]))
+        .unwrap_or_default()
+}
+
+/// 403 in upstream's words if `user` may not; why, if they may.
+pub(super) fn authorize(
+    authorizer: &Authorizer,
+    user: &User,
+    path: &str,
+    target: Option<&Target>,
+    request: &Request,
+) -> Result<String, Status> {
+    if is_health(path) {
+        return Ok(String::new());
+    }
+    match authorizer.allowed(user, request) {
+        Decision::Allowed { reason } => Ok(reason),
+        Decision::Refused { .. } if is_basic(user, path, target) => Ok(String::new()),
+        Decision::Refused { reason } => Err(request.refusal(user, &reason)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use hyper::Method;
 
-    use super::super::query::Query;
     use super::super::router::target;
     use super::*;
 
-    fn message(user: &User, path: &str) -> String {
-        let target = target(&Method::GET, path, &Query::default());
-        match authorize(
-            user,
-            &Catalog::default(),
-            &Method::GET,
-            path,
-            target.as_ref(),
-        ) {
-            Ok(()) => "allowed".to_owned(),
-            Err(status) => status.message,
-        }
+    fn parse(path: &str) -> Request {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let query = Query::parse(Some(query));
+        let target = target(&Method::GET, path, &query);
+        asked(&Method::GET, path, &query, target.as_ref())
     }
 
     #[test]
-    fn refusals_are_worded_as_upstream_words_them() {
-        let alice = User::authenticated("alice".into(), vec![]);
-        assert_eq!(
-            message(&alice, "/api/v1/namespaces/default/pods"),
-            "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in \
-             the namespace \"default\""
-        );
-        assert_eq!(
-            message(&alice, "/apis/node.k8s.io/v1/runtimeclasses/x"),
-            "runtimeclasses.node.k8s.io \"x\" is forbidden: User \"alice\" cannot get resource \
-             \"runtimeclasses\" in API group \"node.k8s.io\" at the cluster scope"
-        );
-        assert_eq!(message(&alice, "/apis"), "allowed");
-        assert_eq!(
-            message(&User::anonymous(), "/apis"),
-            "forbidden: User \"system:anonymous\" cannot get path \"/apis\""
-        );
-        assert_eq!(message(&User::anonymous(), "/readyz"), "allowed");
-        let master = User::authenticated("root".into(), vec!["system:masters".into()]);
-        assert_eq!(message(&master, "/api/v1/pods"), "allowed");
+    fn paths_mean_what_they_mean_upstream() {
+        let pods = Request::resource("list", "", "pods").in_namespace("team");
+        assert_eq!(parse("/api/v1/namespaces/team/pods"), pods);
+        let one = pods.named("web");
+        let selected = "/api/v1/namespaces/team/pods?fieldSelector=a=b,metadata.name=web";
+        assert_eq!(parse(selected), one);
+        let proxy = Request::resource("get", "", "pods").in_namespace("team");
+        let proxy = proxy.named("web").below("proxy");
+        assert_eq!(parse("/api/v1/namespaces/team/pods/web/proxy/x/y"), proxy);
+        let namespace = Request::resource("get", "", "namespaces");
+        let namespace = namespace.in_namespace("team").named("team");
+        assert_eq!(parse("/api/v1/namespaces/team"), namespace);
+        assert_eq!(parse("/apis"), Request::path("get", "/apis"));
     }
 }

@@ -30,7 +30,8 @@ pub fn request(data: &[u8]) {
     let resources = Catalog::default();
     let target = router::target(&method, path, &query);
     let somebody = User::authenticated("somebody".into(), Vec::new());
-    let _ = auth::authorize(&somebody, &resources, &method, path, target.as_ref());
+    let asked = auth::asked(&method, path, &query, target.as_ref());
+    let _ = asked.refusal(&somebody, "");
     let row = target.as_ref().and_then(|target| target.row(&resources));
     if let (Some(target), Some(resource)) = (&target, &row) {
         let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref());

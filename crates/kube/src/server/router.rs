@@ -108,12 +108,13 @@ pub(super) async fn handle(
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query());
     let target = target(request.method(), &path, &query);
+    let asked = auth::asked(request.method(), &path, &query, target.as_ref());
     auth::authorize(
+        server.api.authorizer(),
         &user,
-        server.api.resources(),
-        request.method(),
         &path,
         target.as_ref(),
+        &asked,
     )?;
     match target {
         Some(target) => objects(&server, &user, target, &query, request).await,
