@@ -36,13 +36,13 @@ pub enum NetError {
     },
     #[error("{address} is no VIP")]
     NotVip { address: std::net::Ipv6Addr },
-    #[error("cannot run nft; Debian has it in package nftables")]
-    NftStart { source: io::Error },
-    #[error("nft refused to {action}: {stderr}")]
+    #[error("cannot use libnftables; Debian has it in package libnftables1")]
+    NftLibrary { source: io::Error },
+    #[error("nftables refused to {action}: {complaint}")]
     Nft {
         action: &'static str,
-        stderr: String,
+        complaint: String,
     },
-    #[error("nft printed something else than its JSON")]
+    #[error("nftables printed something else than its JSON")]
     NftJson { source: serde_json::Error },
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::libc;
 use tracing::info;
@@ -44,6 +45,8 @@ pub struct HostNetConfig {
 pub struct HostNet {
     pub(crate) host: HostId,
     pub(crate) netns: PathBuf,
+    /// In the namespace.
+    pub(crate) nft: Arc<nft::Session>,
 }
 
 /// A machine to attach.
@@ -95,7 +98,8 @@ impl HostNet {
         let path = host_netns(config.host);
         let _lock = netns::lock()?;
         netns::ensure(&path)?;
-        netns::enter(&path, || ensure_inside(config.host))??;
+        let nft = Arc::new(nft::Session::default());
+        netns::enter(&path, || ensure_inside(config.host, &nft))??;
         match config.egress {
             Egress::Nat => egress::ensure(config.host)?,
             Egress::None => egress::remove(config.host)?,
@@ -104,6 +108,7 @@ impl HostNet {
         Ok(Self {
             host: config.host,
             netns: path,
+            nft,
         })
     }
 
@@ -145,7 +150,7 @@ impl HostNet {
         self.enter(|| {
             let script = guard::machine(name, request.address, request.ipv4)
                 + &guard::network(request.address.network);
-            nft::apply("guard a machine", &script)?;
+            self.nft.apply("guard a machine", &script)?;
             let links = Links::open()?;
             match (request.kind, &netns) {
                 (AttachKind::Tap { owner_uid }, _) => ensure_tap(&links, name, owner_uid)?,
@@ -184,7 +189,8 @@ impl HostNet {
     pub fn detach(&self, name: &LinkName) -> Result<(), NetError> {
         self.enter(|| Links::open()?.delete(&name.to_string()))??;
         netns::delete(&machine_netns(self.host, *name))?;
-        self.enter(|| nft::apply("forget a machine", &guard::no_machine(*name)))?
+        let script = guard::no_machine(*name);
+        self.enter(|| self.nft.apply("forget a machine", &script))?
     }
 
     /// The machines of which anything is attached, for the sweep at start-up.
@@ -232,7 +238,11 @@ impl HostNet {
     pub fn remove_unused(host: HostId) -> Result<bool, NetError> {
         let netns = host_netns(host);
         let is_there = netns::exists(&netns);
-        let net = Self { host, netns };
+        let net = Self {
+            host,
+            netns,
+            nft: Arc::default(),
+        };
         if is_there && !net.attachments()?.is_empty() {
             return Ok(false);
         }
@@ -275,7 +285,7 @@ impl HostNet {
 }
 
 /// What every host's namespace has. Runs inside.
-fn ensure_inside(host: HostId) -> Result<(), NetError> {
+fn ensure_inside(host: HostId, nft: &nft::Session) -> Result<(), NetError> {
     for scope in ["all", "default"] {
         let v4 = |key: &str, value| sysctl::set(&format!("ipv4/conf/{scope}/{key}"), value);
         let v6 = |key: &str, value| sysctl::set(&format!("ipv6/conf/{scope}/{key}"), value);
@@ -294,7 +304,7 @@ fn ensure_inside(host: HostId) -> Result<(), NetError> {
     sysctl::set("ipv6/conf/all/forwarding", "1")?;
     // Whoever is in here may ask for echoes: the mesh's probes.
     sysctl::set("ipv4/ping_group_range", "0 2147483647")?;
-    nft::apply("set up the guards", &guard::base(host))?;
+    nft.apply("set up the guards", &guard::base(host))?;
     let links = Links::open()?;
     links.loopback_up()?;
     links.address("lo", IpAddr::V6(RESOLVER), 128)?;

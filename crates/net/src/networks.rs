@@ -23,11 +23,11 @@ use types::sixpn::{GATEWAY_PEERS, MTU, host_addr, network_of, network_resolver, 
 use types::{HostId, NetworkId, SixPn};
 
 use crate::error::NetError;
+use crate::guard;
 use crate::host::HostNet;
 use crate::links::Links;
 use crate::names::{GATEWAY_LINK, MESH_LINK, SIX_PN};
 use crate::wireguard::{Offloads, Tun, WireGuardError};
-use crate::{guard, nft};
 
 /// Bits of the addresses that are one host's in one network.
 const HOST_PREFIX_LEN: u8 = 80;
@@ -50,7 +50,8 @@ impl HostNet {
     /// network's packets. Attaching a machine does the same.
     pub fn ensure_network(&self, network: NetworkId) -> Result<(), NetError> {
         self.enter(|| {
-            nft::apply("let in a network", &guard::network(network))?;
+            self.nft
+                .apply("let in a network", &guard::network(network))?;
             ensure_inside(&Links::open()?, network, self.host)
         })?
     }

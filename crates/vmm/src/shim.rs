@@ -88,9 +88,8 @@ impl ShimSpec {
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&dir.0)?.sync_all()
+            // Nobody needs it after the server has lost its power, so it need not be on a disk.
+            fs::rename(&new, &path)
         };
         write().map_err(VmmError::file("write", &path))
     }
@@ -277,7 +276,7 @@ fn isolate(spec: &ShimSpec) -> Result<(), Failure> {
     let group = Group::new(spec.host, &boot.machine, boot.boot).map_err(step("find cgroups"))?;
     group.create(spec.limits()).map_err(step("make cgroup"))?;
     group
-        .join("shim", &["pids"], std::process::id())
+        .enter("shim", &["pids"])
         .map_err(step("join cgroup"))?;
     let network = &boot.attachment.host_netns;
     let namespace = File::open(network).map_err(VmmError::file("open", network))?;
