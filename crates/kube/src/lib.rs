@@ -7,6 +7,7 @@
 mod admission;
 pub mod api;
 pub mod controllers;
+mod convert;
 pub mod custom;
 mod defaults;
 mod fresh;

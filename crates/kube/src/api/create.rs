@@ -125,7 +125,9 @@ impl Api {
 /// When the store may forget an object by itself.
 pub(super) fn expiry(resource: &Resource, now: Timestamp) -> Option<u64> {
     let now_s = u64::try_from(now.as_second()).unwrap_or(0);
-    resource.is(&EVENTS).then_some(now_s + EVENT_TTL_S)
+    resource
+        .is_stored_as(&EVENTS)
+        .then_some(now_s + EVENT_TTL_S)
 }
 
 fn generate(template: &str) -> String {

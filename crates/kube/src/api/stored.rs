@@ -5,12 +5,13 @@
 //!   object, in the version of its row <── from whichever was stored ── JSON <── bytes
 //! ```
 //!
-//! Only a custom resource with a conversion webhook has to wait on the way; for all others the
+//! Built-in kinds are converted by [`crate::convert`]. Only a custom resource with a conversion webhook has to wait on the way; for all others the
 //! second half is done at once.
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::convert;
 use crate::object;
 use crate::resource::Resource;
 use crate::status::Status;
@@ -22,6 +23,7 @@ pub(super) async fn encode(resource: &Resource, object: &Value) -> Result<Bytes,
     if let Some(kind) = &resource.custom {
         object = kind.to_stored(object).await?;
     }
+    convert::to_stored(resource, &mut object);
     let bytes = serde_json::to_vec(&object)
         .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
     Ok(bytes.into())
@@ -45,6 +47,7 @@ pub(super) fn decode_at(
     if let Some(kind) = &resource.custom {
         kind.present(&mut object);
     }
+    convert::from_stored(resource, &mut object);
     Ok(object)
 }
 

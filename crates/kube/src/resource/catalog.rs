@@ -141,7 +141,8 @@ impl Snapshot {
         let mut stored: Vec<Row> = Vec::new();
         for row in &self.rows {
             let is_known = row.custom.is_some() && stored.iter().any(|one| one.is(row));
-            if row.verbs.contains(&"watch") && !is_known {
+            let is_view = row.stored_as.is_some();
+            if row.verbs.contains(&"watch") && !is_known && !is_view {
                 stored.push(row.clone());
             }
         }

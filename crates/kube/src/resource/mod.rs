@@ -22,6 +22,7 @@ mod certificates;
 mod coordination;
 mod core;
 mod discovery;
+mod events;
 mod flowcontrol;
 mod networking;
 mod node;
@@ -48,6 +49,7 @@ pub use self::authorization::{
     SUBJECT_ACCESS_REVIEWS,
 };
 pub(crate) use self::autoscaling::SCALES;
+pub use self::autoscaling::{HORIZONTAL_POD_AUTOSCALERS, HORIZONTAL_POD_AUTOSCALERS_V1};
 pub use self::batch::{CRON_JOBS, JOBS};
 pub use self::catalog::{Catalog, Snapshot};
 pub use self::certificates::CERTIFICATE_SIGNING_REQUESTS;
@@ -58,6 +60,7 @@ pub use self::core::{
     SERVICE_ACCOUNTS, SERVICES,
 };
 pub use self::discovery::ENDPOINT_SLICES;
+pub use self::events::EVENTS_V1;
 pub use self::flowcontrol::{FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS};
 pub use self::networking::{
     INGRESS_CLASSES, INGRESSES, IP_ADDRESSES, NETWORK_POLICIES, SERVICE_CIDRS,
@@ -137,6 +140,9 @@ pub struct Resource {
     pub returns_deleted: bool,
     /// Name of its type in the schema table; empty for a custom resource.
     pub schema: &'static str,
+    /// The row whose form and place its objects have in the store, if they are not its own: see
+    /// [`crate::convert`].
+    pub stored_as: Option<&'static Resource>,
     /// What its CustomResourceDefinition says, where there is one.
     pub custom: Option<Arc<custom::Kind>>,
 }
@@ -194,10 +200,9 @@ impl Resource {
 
     /// Key prefix of all objects, or of those in `namespace`, in the store.
     pub fn prefix(&self, namespace: Option<&str>) -> String {
-        let group = if self.group.is_empty() {
-            "core"
-        } else {
-            self.group
+        let group = match self.stored_as.map_or(self.group, |stored| stored.group) {
+            "" => "core",
+            group => group,
         };
         match namespace {
             Some(namespace) => format!("/registry/{group}/{}/{namespace}/", self.plural),
@@ -218,6 +223,11 @@ impl Resource {
 
     pub fn is(&self, other: &Resource) -> bool {
         (self.group, self.plural) == (other.group, other.plural)
+    }
+
+    /// Whether its objects are in the store as those of `other`.
+    pub fn is_stored_as(&self, other: &Resource) -> bool {
+        self.stored_as.unwrap_or(self).is(other)
     }
 }
 
@@ -259,6 +269,7 @@ const CORE: Resource = Resource {
     has_generation: false,
     returns_deleted: false,
     schema: "",
+    stored_as: None,
     custom: None,
 };
 
@@ -293,12 +304,15 @@ pub static BUILT_IN: &[&Resource] = &[
     &DEPLOYMENTS,
     &REPLICA_SETS,
     &STATEFUL_SETS,
+    &EVENTS_V1,
     &SELF_SUBJECT_REVIEWS,
     &TOKEN_REVIEWS,
     &LOCAL_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_ACCESS_REVIEWS,
     &SELF_SUBJECT_RULES_REVIEWS,
     &SUBJECT_ACCESS_REVIEWS,
+    &HORIZONTAL_POD_AUTOSCALERS,
+    &HORIZONTAL_POD_AUTOSCALERS_V1,
     &CRON_JOBS,
     &JOBS,
     &CERTIFICATE_SIGNING_REQUESTS,

@@ -1,6 +1,6 @@
 //! Rows of `storage.k8s.io`.
 
-use super::{CORE, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, Scope, StatusPart, status_of};
 
 pub static CSI_DRIVERS: Resource = Resource {
     group: "storage.k8s.io",
