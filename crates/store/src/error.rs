@@ -48,6 +48,8 @@ pub enum OpenError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("a copy to {prefix} in etcd was interrupted; make it again")]
+    Incomplete { prefix: String },
     #[error("cannot read the state from etcd at {endpoints}")]
     Etcd {
         endpoints: String,
@@ -87,6 +89,13 @@ pub enum WriteError {
 pub enum Cause {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    #[error("no space is left where {path} is; free some, and writing goes on by itself")]
+    NoSpace {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
+    #[error("the database has reached its limit of {mib} MiB; remove something or raise the limit")]
+    Limit { mib: u32 },
     #[error(transparent)]
     Etcd(#[from] EtcdError),
 }
@@ -123,6 +132,29 @@ impl EtcdError {
             Self::Answer { .. } => !self.may_pass(),
         }
     }
+}
+
+/// Why a backup, a restore or a migration was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{path} is there already and is not written over")]
+    Exists { path: PathBuf },
+    #[error("there are keys under {prefix} in etcd already")]
+    NotEmpty { prefix: String },
+    #[error("cannot write {path}")]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot write to etcd")]
+    Etcd {
+        #[from]
+        source: EtcdError,
+    },
+    #[error("copying was interrupted")]
+    Interrupted { source: tokio::task::JoinError },
 }
 
 /// Why the latest state cannot be told.

@@ -14,6 +14,7 @@
 //! too, and a reader who must see what they were told calls [`Store::sync`] first.
 
 mod config;
+mod copy;
 mod error;
 mod etcd;
 mod memory;
@@ -27,7 +28,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use config::{Config, EtcdConfig, EtcdTls, Location};
-pub use error::{Cause, EtcdError, OpenError, RangeError, SyncError, WatchError, WriteError};
+pub use copy::{Copied, migrate, restore};
+pub use error::{
+    Cause, CopyError, EtcdError, OpenError, RangeError, SyncError, WatchError, WriteError,
+};
 pub use memory::{Entry, Event, History, Range};
 pub use watch::Watch;
 pub use write::Set;

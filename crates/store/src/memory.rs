@@ -149,6 +149,14 @@ impl Memory {
         self.map.get(key).map(|entry| entry.rev)
     }
 
+    /// All that is, in key order.
+    pub(crate) fn all(&self) -> Vec<(Arc<str>, Entry)> {
+        self.map
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+
     /// Makes a write visible. Revisions never go back.
     pub(crate) fn apply(&mut self, rev: u64, key: Arc<str>, after: Option<Entry>, now: Instant) {
         assert!(rev >= self.rev, "revision {rev} after {}", self.rev);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::time::Duration;
-use store::{Config, Health, History, Set, Store, WatchError, WriteError};
+use store::{Config, History, Set, Store, WatchError, WriteError};
 
 type State = BTreeMap<String, (u64, Bytes)>;
 
@@ -177,43 +177,6 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_full_database_refuses_writes_and_keeps_what_it_has() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let config = Config {
-        size_mib_max: 1,
-        ..Config::new(dir.path().join("store.db"))
-    };
-    let store = Store::open(&config).expect("opens");
-    let value = Bytes::from(vec![7; 100_000]);
-    let mut written = 0;
-    let refusal = loop {
-        match store
-            .create(&format!("/k/{written}"), value.clone(), None)
-            .await
-        {
-            Ok(_) => written += 1,
-            Err(refusal) => break refusal,
-        }
-        assert!(written < 20, "the limit holds");
-    };
-    assert!(matches!(refusal, WriteError::Disk { .. }), "{refusal}");
-    assert_eq!(store.get(&format!("/k/{written}")), None);
-    assert_eq!(
-        (store.current_rev(), store.health()),
-        (1 + written, Health::Refusing)
-    );
-    store
-        .create("/small", Bytes::from_static(b"fits"), None)
-        .await
-        .expect("still writes");
-    assert_eq!(store.health(), Health::Ok);
-    store.close().await;
-    let store = Store::open(&config).expect("opens again");
-    assert!(store.get("/small").is_some());
-    assert_eq!(store.current_rev(), 2 + written);
-}
-
-#[tokio::test]
 async fn a_watch_that_reads_too_slowly_is_told_to_list_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let config = Config {
@@ -302,21 +265,6 @@ async fn expired_keys_go_and_are_seen_to_go() {
     let events = watch.next().await.expect("kept");
     assert_eq!((&*events[0].key, events[0].after.is_none()), ("/e/1", true));
     assert!(store.get("/e/2").is_some());
-}
-
-#[tokio::test]
-async fn a_second_process_cannot_open_the_same_database_and_a_closed_store_says_so() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let config = Config::new(dir.path().join("store.db"));
-    let store = Store::open(&config).expect("opens");
-    assert!(Store::open(&config).is_err());
-    let mut watch = store.watch("/", 1).expect("starts");
-    store.clone().close().await;
-    assert!(matches!(
-        store.create("/x", Bytes::new(), None).await,
-        Err(WriteError::Closed)
-    ));
-    assert_eq!(watch.next().await, Err(WatchError::Closed));
 }
 
 #[tokio::test]

@@ -13,11 +13,13 @@
 //!
 //! * `store/offset`: what is added to etcd's revisions, so that a state that was brought here goes
 //!   on above the revisions that its clients have seen.
+//! * `store/incomplete`: the state is being copied here, and is not whole.
 //! * `store/barrier`: written when etcd has moved on for reasons that our watch does not show.
 //! * `store/compaction`: how the processes agree on who compacts.
 
 mod barrier;
 mod compaction;
+mod fill;
 mod lease;
 mod mirror;
 mod proto;
@@ -30,6 +32,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+pub(crate) use self::fill::fill;
 use self::lease::Leases;
 use self::proto::{Compare, Request};
 use self::rpc::{Client, revision};
@@ -138,6 +141,14 @@ impl Etcd {
             source,
         };
         let client = Client::new(config)?;
+        if fill::is_incomplete(&client, &config.prefix)
+            .await
+            .map_err(failed)?
+        {
+            return Err(OpenError::Incomplete {
+                prefix: config.prefix.clone(),
+            });
+        }
         let offset = read_offset(&client, &config.prefix).await.map_err(failed)?;
         let layout = Arc::new(Layout {
             prefix: config.prefix.clone(),
@@ -201,7 +212,10 @@ impl Etcd {
                 value: value.to_vec(),
                 lease,
             }),
-            None => Request::Delete(proto::DeleteRangeRequest { key: name.clone() }),
+            None => Request::Delete(proto::DeleteRangeRequest {
+                key: name.clone(),
+                range_end: Vec::new(),
+            }),
         };
         let request = |lease| proto::TxnRequest {
             compare: vec![Compare::mod_revision(name.clone(), compare)],
@@ -342,7 +356,10 @@ impl Etcd {
                     value: value.to_vec(),
                     lease: 0,
                 }),
-                None => Request::Delete(proto::DeleteRangeRequest { key }),
+                None => Request::Delete(proto::DeleteRangeRequest {
+                    key,
+                    range_end: Vec::new(),
+                }),
             }
             .into()
         });

@@ -26,6 +26,7 @@ const PING_MAX: Duration = Duration::from_secs(5);
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
+const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
@@ -170,6 +171,17 @@ impl Client {
         request: proto::TxnRequest,
     ) -> Result<proto::TxnResponse, EtcdError> {
         self.unrepeatable(TXN, request).await
+    }
+
+    pub(super) async fn delete_range(
+        &self,
+        key: Vec<u8>,
+        range_end: Vec<u8>,
+    ) -> Result<(), EtcdError> {
+        let request = proto::DeleteRangeRequest { key, range_end };
+        self.repeatable::<_, proto::DeleteRangeResponse>(DELETE_RANGE, request)
+            .await
+            .map(drop)
     }
 
     pub(super) async fn compact(&self, revision: i64) -> Result<(), EtcdError> {

@@ -15,9 +15,12 @@ mod disk;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::disk::Disk;
 use self::writer::{Command, Writer, Written};
 use crate::config::Config;
 use crate::error::{OpenError, WriteError};
@@ -28,6 +31,9 @@ use crate::write::{Op, Set};
 /// than the callers, and they wait in line.
 const QUEUE_MAX: usize = 1024;
 
+/// How often a writer that nobody asks for anything looks what it can tidy.
+const TICK: Duration = Duration::from_secs(10);
+
 /// The writer thread ends when the last clone is gone.
 #[derive(Clone)]
 pub(crate) struct Sqlite {
@@ -37,14 +43,17 @@ pub(crate) struct Sqlite {
 impl Sqlite {
     /// Blocks while it reads the state into memory.
     pub(crate) fn open(config: &Config) -> Result<(Self, Arc<Shared>), OpenError> {
-        let (disk, memory) = disk::Disk::open(config)?;
-        let (shared, published) = Shared::new(memory);
+        let (disk, loaded) = Disk::open(config)?;
+        let (writer, shared) = Writer::new(disk, loaded, config);
         let (queue, commands) = mpsc::channel(QUEUE_MAX);
-        let writer = Writer::new(disk, shared.clone(), published);
-        std::thread::Builder::new()
-            .name("store writer".into())
-            .spawn(move || writer.run(commands))
-            .map_err(|source| OpenError::Thread { source })?;
+        // Nothing is sent; the other end notices that this one is gone.
+        let (alive, ended) = std::sync::mpsc::sync_channel(0);
+        spawn("store writer", move || {
+            writer.run(commands);
+            drop(alive);
+        })?;
+        let ticks = queue.downgrade();
+        spawn("store clock", move || tick(&ended, &ticks))?;
         Ok((Self { queue }, shared))
     }
 
@@ -89,5 +98,20 @@ impl Sqlite {
     pub(crate) async fn close(self) {
         // An error means that the writer has already gone.
         let _ = self.ask(|reply| Command::Close { reply }).await;
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map(drop)
+        .map_err(|source| OpenError::Thread { source })
+}
+
+fn tick(ended: &std::sync::mpsc::Receiver<()>, queue: &mpsc::WeakSender<Command>) {
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
+        // A full queue is busy enough without this.
+        let _ = queue.upgrade().map(|queue| queue.try_send(Command::Tick));
     }
 }

@@ -3,15 +3,25 @@
 //!
 //! Waiting for the disk is what costs; so while one batch is being synced the next one gathers in
 //! the queue. A lone writer pays one sync per write, thirty-two writers share one.
+//!
+//! What the history no longer needs is removed along with later batches, a bounded number of rows
+//! each, and while nobody writes. When the disk refuses a batch, all of it is refused and nothing of
+//! it is seen; reads go on, the next batch is tried as if nothing had been, and an idle writer tries
+//! by itself, so that it is known when there is space again. At the size limit only removals are
+//! taken, and the history gives way to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-use super::disk::{Compaction, Disk, Row};
+use rusqlite::ErrorCode;
+
+use super::disk::{Compaction, Disk, Loaded, Row};
+use crate::config::Config;
 use crate::error::{Cause, WriteError};
 use crate::memory::Entry;
 use crate::shared::Shared;
@@ -21,6 +31,8 @@ use crate::write::{Op, Set};
 const BATCH_MAX: usize = 256;
 /// Dead rows are removed along with a later batch once there are this many.
 const DEAD_ROWS_MIN: usize = 512;
+/// One commit removes no more than this, so that a burst does not make a later writer wait.
+const DEAD_ROWS_MAX: usize = 2048;
 
 pub(crate) enum Command {
     Write {
@@ -40,6 +52,8 @@ pub(crate) enum Command {
         now_unix_s: u64,
         reply: oneshot::Sender<Result<usize, WriteError>>,
     },
+    /// Time has passed.
+    Tick,
     Close {
         reply: oneshot::Sender<()>,
     },
@@ -52,10 +66,13 @@ pub(crate) struct Written {
 
 pub(crate) struct Writer {
     disk: Disk,
+    path: PathBuf,
+    size_mib_max: u32,
     shared: Arc<Shared>,
     published: watch::Sender<u64>,
-    /// Revisions whose rows nobody needs any more.
-    dead: Vec<u64>,
+    /// Revisions whose rows nobody needs any more, in the order in which they may go.
+    dead: VecDeque<u64>,
+    is_full: bool,
 }
 
 /// Writes that are decided and not yet durable.
@@ -74,13 +91,19 @@ enum Answer {
 }
 
 impl Writer {
-    pub(crate) fn new(disk: Disk, shared: Arc<Shared>, published: watch::Sender<u64>) -> Self {
-        Self {
+    /// The writer of an opened database, and what it publishes.
+    pub(crate) fn new(disk: Disk, loaded: Loaded, config: &Config) -> (Self, Arc<Shared>) {
+        let (shared, published) = Shared::new(loaded.memory);
+        let writer = Self {
             disk,
-            shared,
+            path: config.path.clone(),
+            size_mib_max: config.size_mib_max,
+            shared: shared.clone(),
             published,
-            dead: Vec::new(),
-        }
+            dead: loaded.dead,
+            is_full: false,
+        };
+        (writer, shared)
     }
 
     pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -99,6 +122,10 @@ impl Writer {
                     Command::Expire { now_unix_s, reply } => {
                         let _ = self.commit(std::mem::take(&mut batch));
                         let _ = reply.send(self.expire(now_unix_s));
+                    }
+                    Command::Tick => {
+                        let _ = self.commit(std::mem::take(&mut batch));
+                        self.tidy(&commands);
                     }
                     Command::Close { reply } => {
                         let _ = self.commit(std::mem::take(&mut batch));
@@ -125,6 +152,10 @@ impl Writer {
         op: Op,
         reply: oneshot::Sender<Result<Written, WriteError>>,
     ) {
+        if self.is_full && !matches!(op, Op::Delete { .. }) {
+            drop(reply.send(Err(self.limit())));
+            return;
+        }
         let present = self.present(batch, &key);
         match check(&key, op, present, self.next_rev(batch)) {
             Ok(after) => self.push(batch, key, after, Answer::Write(reply)),
@@ -148,6 +179,10 @@ impl Writer {
         writes: Vec<Set>,
         reply: oneshot::Sender<Result<Written, WriteError>>,
     ) {
+        if self.is_full && writes.iter().any(|set| set.value.is_some()) {
+            drop(reply.send(Err(self.limit())));
+            return;
+        }
         let mut written = false;
         for Set { key, value } in writes {
             let present = self.present(batch, &key);
@@ -188,38 +223,73 @@ impl Writer {
         if batch.rows.is_empty() {
             return Ok(());
         }
-        let removes_dead = self.dead.len() >= DEAD_ROWS_MIN;
-        let upto = self.shared.memory().floor();
-        let compaction = removes_dead.then_some(Compaction {
-            dead: &self.dead,
-            upto,
-        });
-        if let Err(source) = self.disk.commit(&batch.rows, compaction) {
-            error!(error = %source, writes = batch.rows.len(), "database refused a batch");
-            self.shared.set_trouble(Some(source.to_string().into()));
-            let refusal = WriteError::Disk {
-                source: Arc::new(Cause::Sqlite(source)),
-            };
+        if let Err(refusal) = self.store(&batch.rows, DEAD_ROWS_MIN) {
             for (answer, _) in batch.replies {
                 answer.send(Err(refusal.clone()));
             }
             return Err(refusal);
         }
-        self.shared.set_trouble(None);
-        if removes_dead {
-            self.forget_dead();
-        }
         self.publish(batch.rows);
+        self.make_room();
         for (answer, written) in batch.replies {
             answer.send(Ok(written));
         }
         Ok(())
     }
 
-    fn forget_dead(&mut self) {
-        self.dead.clear();
-        if let Err(source) = self.disk.vacuum() {
-            warn!(error = %source, "cannot shrink the database file");
+    /// Makes `rows` durable, and removes dead rows if there are `dead_min`.
+    fn store(&mut self, rows: &[Row], dead_min: usize) -> Result<(), WriteError> {
+        let upto = self.shared.memory().floor();
+        let removed = match self.dead.len() {
+            enough if enough >= dead_min => enough.min(DEAD_ROWS_MAX),
+            _ => 0,
+        };
+        let compaction = (rows.is_empty() || removed > 0).then_some(Compaction {
+            dead: &self.dead.make_contiguous()[..removed],
+            upto,
+        });
+        match self.disk.commit(rows, compaction) {
+            Ok(()) => {
+                self.dead.drain(..removed);
+                let is_full = self.disk.is_full().unwrap_or(self.is_full);
+                self.is_full = is_full;
+                let trouble = is_full.then(|| self.limit_cause().to_string().into());
+                self.shared.set_trouble(trouble);
+                Ok(())
+            }
+            Err(source) => Err(self.failed(source, rows.len())),
+        }
+    }
+
+    fn failed(&self, source: rusqlite::Error, writes: usize) -> WriteError {
+        let cause = match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) if self.disk.is_full().unwrap_or(false) => self.limit_cause(),
+            Some(ErrorCode::DiskFull) => Cause::NoSpace {
+                path: self.path.clone(),
+                source,
+            },
+            // A code of SQLite's, whose enum grows; or an error of ours, which has none.
+            Some(_) | None => Cause::Sqlite(source),
+        };
+        let why: Arc<str> = cause.to_string().into();
+        if self.shared.trouble().as_ref() != Some(&why) {
+            error!(error = %why, writes, "the database refuses writes");
+        }
+        self.shared.set_trouble(Some(why));
+        WriteError::Disk {
+            source: Arc::new(cause),
+        }
+    }
+
+    fn limit_cause(&self) -> Cause {
+        Cause::Limit {
+            mib: self.size_mib_max,
+        }
+    }
+
+    fn limit(&self) -> WriteError {
+        WriteError::Disk {
+            source: Arc::new(self.limit_cause()),
         }
     }
 
@@ -237,36 +307,82 @@ impl Writer {
         self.published.send_replace(rev);
     }
 
-    fn compact(&mut self, rev: u64) -> Result<(), WriteError> {
-        let upto = {
-            let mut memory = self.shared.memory_mut();
-            let evicted = memory.evict(rev, Instant::now());
-            self.dead.extend(evicted.iter().flat_map(dead_rows));
-            memory.floor()
-        };
-        self.disk
-            .commit(
-                &[],
-                Some(Compaction {
-                    dead: &self.dead,
-                    upto,
-                }),
-            )
-            .map_err(|source| WriteError::Disk {
-                source: Arc::new(Cause::Sqlite(source)),
-            })?;
-        self.forget_dead();
+    /// Forgets history that need not be kept, and what stands up to `upto`.
+    fn evict(&mut self, upto: u64) {
+        let evicted = self.shared.memory_mut().evict(upto, Instant::now());
+        self.dead.extend(evicted.iter().flat_map(dead_rows));
+    }
+
+    /// Removes all dead rows, as long as `goes_on`.
+    fn remove_dead(&mut self, goes_on: impl Fn() -> bool) -> Result<(), WriteError> {
+        while !self.dead.is_empty() && goes_on() {
+            self.store(&[], 0)?;
+        }
         Ok(())
+    }
+
+    fn compact(&mut self, rev: u64) -> Result<(), WriteError> {
+        self.evict(rev);
+        self.store(&[], 0)?;
+        self.remove_dead(|| true)?;
+        self.vacuum();
+        Ok(())
+    }
+
+    /// At the limit history is given up for room, the older half first.
+    fn make_room(&mut self) {
+        while self.is_full {
+            let (floor, rev) = {
+                let memory = self.shared.memory();
+                (memory.floor(), memory.rev())
+            };
+            if floor == rev && self.dead.is_empty() {
+                return;
+            }
+            self.evict(floor + (rev - floor).div_ceil(2));
+            if let Err(error) = self.remove_dead(|| true) {
+                warn!(%error, "cannot make room in the database");
+                return;
+            }
+        }
+    }
+
+    /// The work that no caller should wait for.
+    fn tidy(&mut self, commands: &mpsc::Receiver<Command>) {
+        self.evict(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let expired = self.expire(now.map_or(0, |since| since.as_secs()));
+        let removed = self.remove_dead(|| commands.is_empty());
+        // An empty write tells whether the trouble is over.
+        let probed = match self.shared.trouble() {
+            Some(_) if self.is_full => {
+                self.make_room();
+                Ok(())
+            }
+            Some(_) => self.store(&[], 0),
+            None => Ok(()),
+        };
+        if expired.is_ok() && removed.is_ok() && probed.is_ok() {
+            self.vacuum();
+        }
+    }
+
+    fn vacuum(&self) {
+        if let Err(error) = self.disk.vacuum() {
+            warn!(%error, "cannot shrink the database file");
+        }
     }
 
     fn expire(&mut self, now_unix_s: u64) -> Result<usize, WriteError> {
         let expired = self.shared.memory().expired(now_unix_s);
         let count = expired.len();
-        let mut batch = Batch::default();
-        for key in expired {
-            self.push(&mut batch, key, None, Answer::Nobody);
+        for keys in expired.chunks(BATCH_MAX) {
+            let mut batch = Batch::default();
+            for key in keys {
+                self.push(&mut batch, key.clone(), None, Answer::Nobody);
+            }
+            self.commit(batch)?;
         }
-        self.commit(batch)?;
         Ok(count)
     }
 }
