@@ -10,6 +10,7 @@ pub mod controllers;
 mod convert;
 pub mod custom;
 mod defaults;
+pub mod egress;
 mod fresh;
 #[doc(hidden)]
 pub mod fuzz;

@@ -9,6 +9,8 @@ use store::{Entry, WriteError};
 use super::stored::{decode, encode};
 use super::{Api, refused};
 use crate::admission::{AdmissionConfig, State};
+use crate::egress::{self, ServiceResolver};
+use crate::pki::Credentials;
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -25,6 +27,27 @@ impl Api {
     pub fn with_admission(mut self, config: AdmissionConfig) -> Self {
         self.admission = State::new(config);
         self
+    }
+
+    /// The same API with a way to the services of the cluster, where webhooks and aggregated APIs
+    /// are, and a certificate that tells aggregated APIs who calls. Handles that were made before
+    /// go without.
+    ///
+    /// # Errors
+    /// If the certificate or its key cannot be used.
+    pub fn with_services(
+        mut self,
+        services: Arc<dyn ServiceResolver>,
+        front_proxy: Option<&Credentials>,
+    ) -> Result<Self, egress::CallError> {
+        let identity = front_proxy.map(egress::Identity::new).transpose()?;
+        self.egress = egress::Client::new(Some(services), identity);
+        Ok(self)
+    }
+
+    /// Asks others: webhooks, aggregated APIs.
+    pub(crate) fn egress(&self) -> &egress::Client {
+        &self.egress
     }
 
     pub(crate) fn admission(&self) -> &State {

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use store::{Store, WriteError};
 
+use crate::egress;
 use crate::rbac::{self, Authorizer};
 use crate::resource::{Catalog, Resource};
 use crate::status::Status;
@@ -76,6 +77,7 @@ pub struct Api {
     holds: cluster_ip::Holds,
     notes: Option<Notes>,
     admission: Arc<crate::admission::State>,
+    egress: egress::Client,
 }
 
 /// In whose name a handle reads and writes.
@@ -158,6 +160,7 @@ impl Api {
             holds: cluster_ip::Holds::default(),
             notes: None,
             admission: crate::admission::State::new(AdmissionConfig::default()),
+            egress: egress::Client::default(),
         }
     }
 

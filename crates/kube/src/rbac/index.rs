@@ -63,15 +63,13 @@ impl Index {
                 self.set_role(namespace, name, object);
             }
             (Some("clusterrolebindings"), Some(_), None)
-            | (Some("rolebindings"), Some(_), Some(_)) => {
-                match object {
-                    Some(object) => {
-                        let binding = Arc::new(Binding::parse(object));
-                        self.bindings.insert(key.to_owned(), binding);
-                    }
-                    None => drop(self.bindings.remove(key)),
+            | (Some("rolebindings"), Some(_), Some(_)) => match object {
+                Some(object) => {
+                    let binding = Arc::new(Binding::parse(object));
+                    self.bindings.insert(key.to_owned(), binding);
                 }
-            }
+                None => drop(self.bindings.remove(key)),
+            },
             _ => {}
         }
     }

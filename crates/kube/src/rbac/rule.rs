@@ -112,8 +112,10 @@ mod tests {
 
     #[test]
     fn names_narrow_a_rule_to_requests_that_have_one_of_them() {
-        let one = rule(json!({"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"],
-            "resourceNames": ["a"]}));
+        let one = rule(
+            json!({"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"],
+            "resourceNames": ["a"]}),
+        );
         let maps = Request::resource("get", "", "configmaps");
         assert!(one.allows(&maps.clone().named("a")));
         assert!(!one.allows(&maps.clone().named("b")));

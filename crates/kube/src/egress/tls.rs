@@ -1,0 +1,158 @@
+//! Whom we trust at the other end, and who we are there.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::CallError;
+use crate::pki::Credentials;
+
+/// Which certificates are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Trust {
+    /// Signed by one of these (PEM).
+    Bundle(Arc<[u8]>),
+    /// Signed by whom this host trusts.
+    System,
+    /// Anything: what `insecureSkipTLSVerify` asks for.
+    Anyone,
+}
+
+/// A client certificate, for aggregated APIs to believe us who a user is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    pub(crate) fn new(credentials: &Credentials) -> Result<Self, CallError> {
+        let unusable = |_| CallError::Tls("the client certificate cannot be used".to_owned());
+        let certificates = CertificateDer::pem_slice_iter(credentials.certificate_pem.as_bytes());
+        Ok(Self {
+            certificates: certificates.collect::<Result<_, _>>().map_err(unusable)?,
+            key: PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes()).map_err(unusable)?,
+        })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let provider = PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()));
+    provider.clone()
+}
+
+/// The authorities of this host, read once.
+fn system_roots() -> Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let read = || {
+        let mut roots = RootCertStore::empty();
+        // A host without them trusts nobody, and the calls say so.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    };
+    ROOTS.get_or_init(read).clone()
+}
+
+/// How connections are made under this trust.
+pub(super) fn config(
+    trust: &Trust,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, CallError> {
+    let tls = |error: rustls::Error| CallError::Tls(format!("tls: {error}"));
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(tls)?;
+    let builder = match trust {
+        Trust::Bundle(pem) => builder.with_root_certificates(bundle(pem)?),
+        Trust::System => builder.with_root_certificates(system_roots()),
+        Trust::Anyone => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyone(provider()))),
+    };
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => builder
+            .with_client_auth_cert(identity.certificates.clone(), identity.key.clone_key())
+            .map_err(tls),
+    }
+}
+
+fn bundle(pem: &[u8]) -> Result<RootCertStore, CallError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem).flatten() {
+        // As Go: what cannot be read in a bundle is passed over.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        let why = "unable to load root certificates: unable to parse bytes as PEM block";
+        return Err(CallError::Tls(why.to_owned()));
+    }
+    Ok(roots)
+}
+
+/// The text of a failed handshake, in Go's words where people look for them.
+pub(super) fn text(error: &std::io::Error) -> String {
+    use rustls::CertificateError;
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let failed = "tls: failed to verify certificate: x509";
+    match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => match why {
+            CertificateError::UnknownIssuer => {
+                format!("{failed}: certificate signed by unknown authority")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                format!("{failed}: certificate has expired or is not yet valid")
+            }
+            why => format!("{failed}: {why}"),
+        },
+        Some(other) => format!("tls: {other}"),
+        None => error.to_string(),
+    }
+}
+
+/// Checks that the other end holds the key of its certificate, and nothing about whose it is.
+#[derive(Debug)]
+struct AcceptAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAnyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
