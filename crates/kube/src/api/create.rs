@@ -6,8 +6,10 @@ use serde_json::Value;
 use store::WriteError;
 
 use super::stored::encode;
+use super::update::Owners;
 use super::{Api, DryRun, WriteOptions, Written, prepare, refused};
 use crate::admission::{Attributes, Operation};
+use crate::managed::Filter;
 use crate::object;
 use crate::resource::{EVENTS, Resource};
 use crate::status::Status;
@@ -47,29 +49,45 @@ impl Api {
             }
             attempts += 1;
             match self
-                .create_named(resource, namespace, object, options)
+                .create_named(resource, namespace, object, options, Owners::Caller)
                 .await
             {
                 Err(status)
                     if status.reason == "AlreadyExists"
                         && template.is_some()
                         && attempts < GENERATE_ATTEMPTS => {}
-                result => return result.map(|object| Written { object, warnings }),
+                result => {
+                    return result.map(|object| Written {
+                        object,
+                        warnings,
+                        is_new: true,
+                    });
+                }
             }
         }
     }
 
-    async fn create_named(
+    pub(super) async fn create_named(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         mut object: Value,
         options: WriteOptions,
+        owners: Owners,
     ) -> Result<Value, Status> {
         let now = Timestamp::now();
         let uid = uuid::Uuid::new_v4().to_string();
+        let filter = Filter::of_create(resource, &object);
+        let told = object::meta_mut(&mut object).remove("managedFields");
         prepare::for_create(resource, &mut object, now, &uid);
         defaults::on_create(resource, &mut object);
+        match (owners, told) {
+            (Owners::Caller, _) => self.track_create(resource, &filter, &mut object, now),
+            (Owners::Told, Some(told)) => {
+                object::meta_mut(&mut object).insert("managedFields".into(), told);
+            }
+            (Owners::Told, None) => {}
+        }
         let name = object::name(&object).to_owned();
         let mut attributes = Attributes {
             api: self,

@@ -26,11 +26,14 @@
 //! ```
 
 mod admit;
+mod apply;
 mod bootstrap;
 mod cluster_ip;
 mod create;
 mod delete;
 pub(crate) mod fuzz;
+#[cfg(test)]
+mod golden;
 mod notes;
 mod pod;
 mod prepare;
@@ -143,6 +146,8 @@ pub struct Written {
     pub object: Value,
     /// For `Warning` headers.
     pub warnings: Vec<String>,
+    /// There was no such object before.
+    pub is_new: bool,
 }
 
 impl Api {
@@ -177,7 +182,8 @@ impl Api {
     /// The same API in the name of one of our controllers: the service account of that name in
     /// `kube-system`, which upstream's controllers use.
     pub fn as_controller(&self, name: &str) -> Self {
-        self.acting_as(Arc::new(User::controller(name)), name)
+        // All of upstream's controllers are one program, and that owns what they write.
+        self.acting_as(Arc::new(User::controller(name)), "kube-controller-manager")
     }
 
     /// The same API for one request, which hears what admission has to say beside yes and no.

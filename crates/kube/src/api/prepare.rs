@@ -61,6 +61,19 @@ pub(super) fn decode_body(
     }
 }
 
+/// An object is written under its own name.
+pub(super) fn check_name(name: &str, object: &Value) -> Result<(), Status> {
+    match object::name(object) {
+        given if given == name => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        given => Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
 /// The namespace of the path goes into the object, and must not contradict it.
 pub(super) fn set_namespace(
     resource: &Resource,
@@ -152,8 +165,11 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             None => drop(new_meta.remove(field)),
         }
     }
-    new_meta.remove("managedFields");
     new_meta.remove("selfLink");
+}
+
+/// Counts a change of the specification, once the new object is what it is going to be.
+pub(super) fn raise_generation(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     if resource.has_generation
         && matches!(part, Part::Object | Part::Scale)
         && old.get("spec") != new.get("spec")
@@ -197,6 +213,8 @@ mod tests {
             (&new["spec"], &new["status"]),
             (&written["spec"], &old["status"])
         );
+        assert_eq!(new["metadata"]["generation"], 1);
+        raise_generation(&PODS, Part::Object, &old, &mut new);
         assert_eq!(new["metadata"]["generation"], 2);
     }
 

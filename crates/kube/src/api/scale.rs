@@ -31,24 +31,8 @@ impl Api {
         let set = |old: &Value| {
             let mut scale = change(&scale_of(old))?;
             warnings = prepare::decode_body(&SCALES, &mut scale, options.validation)?;
-            if object::name(&scale) != name {
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({}) does not match the name on the URL ({name})",
-                    object::name(&scale)
-                )));
-            }
-            let replicas = object::at(&scale, &["spec", "replicas"]).and_then(Value::as_i64);
-            let replicas = replicas.unwrap_or(0);
-            if replicas < 0 {
-                let why = "must be greater than or equal to 0";
-                let cause = Cause::invalid("spec.replicas", &json!(replicas), why);
-                return Err(Status::invalid_kind(
-                    SCALES.group,
-                    "Scale",
-                    name,
-                    vec![cause],
-                ));
-            }
+            prepare::check_name(name, &scale)?;
+            let replicas = replicas_of(&scale)?.unwrap_or(0);
             let mut new = old.clone();
             object::map_mut(&mut new, "spec").insert("replicas".into(), replicas.into());
             let meta = object::meta_mut(&mut new);
@@ -67,7 +51,23 @@ impl Api {
         Ok(Written {
             object: scale_of(&written),
             warnings,
+            is_new: false,
         })
+    }
+}
+
+/// The replicas that a scale asks for, if it does.
+pub(super) fn replicas_of(scale: &Value) -> Result<Option<i64>, Status> {
+    let replicas = object::at(scale, &["spec", "replicas"]).and_then(Value::as_i64);
+    match replicas {
+        Some(replicas) if replicas < 0 => {
+            let why = "must be greater than or equal to 0";
+            let cause = Cause::invalid("spec.replicas", &json!(replicas), why);
+            let name = object::name(scale);
+            let kind = SCALES.kind;
+            Err(Status::invalid_kind(SCALES.group, kind, name, vec![cause]))
+        }
+        replicas => Ok(replicas),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Resource};
 use crate::status::Status;
-use crate::{admission, defaults, validation};
+use crate::{admission, defaults, managed, validation};
 
 impl Api {
     /// PUT. Without `resourceVersion` in the body the last writer wins.
@@ -25,12 +25,16 @@ impl Api {
     ) -> Result<Written, Status> {
         let warnings = prepare::decode_body(resource, &mut object, options.validation)?;
         prepare::set_namespace(resource, namespace, &mut object)?;
-        check_name(name, &object)?;
+        prepare::check_name(name, &object)?;
         let change = |_: &Value| Ok(object.clone());
         let object = self
             .modify(resource, part, namespace, name, options, change)
             .await?;
-        Ok(Written { object, warnings })
+        Ok(Written {
+            object,
+            warnings,
+            is_new: false,
+        })
     }
 
     /// PATCH.
@@ -43,18 +47,31 @@ impl Api {
         patch: &Patch,
         options: WriteOptions,
     ) -> Result<Written, Status> {
+        let place = Place {
+            resource,
+            part,
+            namespace: namespace.filter(|_| resource.is_namespaced()),
+            name,
+        };
+        if let Patch::Apply { object } = patch {
+            return self.apply(place, object, options).await;
+        }
         let mut warnings = Vec::new();
         let change = |old: &Value| {
             let mut new = patch.apply(resource, old)?;
             warnings = prepare::decode_body(resource, &mut new, options.validation)?;
-            check_name(name, &new)?;
+            prepare::check_name(name, &new)?;
             // A patch that does not name a revision means the one it is applied to.
             Ok(new)
         };
         let object = self
             .modify(resource, part, namespace, name, options, change)
             .await?;
-        Ok(Written { object, warnings })
+        Ok(Written {
+            object,
+            warnings,
+            is_new: false,
+        })
     }
 
     /// Read, `change`, check, swap; again if somebody else was faster and the caller did not
@@ -66,9 +83,31 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
         options: WriteOptions,
+        change: impl FnMut(&Value) -> Result<Value, Status>,
+    ) -> Result<Value, Status> {
+        let place = Place {
+            resource,
+            part,
+            namespace: namespace.filter(|_| resource.is_namespaced()),
+            name,
+        };
+        self.rewrite(place, options, Owners::Caller, change).await
+    }
+
+    /// [`Api::modify`], with the owners of the fields told apart or not.
+    pub(super) async fn rewrite(
+        &self,
+        place: Place<'_>,
+        options: WriteOptions,
+        owners: Owners,
         mut change: impl FnMut(&Value) -> Result<Value, Status>,
     ) -> Result<Value, Status> {
-        let namespace = namespace.filter(|_| resource.is_namespaced());
+        let Place {
+            resource,
+            part,
+            namespace,
+            name,
+        } = place;
         let key = resource.key(namespace, name);
         let mut attempts = 0;
         loop {
@@ -81,6 +120,9 @@ impl Api {
             check_preconditions(resource, name, &old, &new)?;
             prepare::for_update(resource, part, &old, &mut new);
             defaults::on_update(resource, &mut new);
+            if owners == Owners::Caller {
+                self.track_update(place, &old, &mut new);
+            }
             let mut attributes = Attributes {
                 api: self,
                 resource,
@@ -93,6 +135,8 @@ impl Api {
                 dry_run: options.dry_run,
             };
             admission::mutate(&mut attributes).await?;
+            prepare::raise_generation(resource, part, &old, &mut attributes.object);
+            managed::keep_times(&old, &mut attributes.object);
             let causes = validation::on_update(resource, part, &old, &attributes.object);
             if !causes.is_empty() {
                 return Err(Status::invalid(resource, name, causes));
@@ -126,13 +170,23 @@ impl Api {
     }
 }
 
-fn check_name(name: &str, object: &Value) -> Result<(), Status> {
-    match object::name(object) {
-        given if given == name => Ok(()),
-        given => Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
-        ))),
-    }
+/// The object that a write is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) part: Part,
+    /// `None` for cluster resources.
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+}
+
+/// Who owns what a write changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// The manager of the caller.
+    Caller,
+    /// The new object says so itself.
+    Told,
 }
 
 /// A `resourceVersion` or `uid` that the new object brings must be the stored one's.

@@ -5,10 +5,11 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::schema;
 use crate::status::Status;
+use crate::yaml;
 
 /// Upstream's bound.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -62,8 +63,32 @@ impl Body {
                 schema::protobuf::decode(schema.get(), &self.bytes)
                     .map_err(|error| Status::bad_request(error.to_string()))
             }
+            "application/yaml" => self.yaml(),
             _ => Err(Status::unsupported_media_type(&format!(
-                "application/json, {PROTOBUF}"
+                "application/json, application/yaml, {PROTOBUF}"
+            ))),
+        }
+    }
+
+    fn yaml(&self) -> Result<Value, Status> {
+        yaml::parse(&self.bytes).map_err(|error| {
+            Status::bad_request(format!(
+                "the body of the request is not valid YAML: {error}"
+            ))
+        })
+    }
+
+    /// What a server-side apply wants, in YAML.
+    pub(super) fn wanted(&self) -> Result<Value, Status> {
+        match yaml::parse(&self.bytes) {
+            // Nothing is wanted of nothing.
+            Ok(Value::Null) => Ok(Value::Object(Map::new())),
+            Ok(wanted @ Value::Object(_)) => Ok(wanted),
+            Ok(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                Err(Status::bad_request("error decoding patch: it is not a map"))
+            }
+            Err(error) => Err(Status::bad_request(format!(
+                "error decoding patch: {error}"
             ))),
         }
     }

@@ -9,7 +9,7 @@ use super::body::Body;
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, codec, options, respond, verbs};
-use crate::api::{Api, User};
+use crate::api::{Api, Patch, User};
 use crate::resource::{Resource, SCALES};
 use crate::status::Status;
 
@@ -49,10 +49,15 @@ async fn answer(
                 api.scale_with(resource, namespace, name, change, options)
                     .await?
             } else {
-                let patch = verbs::patch(&body, query)?;
-                let change = |old: &_| patch.apply(&SCALES, old);
-                api.scale_with(resource, namespace, name, change, options)
-                    .await?
+                let patch = verbs::patch(resource, &body, query)?;
+                if let Patch::Apply { object } = &patch {
+                    api.apply_scale(resource, namespace, name, object, options)
+                        .await?
+                } else {
+                    let change = |old: &_| patch.apply(&SCALES, old);
+                    api.scale_with(resource, namespace, name, change, options)
+                        .await?
+                }
             };
             let response = respond::json(StatusCode::OK, &written.object);
             Ok(respond::warn(response, &written.warnings))

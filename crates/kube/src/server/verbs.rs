@@ -14,11 +14,13 @@ use super::{Server, options, respond};
 use crate::api::{Api, Deleted, List, Notes, Part, Patch, User};
 use crate::object;
 use crate::resource::{self, Resource, Row, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
-use crate::status::Status;
+use crate::status::{Cause, Status};
 use crate::table::{self, IncludeObject};
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
-                           application/strategic-merge-patch+json";
+                           application/strategic-merge-patch+json, application/apply-patch+yaml";
+const CUSTOM_PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+                                  application/apply-patch+yaml";
 
 pub(super) async fn handle(
     server: &Server,
@@ -88,12 +90,17 @@ async fn answer(
         }
         Verb::Patch => {
             let options = options::write(query)?;
-            let patch = patch(&codec::read(request).await?, query)?;
+            let patch = patch(resource, &codec::read(request).await?, query)?;
             let part = part(target);
             let written = api
                 .patch_with(resource, part, namespace, name, &patch, options)
                 .await?;
-            shape.object(StatusCode::OK, written.object, &written.warnings)
+            let code = if written.is_new {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
+            shape.object(code, written.object, &written.warnings)
         }
         Verb::Delete => {
             let options = options::delete(query, &codec::read(request).await?)?;
@@ -146,24 +153,39 @@ fn review(user: &User, resource: &Resource, body: &Value) -> Option<Value> {
         .then(|| user.access_review(body))
 }
 
-pub(super) fn patch(body: &codec::Body, query: &Query) -> Result<Patch, Status> {
+pub(super) fn patch(
+    resource: &Resource,
+    body: &codec::Body,
+    query: &Query,
+) -> Result<Patch, Status> {
+    let is_custom = resource.custom.is_some();
+    let is_apply = body.media_type == "application/apply-patch+yaml";
+    let invalid = |cause| {
+        let causes = vec![cause];
+        Err(Status::invalid_kind(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            causes,
+        ))
+    };
+    if !is_apply && query.all("force").next().is_some() {
+        let why = "may not be specified for non-apply patch";
+        return invalid(Cause::forbidden("force", why));
+    }
     match body.media_type.as_str() {
         "application/json-patch+json" => Patch::json(body.json()?),
         "application/merge-patch+json" => Ok(Patch::Merge(body.json()?)),
-        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(body.json()?)),
-        "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => {
-            let cause =
-                crate::status::Cause::required("fieldManager", "is required for apply patch");
-            Err(Status::invalid_kind(
-                "meta.k8s.io",
-                "PatchOptions",
-                "",
-                vec![cause],
-            ))
+        "application/strategic-merge-patch+json" if !is_custom => {
+            Ok(Patch::Strategic(body.json()?))
         }
-        "application/apply-patch+yaml" => Err(Status::not_implemented(
-            "server-side apply (use kubectl apply without --server-side)",
-        )),
+        "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => {
+            invalid(Cause::required("fieldManager", "is required for apply patch"))
+        }
+        "application/apply-patch+yaml" => Ok(Patch::Apply {
+            object: body.wanted()?,
+        }),
+        _ if is_custom => Err(Status::unsupported_media_type(CUSTOM_PATCH_TYPES)),
         _ => Err(Status::unsupported_media_type(PATCH_TYPES)),
     }
 }

@@ -1,0 +1,203 @@
+//! Server-side apply, and who owns what other writes write.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::update::{Owners, Place};
+use super::{Api, CONFLICT_RETRIES, Part, WriteOptions, Written, prepare};
+use crate::managed::{self, Apply, Filter, Subject, Writer};
+use crate::object;
+use crate::resource::{Resource, SCALES};
+use crate::status::Status;
+
+impl Api {
+    /// Makes the object have what `wanted` says in the name of the caller's manager; creates it if
+    /// it is not there.
+    pub(super) async fn apply(
+        &self,
+        place: Place<'_>,
+        wanted: &Value,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        let key = place.resource.key(place.namespace, place.name);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let is_new = self.store.get(&key).is_none();
+            let written = if is_new && place.part == Part::Object {
+                self.apply_new(place, wanted, options).await
+            } else {
+                self.apply_present(place, wanted, options).await
+            };
+            match written {
+                // Somebody else created or deleted it meanwhile.
+                Err(status)
+                    if attempts < CONFLICT_RETRIES
+                        && is_new != self.store.get(&key).is_none()
+                        && matches!(status.code, 404 | 409) => {}
+                Ok((object, warnings)) => {
+                    return Ok(Written {
+                        object,
+                        warnings,
+                        is_new,
+                    });
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn apply_present(
+        &self,
+        place: Place<'_>,
+        wanted: &Value,
+        options: WriteOptions,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let mut warnings = Vec::new();
+        let change = |old: &Value| {
+            let mut new = self.applied(place, Some(old), wanted, options)?;
+            warnings = prepare::decode_body(place.resource, &mut new, options.validation)?;
+            prepare::set_namespace(place.resource, place.namespace, &mut new)?;
+            prepare::check_name(place.name, &new)?;
+            Ok(new)
+        };
+        let object = self.rewrite(place, options, Owners::Told, change).await?;
+        Ok((object, warnings))
+    }
+
+    async fn apply_new(
+        &self,
+        place: Place<'_>,
+        wanted: &Value,
+        options: WriteOptions,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let Place { resource, .. } = place;
+        let mut new = self.applied(place, None, wanted, options)?;
+        let uid = object::uid(&new);
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was \
+                 found"
+            );
+            return Err(Status::conflict(resource, place.name, &why));
+        }
+        let warnings = prepare::decode_body(resource, &mut new, options.validation)?;
+        prepare::set_namespace(resource, place.namespace, &mut new)?;
+        prepare::check_name(place.name, &new)?;
+        if object::resource_version(&new) != 0 {
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let created = self
+            .create_named(resource, place.namespace, new, options, Owners::Told)
+            .await?;
+        Ok((created, warnings))
+    }
+
+    /// What the object is with what is wanted of it.
+    fn applied(
+        &self,
+        place: Place<'_>,
+        live: Option<&Value>,
+        wanted: &Value,
+        options: WriteOptions,
+    ) -> Result<Value, Status> {
+        let Place { resource, part, .. } = place;
+        let api_version = resource.api_version();
+        let subresource = part.subresource().unwrap_or_default();
+        let filter = Filter::of(resource, subresource);
+        let subject = Subject {
+            schema: managed::schema_of(resource),
+            filter: &filter,
+        };
+        let apply = Apply {
+            wanted,
+            kind: &managed::show_kind(&api_version, resource.kind),
+            force: options.force,
+        };
+        let writer = Writer {
+            manager: &self.caller().manager,
+            api_version: &api_version,
+            subresource,
+            now: Timestamp::now(),
+        };
+        let blank = managed::blank(resource);
+        Ok(managed::apply(subject, live, &blank, apply, writer)?)
+    }
+
+    /// Applies a scale to a workload.
+    pub(crate) async fn apply_scale(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        wanted: &Value,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        let mut scale = wanted.clone();
+        let kind = managed::show_kind(&SCALES.api_version(), SCALES.kind);
+        let given = managed::show_kind(
+            object::text(wanted, &["apiVersion"]),
+            object::text(wanted, &["kind"]),
+        );
+        if given != kind {
+            return Err(Status::bad_request(format!("invalid object type: {given}")));
+        }
+        prepare::decode_body(&SCALES, &mut scale, options.validation)?;
+        let replicas = super::scale::replicas_of(&scale)?;
+        let mut wanted = json!({
+            "apiVersion": resource.api_version(), "kind": resource.kind,
+            "metadata": {"name": name}, "spec": {},
+        });
+        if let Some(replicas) = replicas {
+            wanted["spec"]["replicas"] = replicas.into();
+        }
+        let place = Place {
+            resource,
+            part: Part::Scale,
+            namespace,
+            name,
+        };
+        let mut written = self.apply(place, &wanted, options).await?;
+        written.object = super::scale::scale_of(&written.object);
+        Ok(written)
+    }
+
+    /// The caller's manager owns what a new object has.
+    pub(super) fn track_create(
+        &self,
+        resource: &Resource,
+        filter: &Filter,
+        object: &mut Value,
+        now: Timestamp,
+    ) {
+        let subject = Subject {
+            schema: managed::schema_of(resource),
+            filter,
+        };
+        let writer = Writer {
+            manager: &self.caller().manager,
+            api_version: &resource.api_version(),
+            subresource: "",
+            now,
+        };
+        managed::created(subject, &managed::blank(resource), object, writer);
+    }
+
+    /// The caller's manager owns what differs.
+    pub(super) fn track_update(&self, place: Place<'_>, old: &Value, new: &mut Value) {
+        let subresource = place.part.subresource().unwrap_or_default();
+        let subject = Subject {
+            schema: managed::schema_of(place.resource),
+            filter: &Filter::of(place.resource, subresource),
+        };
+        let writer = Writer {
+            manager: &self.caller().manager,
+            api_version: &place.resource.api_version(),
+            subresource,
+            now: Timestamp::now(),
+        };
+        managed::updated(subject, old, new, writer);
+    }
+}
