@@ -37,7 +37,7 @@ impl Bound {
     }
 
     /// Of `wanted` pods; a fraction of a pod counts as one if `up`.
-    fn of(self, wanted: i64, up: bool) -> i64 {
+    pub(crate) fn of(self, wanted: i64, up: bool) -> i64 {
         match self {
             Self::Pods(pods) => pods,
             Self::Percent(percent) => {

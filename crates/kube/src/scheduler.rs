@@ -9,6 +9,8 @@
 
 mod fit;
 
+pub(crate) use self::fit::{selected, tolerates};
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 

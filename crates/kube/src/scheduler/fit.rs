@@ -167,7 +167,7 @@ fn requested(pod: &Value, resource: &str) -> u128 {
     sum.max(most) + overhead.unwrap_or(0)
 }
 
-fn tolerates(pod: &Value, key: &str, value: &str, effect: &str) -> bool {
+pub(crate) fn tolerates(pod: &Value, key: &str, value: &str, effect: &str) -> bool {
     items(pod, &["spec", "tolerations"])
         .iter()
         .any(|toleration| {
@@ -183,7 +183,7 @@ fn tolerates(pod: &Value, key: &str, value: &str, effect: &str) -> bool {
 }
 
 /// nodeSelector and required node affinity.
-fn selected(pod: &Value, node: &Value) -> bool {
+pub(crate) fn selected(pod: &Value, node: &Value) -> bool {
     let selector = object::at(pod, &["spec", "nodeSelector"]).and_then(Value::as_object);
     let mut selector = selector.into_iter().flatten();
     if !selector.all(|(key, value)| object::label(node, key) == value.as_str()) {

@@ -10,7 +10,7 @@
 
 mod deployment;
 pub(crate) mod owner;
-mod replica_set;
+pub(super) mod replica_set;
 pub(super) mod victims;
 
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ fn outcome(at: &str, result: Result<Outcome, Status>) -> Outcome {
 }
 
 /// A pod that counts: it has not ended and is not about to.
-fn is_active(pod: &Value) -> bool {
+pub(super) fn is_active(pod: &Value) -> bool {
     let phase = object::text(pod, &["status", "phase"]);
     !object::is_terminating(pod) && !matches!(phase, "Succeeded" | "Failed")
 }

@@ -20,14 +20,14 @@ pub(crate) fn reference(owner: &Value) -> Value {
     })
 }
 
-pub(super) fn is_controlled_by(object: &Value, owner: &Value) -> bool {
+pub(in crate::controllers) fn is_controlled_by(object: &Value, owner: &Value) -> bool {
     controller(object)
         .is_some_and(|reference| object::text(reference, &["uid"]) == object::uid(owner))
 }
 
 /// What an owner makes of an object in its namespace.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(in crate::controllers) enum Claim {
     /// It is the owner's.
     Own,
     /// Nobody's, and the selector selects it.
@@ -39,7 +39,11 @@ pub(super) enum Claim {
 }
 
 pub(super) fn claim(owner: &Value, object: &Value) -> Claim {
-    let selector = &owner["spec"]["selector"];
+    claim_by(&owner["spec"]["selector"], owner, object)
+}
+
+/// As [`claim`], for owners whose selector is written differently.
+pub(in crate::controllers) fn claim_by(selector: &Value, owner: &Value, object: &Value) -> Claim {
     let is_selected = label_selector::matches(selector, &object["metadata"]["labels"]);
     let may_change = !object::is_terminating(owner) && !object::is_terminating(object);
     match controller(object) {
@@ -53,14 +57,14 @@ pub(super) fn claim(owner: &Value, object: &Value) -> Claim {
 }
 
 /// The object with `owner` as its controller.
-pub(super) fn adopted(owner: &Value, object: &Value) -> Value {
+pub(in crate::controllers) fn adopted(owner: &Value, object: &Value) -> Value {
     let mut references = others(owner, object);
     references.push(reference(owner));
     with_references(object, references)
 }
 
 /// The object without the reference to `owner`.
-pub(super) fn released(owner: &Value, object: &Value) -> Value {
+pub(in crate::controllers) fn released(owner: &Value, object: &Value) -> Value {
     with_references(object, others(owner, object))
 }
 

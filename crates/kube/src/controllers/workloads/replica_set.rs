@@ -22,13 +22,13 @@ const BURST: usize = 500;
 
 /// What a set does with pods.
 #[derive(Debug, Default, PartialEq)]
-struct Plan {
-    create: usize,
-    delete: Vec<Value>,
+pub(in crate::controllers) struct Plan {
+    pub(in crate::controllers) create: usize,
+    pub(in crate::controllers) delete: Vec<Value>,
 }
 
 /// Decides by the set's own active pods.
-fn plan(set: &Value, pods: &[Value]) -> Plan {
+pub(in crate::controllers) fn plan(set: &Value, pods: &[Value]) -> Plan {
     if object::is_terminating(set) {
         return Plan::default();
     }
@@ -46,7 +46,7 @@ fn plan(set: &Value, pods: &[Value]) -> Plan {
 }
 
 /// The pod that the set's template describes.
-fn pod(set: &Value) -> Value {
+pub(in crate::controllers) fn pod(set: &Value) -> Value {
     let template = &set["spec"]["template"];
     let mut meta = json!({
         "generateName": format!("{}-", object::name(set)),
@@ -61,7 +61,7 @@ fn pod(set: &Value) -> Value {
 }
 
 /// The set's status, and when a pod that is ready becomes available.
-fn status(
+pub(in crate::controllers) fn status(
     set: &Value,
     pods: &[Value],
     failure: Option<(&str, &str)>,

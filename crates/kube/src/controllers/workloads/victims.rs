@@ -14,7 +14,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The `count` pods to delete: unscheduled before scheduled, pending before running, not ready
 /// before ready, cheap before dear, then those that are ready for the shorter time, that have
 /// restarted more often, and that are younger.
-pub(super) fn choose<'a>(pods: &[&'a Value], count: usize) -> Vec<&'a Value> {
+pub(in crate::controllers) fn choose<'a>(pods: &[&'a Value], count: usize) -> Vec<&'a Value> {
     let mut ranked = pods.to_vec();
     ranked.sort_by_cached_key(|pod| rank(pod));
     ranked.truncate(count);
@@ -70,7 +70,7 @@ pub(in crate::controllers) fn is_ready(pod: &Value) -> bool {
     ready(pod).is_some()
 }
 
-pub(super) fn ready_since(pod: &Value) -> Option<Timestamp> {
+pub(in crate::controllers) fn ready_since(pod: &Value) -> Option<Timestamp> {
     ready(pod).and_then(|ready| time::parse(object::text(ready, &["lastTransitionTime"])))
 }
 
