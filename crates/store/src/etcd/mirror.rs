@@ -169,17 +169,44 @@ pub(super) async fn load(
         })
         .await?;
     // Revision 1 is the empty etcd.
-    let past = (revision(latest.header.as_ref()) - REPLAY_REVISIONS).max(1);
-    let state = match read(client, layout, past).await {
-        Err(EtcdError::Answer { code, .. }) if code == tonic::Code::OutOfRange => {
-            read(client, layout, 0).await?
+    let mut past = (revision(latest.header.as_ref()) - REPLAY_REVISIONS).max(1);
+    let (at, entries) = loop {
+        match read(client, layout, past).await {
+            // Compacted meanwhile, or before.
+            Err(EtcdError::Answer { code, .. }) if code == tonic::Code::OutOfRange => {
+                let oldest = oldest(client, layout);
+                past = client.in_time(oldest).await?.max(past + 1);
+            }
+            result => break result?,
         }
-        result => result?,
     };
-    let (at, entries) = state;
     let mut memory = Memory::new(layout.rev(at), history.clone());
     memory.replace(layout.rev(at), entries);
     Ok(memory)
+}
+
+/// The oldest revision that etcd remembers. Only a watch that comes too late is told.
+async fn oldest(client: &Client, layout: &Layout) -> Result<i64, EtcdError> {
+    let mut answers = client
+        .watch(proto::WatchCreateRequest {
+            key: layout.own("offset"),
+            range_end: Vec::new(),
+            start_revision: 1,
+            progress_notify: false,
+        })
+        .await?;
+    while let Some(answer) = answers
+        .message()
+        .await
+        .map_err(|status| rpc::refusal(&status))?
+    {
+        if answer.canceled {
+            return Ok(answer.compact_revision);
+        }
+    }
+    Err(EtcdError::Unreachable {
+        message: "the watch was closed".into(),
+    })
 }
 
 /// All keys at one revision (0: now), and that revision.

@@ -71,6 +71,19 @@ impl Client {
         })
     }
 
+    /// Bounds a conversation of several messages.
+    pub(super) async fn in_time<T>(
+        &self,
+        talk: impl Future<Output = Result<T, EtcdError>>,
+    ) -> Result<T, EtcdError> {
+        let late = |_| EtcdError::Timeout {
+            after_ms: self.timeout.as_millis(),
+        };
+        tokio::time::timeout(self.timeout, talk)
+            .await
+            .map_err(late)?
+    }
+
     fn grpc(&self) -> (usize, Grpc<Channel>) {
         let index = self.current.load(Ordering::Relaxed) % self.channels.len();
         let grpc = Grpc::new(self.channels[index].clone());

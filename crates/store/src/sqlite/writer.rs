@@ -81,7 +81,7 @@ struct Batch {
     rows: Vec<Row>,
     /// Index into `rows` of the latest write of each key.
     latest: HashMap<Arc<str>, usize>,
-    replies: Vec<(Answer, Written)>,
+    replies: Vec<(Answer, Result<Written, WriteError>)>,
 }
 
 enum Answer {
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     /// Checks a write against the durable state and the writes before it in this batch. Refusals
-    /// are answered at once, the rest after the commit.
+    /// by what is durable are answered at once, the rest after the commit.
     fn decide(
         &self,
         batch: &mut Batch,
@@ -157,8 +157,13 @@ impl Writer {
             return;
         }
         let present = self.present(batch, &key);
+        let refused_for = key.clone();
         match check(&key, op, present, self.next_rev(batch)) {
             Ok(after) => self.push(batch, key, after, Answer::Write(reply)),
+            // What it was refused for may not come to pass, so this answer waits for the disk too.
+            Err(refusal) if batch.latest.contains_key(&refused_for) => {
+                batch.replies.push((Answer::Write(reply), Err(refusal)));
+            }
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
     }
@@ -202,7 +207,12 @@ impl Writer {
         }
         if !written {
             let rev = self.next_rev(batch) - 1;
-            drop(reply.send(Ok(Written { rev })));
+            let nothing = Ok(Written { rev });
+            if batch.rows.is_empty() {
+                drop(reply.send(nothing));
+            } else {
+                batch.replies.push((Answer::Write(reply), nothing));
+            }
         } else if let Some((answer, _)) = batch.replies.last_mut() {
             *answer = Answer::Write(reply);
         }
@@ -216,7 +226,7 @@ impl Writer {
         let rev = self.next_rev(batch);
         batch.latest.insert(key.clone(), batch.rows.len());
         batch.rows.push(Row { rev, key, after });
-        batch.replies.push((answer, Written { rev }));
+        batch.replies.push((answer, Ok(Written { rev })));
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), WriteError> {
@@ -232,7 +242,7 @@ impl Writer {
         self.publish(batch.rows);
         self.make_room();
         for (answer, written) in batch.replies {
-            answer.send(Ok(written));
+            answer.send(written);
         }
         Ok(())
     }

@@ -19,23 +19,30 @@ pub(crate) struct Etcd {
     pub(crate) endpoint: String,
     peer: String,
     dir: TempDir,
+    arguments: Vec<&'static str>,
 }
 
 impl Etcd {
     /// `None`, and a word about it, where no etcd is installed.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// With these arguments as well.
+    pub(crate) fn start_with(test: &str, arguments: &[&'static str]) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("SKIPPED: {test}: no etcd is installed");
             return None;
         }
         let dir = tempfile::tempdir().expect("temporary directory");
         let (endpoint, peer) = (free_address(), free_address());
-        let child = spawn(dir.path(), &endpoint, &peer);
+        let child = spawn(dir.path(), &endpoint, &peer, arguments);
         let etcd = Self {
             child,
             endpoint,
             peer,
             dir,
+            arguments: arguments.to_vec(),
         };
         etcd.wait_until_ready();
         Some(etcd)
@@ -58,7 +65,7 @@ impl Etcd {
     pub(crate) fn crash(&mut self) {
         self.child.kill().expect("kill -9");
         self.child.wait().expect("reaped");
-        self.child = spawn(self.dir.path(), &self.endpoint, &self.peer);
+        self.child = spawn(self.dir.path(), &self.endpoint, &self.peer, &self.arguments);
         self.wait_until_ready();
     }
 
@@ -77,7 +84,7 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(dir: &Path, endpoint: &str, peer: &str) -> Child {
+fn spawn(dir: &Path, endpoint: &str, peer: &str, arguments: &[&str]) -> Child {
     Command::new("etcd")
         .args(["--data-dir", &dir.display().to_string(), "--name", "test"])
         .args(["--listen-client-urls", endpoint])
@@ -85,6 +92,7 @@ fn spawn(dir: &Path, endpoint: &str, peer: &str) -> Child {
         .args(["--listen-peer-urls", peer])
         .args(["--initial-advertise-peer-urls", peer])
         .args(["--initial-cluster", &format!("test={peer}")])
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
