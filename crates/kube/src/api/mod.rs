@@ -42,6 +42,7 @@ mod review;
 pub(crate) mod scale;
 mod stored;
 mod update;
+mod verbatim;
 mod watch;
 
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Prop
 pub use notes::Notes;
 pub use pod::set_condition;
 pub use read::{List, ListOptions};
+pub(crate) use verbatim::{StoredList, Verbatim};
+pub(crate) use watch::Shown;
 pub use watch::{Event, EventKind, Watch};
 
 /// Attempts of a read-modify-write before the conflict is given to the caller.

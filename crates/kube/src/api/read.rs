@@ -212,7 +212,7 @@ pub(super) fn parse_token(token: &str) -> Result<Continue, Status> {
         .ok_or_else(|| Status::bad_request("continue key is not valid"))
 }
 
-fn range_error(error: RangeError, continued: bool) -> Status {
+pub(super) fn range_error(error: RangeError, continued: bool) -> Status {
     match error {
         RangeError::Compacted { .. } if continued => Status::expired(
             "The provided continue parameter is too old to display a consistent list result. You \

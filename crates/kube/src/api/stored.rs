@@ -5,12 +5,14 @@
 //!   object, in the version of its row <── from whichever was stored ── JSON <── bytes
 //! ```
 //!
-//! Built-in kinds are converted by [`crate::convert`]. Only a custom resource with a conversion webhook has to wait on the way; for all others the
-//! second half is done at once.
+//! Built-in kinds are converted by [`crate::convert`]. Only a custom resource with a conversion
+//! webhook has to wait on the way; for all others the second half is done at once. What need not be
+//! looked at goes out as it is stored: see [`verbatim`].
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::verbatim;
 use crate::convert;
 use crate::object;
 use crate::resource::Resource;
@@ -24,9 +26,9 @@ pub(super) async fn encode(resource: &Resource, object: &Value) -> Result<Bytes,
         object = kind.to_stored(object).await?;
     }
     convert::to_stored(resource, &mut object);
-    let bytes = serde_json::to_vec(&object)
+    let bytes = verbatim::write(&object)
         .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
-    Ok(bytes.into())
+    Ok(verbatim::stored(bytes))
 }
 
 /// A stored object with its revision. It is in the version of `resource`, unless a webhook has to

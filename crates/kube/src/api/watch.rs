@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use store::WatchError;
 
 use super::stored::{convert_one, decode_at};
-use super::{Api, Selector};
+use super::{Api, Selector, Verbatim};
 use crate::resource::Row;
 use crate::status::Status;
 
@@ -35,12 +35,24 @@ pub struct Event {
     pub rev: u64,
 }
 
+/// An event, decoded only where somebody had to look at it.
+#[derive(Debug, Clone)]
+pub(crate) enum Shown {
+    Stored {
+        kind: EventKind,
+        entry: store::Entry,
+        rev: u64,
+    },
+    Object(Event),
+}
+
 /// Events of the selected objects in the order of their revisions. Dropping it ends it.
 #[derive(Debug)]
 pub struct Watch {
     resource: Row,
     watch: store::Watch,
     selector: Selector,
+    verbatim: Verbatim,
     ready: VecDeque<store::Event>,
 }
 
@@ -58,6 +70,7 @@ impl Api {
         let prefix = resource.prefix(namespace);
         let watch = self.store.watch(&prefix, from_rev).map_err(ended)?;
         Ok(Watch {
+            verbatim: Verbatim::of(&resource),
             resource,
             watch,
             selector,
@@ -80,6 +93,38 @@ impl Watch {
             }
             self.ready = self.watch.next().await.map_err(ended)?.into();
         }
+    }
+
+    /// [`Self::next`], not decoded where nothing in the object matters.
+    pub(crate) async fn next_shown(&mut self) -> Result<Shown, Status> {
+        loop {
+            while let Some(event) = self.ready.front() {
+                if let Some(shown) = self.as_stored(event) {
+                    self.ready.pop_front();
+                    return Ok(shown);
+                }
+                let selected = self.select(event).await;
+                self.ready.pop_front();
+                if let Some(event) = selected? {
+                    return Ok(Shown::Object(event));
+                }
+            }
+            self.ready = self.watch.next().await.map_err(ended)?.into();
+        }
+    }
+
+    fn as_stored(&self, event: &store::Event) -> Option<Shown> {
+        let entry = event.after.as_ref().or(event.before.as_ref())?;
+        if !self.selector.is_everything() || !self.verbatim.fits(entry) {
+            return None;
+        }
+        let kind = match (&event.before, &event.after) {
+            (None, _) => EventKind::Added,
+            (Some(_), Some(_)) => EventKind::Modified,
+            (Some(_), None) => EventKind::Deleted,
+        };
+        let (entry, rev) = (entry.clone(), event.rev);
+        Some(Shown::Stored { kind, entry, rev })
     }
 
     /// Everything up to this revision has been returned: what a bookmark tells.
@@ -106,6 +151,15 @@ impl Watch {
     }
 
     async fn select(&self, event: &store::Event) -> Result<Option<Event>, Status> {
+        // Whoever waits for one object does not parse all the others.
+        let name = event.key.rsplit('/').next();
+        if self
+            .selector
+            .only_name()
+            .is_some_and(|only| Some(only) != name)
+        {
+            return Ok(None);
+        }
         let after = self.seen(event.after.as_ref()).await?;
         // Decoding the former state is only needed to know whether a selector matched it.
         let was = match (&event.before, self.selector.is_everything()) {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::codec::{self, Representation, negotiate};
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, options, respond};
-use crate::api::{Api, Deleted, List, Notes, Part, Patch, User};
+use crate::api::{Api, Deleted, List, Notes, Part, Patch, StoredList, User, Verbatim};
 use crate::object;
 use crate::resource::{self, Resource, Row, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
 use crate::status::{Cause, Status};
@@ -68,6 +69,11 @@ async fn answer(
         }
         Verb::List | Verb::Watch => {
             let options = options::list(resource, query, api.current_rev())?;
+            if shape.representation == Representation::Object
+                && let Some(list) = api.list_stored(resource, namespace, &options).await?
+            {
+                return Ok(shape.stored(list));
+            }
             Ok(shape.list(api.list_with(resource, namespace, &options).await?))
         }
         Verb::Create => {
@@ -190,6 +196,9 @@ pub(super) fn patch(
     }
 }
 
+/// Of a list, gathered before they are sent.
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// How this answer is to look.
 struct Shape {
     resource: Row,
@@ -231,14 +240,43 @@ impl Shape {
         Ok(respond::warn(respond::json(code, &value), warnings))
     }
 
+    /// A list that is written while it is sent, so that a large one is never in memory a second
+    /// time.
+    fn stored(&self, list: StoredList) -> Response<Body> {
+        let meta = list_meta(list.rev, list.continue_token, list.remaining);
+        let (kind, version) = (&self.resource.kind, self.resource.api_version());
+        let head = format!(
+            r#"{{"kind":"{kind}List","apiVersion":"{version}","metadata":{meta},"items":["#
+        );
+        let verbatim = Verbatim::of(&self.resource);
+        let mut entries = list.entries.into_iter().peekable();
+        let mut chunk = head.into_bytes();
+        let mut is_first = true;
+        let chunks = std::iter::from_fn(move || {
+            if is_first || entries.peek().is_some() {
+                while chunk.len() < CHUNK_BYTES
+                    && let Some((_, entry)) = entries.next()
+                {
+                    if !std::mem::take(&mut is_first) {
+                        chunk.push(b',');
+                    }
+                    verbatim.item(&entry, &mut chunk);
+                }
+                is_first = false;
+                if entries.peek().is_none() {
+                    chunk.extend_from_slice(b"]}\n");
+                }
+                return Some(Ok(Bytes::from(std::mem::take(&mut chunk))));
+            }
+            None
+        });
+        let mut response = respond::bytes(StatusCode::OK, "application/json", "");
+        *response.body_mut() = body::stream(futures::stream::iter(chunks));
+        response
+    }
+
     fn list(&self, list: List) -> Response<Body> {
-        let mut meta = json!({"resourceVersion": list.rev.to_string()});
-        if let Some(token) = list.continue_token {
-            meta["continue"] = token.into();
-        }
-        if let Some(remaining) = list.remaining {
-            meta["remainingItemCount"] = remaining.into();
-        }
+        let meta = list_meta(list.rev, list.continue_token, list.remaining);
         let value = match self.representation {
             Representation::Table => table::render(
                 &self.resource,
@@ -284,6 +322,17 @@ impl Shape {
             }
         }
     }
+}
+
+fn list_meta(rev: u64, continue_token: Option<String>, remaining: Option<usize>) -> Value {
+    let mut meta = json!({"resourceVersion": rev.to_string()});
+    if let Some(token) = continue_token {
+        meta["continue"] = token.into();
+    }
+    if let Some(remaining) = remaining {
+        meta["remainingItemCount"] = remaining.into();
+    }
+    meta
 }
 
 /// Items of a list do not repeat what the list says.

@@ -15,7 +15,7 @@ use super::codec::{Representation, negotiate};
 use super::query::Query;
 use super::router::Target;
 use super::{Server, options, respond};
-use crate::api::{self, Event, EventKind};
+use crate::api::{self, Event, EventKind, Shown, Verbatim};
 use crate::resource::Row;
 use crate::status::{Cause, Status};
 use crate::table::{self, Header, IncludeObject};
@@ -25,6 +25,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Without a wish of the client a watch lasts this long, up to twice, so that they do not all end
 /// together.
 const TIMEOUT_S_MIN: u64 = 1800;
+/// What a line has beside the object: its type and revision.
+const LINE_EXTRA: usize = 64;
 /// Set on the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -44,6 +46,7 @@ pub(super) async fn handle(
     let api = &server.api;
     let mut encoder = Encoder {
         resource: resource.clone(),
+        verbatim: Verbatim::of(resource),
         representation,
         include,
         header: Header::Yes,
@@ -159,13 +162,10 @@ impl Stream {
         tokio::select! {
             // Events first: a bookmark must not overtake them.
             biased;
-            event = self.watch.next() => Some(match event {
-                Ok(Event { kind, object, .. }) => self.encoder.event(kind.as_str(), object),
-                Err(status) => {
-                    self.is_over = true;
-                    error_line(&status)
-                }
-            }),
+            event = self.encoder.next(&mut self.watch) => Some(event.unwrap_or_else(|status| {
+                self.is_over = true;
+                error_line(&status)
+            })),
             () = due(&mut self.bookmarks) => Some(self.encoder.bookmark(self.watch.rev(), false)),
             () = tokio::time::sleep_until(self.ends) => {
                 self.is_over = true;
@@ -185,6 +185,7 @@ async fn due(bookmarks: &mut Option<Interval>) {
 
 struct Encoder {
     resource: Row,
+    verbatim: Verbatim,
     representation: Representation,
     include: IncludeObject,
     /// A Table tells its columns once per watch.
@@ -192,6 +193,25 @@ struct Encoder {
 }
 
 impl Encoder {
+    /// The line of the next event.
+    async fn next(&mut self, watch: &mut api::Watch) -> Result<Bytes, Status> {
+        let shown = match self.representation {
+            Representation::Object => watch.next_shown().await?,
+            Representation::Partial | Representation::Table => Shown::Object(watch.next().await?),
+        };
+        match shown {
+            Shown::Object(Event { kind, object, .. }) => Ok(self.event(kind.as_str(), object)),
+            Shown::Stored { kind, entry, rev } => {
+                let mut line = Vec::with_capacity(entry.value.len() + LINE_EXTRA);
+                let kind = kind.as_str();
+                line.extend_from_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
+                self.verbatim.object(&entry, rev, &mut line);
+                line.extend_from_slice(b"}\n");
+                Ok(line.into())
+            }
+        }
+    }
+
     fn event(&mut self, kind: &str, object: Value) -> Bytes {
         let object = match self.representation {
             Representation::Object => object,
