@@ -12,18 +12,23 @@ AEROSTAT=${AEROSTAT:-$PWD/target/release/aerostat}
 BARE=${BARE:-$PWD/target/release/examples/bare-container}
 RUNS=${RUNS:-30}
 GUEST=${AEROSTAT_GUEST_DIR:-.cache/guest}
+# Another kernel than the one beside the initial RAM file system, such as `aerostat kernel path` prints.
+KERNEL=$(readlink -f "${KERNEL:-$GUEST/vmlinux}")
 here=$(mktemp -d)
-export AEROSTAT_DATA_DIR=$here/data AEROSTAT_RUN_DIR=$here/run AEROSTAT_CONFIG=$here/config
+# Where a host has it, in memory.
+run=$(mktemp -d /run/aerostat-bench.XXXXXX)
+export AEROSTAT_DATA_DIR=$here/data AEROSTAT_RUN_DIR=$run AEROSTAT_CONFIG=$here/config
 export AEROSTAT_GUEST_DIR=$(readlink -f "$GUEST")
-cat >"$AEROSTAT_CONFIG" <<'TOML'
+cat >"$AEROSTAT_CONFIG" <<TOML
 host_number = 3999
 api_listen = "127.0.0.1:0"
 kubernetes_listen = "127.0.0.1:0"
 mesh_listen = "[::]:0"
 gateway_listen = "[::]:0"
 join_listen = "[::]:0"
+kernel = "$KERNEL"
 TOML
-trap '"$AEROSTAT" down --grace 0 --purge --yes >/dev/null 2>&1; rm -rf "$here"' EXIT
+trap '"$AEROSTAT" down --grace 0 --purge --yes >/dev/null 2>&1; rm -rf "$here" "$run"' EXIT
 "$AEROSTAT" up >/dev/null 2>&1
 
 mkdir -p "$here/bundle/rootfs/bin" "$here/bundle/rootfs/proc" "$here/bundle/rootfs/dev" "$here/bundle/rootfs/sys"
@@ -40,7 +45,7 @@ chmod +x "$here/bare/init"
 emulated=0
 "$AEROSTAT" doctor -o json 2>/dev/null | tr -d ' \n' | grep -q '"name":"classemulated","verdict":"ok"' && emulated=1
 
-RUNS=$RUNS BARE=$BARE HERE=$here EMULATED=$emulated python3 - <<'PY'
+RUNS=$RUNS BARE=$BARE HERE=$here EMULATED=$emulated KERNEL=$KERNEL python3 - <<'PY'
 import http.client, json, math, os, shutil, socket, subprocess, time
 
 here, runs, bare = os.environ["HERE"], int(os.environ["RUNS"]), os.environ["BARE"]
@@ -80,12 +85,11 @@ def process(*command):
     return run
 
 def qemu():
-    guest = os.environ["AEROSTAT_GUEST_DIR"]
     start = time.monotonic()
     vm = subprocess.Popen(
         ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
          "-M", "q35,usb=off", "-bios", "qboot.rom", "-accel", "tcg", "-cpu", "max", "-m", "256",
-         "-kernel", guest + "/vmlinux", "-initrd", here + "/bare.cpio", "-serial", "stdio", "-append",
+         "-kernel", os.environ["KERNEL"], "-initrd", here + "/bare.cpio", "-serial", "stdio", "-append",
          "console=ttyS0 reboot=t panic=-1 quiet tsc=reliable no_timer_check"],
         stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     for line in vm.stdout:

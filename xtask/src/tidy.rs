@@ -13,7 +13,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Who may `use crate::…` whom inside the binary's crate. A role that is not listed here is
 /// plumbing that everybody shares.
 const ROLES: &[(&str, &[&str])] = &[
-    ("cli", &["app", "fleet", "tokens"]),
+    ("cli", &["app", "clusters", "fleet", "tokens"]),
     (
         "api",
         &[
@@ -21,6 +21,7 @@ const ROLES: &[(&str, &[&str])] = &[
             "placement",
             "worker",
             "catalog",
+            "clusters",
             "mesh",
             "secrets",
             "tokens",
@@ -33,6 +34,7 @@ const ROLES: &[(&str, &[&str])] = &[
     ("placement", &["worker"]),
     ("worker", &["catalog", "secrets"]),
     ("secrets", &["directory"]),
+    ("clusters", &["directory", "worker"]),
     ("tokens", &[]),
     ("catalog", &[]),
     ("directory", &[]),

@@ -161,6 +161,9 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Address of the Kubernetes API.
     pub kubernetes_listen: SocketAddr,
+    /// An etcd that has the state of this host's clusters, as `http://host:port`; several control
+    /// planes may share it. Unset: a database file of each cluster.
+    pub kubernetes_etcd: Vec<String>,
     /// Class of machines that do not ask for one. Unset: `microvm` where KVM is usable, else
     /// `container`.
     pub isolation_default: Option<IsolationClass>,
@@ -214,6 +217,7 @@ impl Default for Config {
             host_silent_s: 60,
             api_listen: loopback(4280),
             kubernetes_listen: loopback(6443),
+            kubernetes_etcd: Vec::new(),
             isolation_default: None,
             isolation_refused: Vec::new(),
             plain_http_registries: Vec::new(),

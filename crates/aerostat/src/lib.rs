@@ -9,6 +9,7 @@ pub mod api;
 mod app;
 pub mod catalog;
 pub mod cli;
+mod clusters;
 pub mod config;
 pub mod directory;
 pub mod dns;

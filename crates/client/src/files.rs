@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use hyper::Method;
 use hyper::body::{Body, Incoming};
+use hyper::{Method, Response};
 use types::{AppName, MachineId};
 
 use crate::machines::path;
@@ -27,6 +27,15 @@ pub struct Archive {
     body: Option<Incoming>,
 }
 
+impl Archive {
+    pub(crate) fn new(client: &Client, response: Response<Incoming>) -> Self {
+        Self {
+            client: client.clone(),
+            body: Some(response.into_body()),
+        }
+    }
+}
+
 impl Client {
     /// Packs a file or directory of a container (by default the first).
     pub async fn get_files(
@@ -38,10 +47,7 @@ impl Client {
     ) -> Result<Archive, Error> {
         let call = call(Method::GET, app, id, container, file);
         let response = self.send(&call).await?;
-        Ok(Archive {
-            client: self.clone(),
-            body: Some(response.into_body()),
-        })
+        Ok(Archive::new(self, response))
     }
 
     /// Unpacks a tar archive under a directory of a container (by default the first). Returns when

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod clusters;
 mod control;
 mod error;
 mod files;

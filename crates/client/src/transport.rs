@@ -223,7 +223,11 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|source| self.unreadable(call, source))
     }
 
-    async fn collect(&self, call: &Call, response: Response<Incoming>) -> Result<Bytes, Error> {
+    pub(crate) async fn collect(
+        &self,
+        call: &Call,
+        response: Response<Incoming>,
+    ) -> Result<Bytes, Error> {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
         match tokio::time::timeout(call.timeout, body).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -4,6 +4,7 @@
 
 pub mod api;
 mod chain;
+pub mod cluster;
 pub mod fleet;
 pub mod guest;
 pub mod id;

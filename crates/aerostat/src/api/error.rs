@@ -6,6 +6,7 @@
 //! try next. What roles refuse is told by the modules below this one, role by role.
 
 mod access;
+mod clusters;
 mod fleet;
 mod images;
 mod machines;
@@ -22,10 +23,12 @@ use types::machine::{MachineState, Placement};
 use types::{HostId, MachineId};
 
 use access::{of_secrets, token_denied, unauthorized};
+use clusters::of_cluster;
 use fleet::of_directory;
 use images::{import, pull};
 use machines::{no_bid, worker};
 
+use crate::clusters::ClusterError;
 use crate::directory;
 use crate::placement::NoPlace;
 use crate::rpc::Unreachable;
@@ -133,6 +136,10 @@ pub(super) enum ApiError {
         host: HostId,
         reason: String,
     },
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("this host is not all up yet")]
+    NotStarted,
     #[error("the API is shutting down")]
     ShuttingDown,
 }
@@ -248,6 +255,8 @@ impl ApiError {
             Self::NotBuilt { .. } => verdict(StatusCode::NOT_IMPLEMENTED, "not_built"),
             Self::NotWebSocket => verdict(StatusCode::UPGRADE_REQUIRED, "not_websocket"),
             Self::TooSlow { .. } => verdict(StatusCode::GATEWAY_TIMEOUT, "timeout").retryable(),
+            Self::Cluster(error) => of_cluster(error),
+            Self::NotStarted => verdict(StatusCode::SERVICE_UNAVAILABLE, "not_started").retryable(),
             Self::AppNotFound { .. } => app_not_found(),
             Self::AppNotEmpty { .. } => verdict(StatusCode::CONFLICT, "app_not_empty")
                 .hint("destroy its machines first, or use force"),

@@ -25,6 +25,7 @@
 //! decides.
 
 mod apps;
+mod clusters;
 mod control;
 mod create;
 mod error;
@@ -107,6 +108,8 @@ pub struct Deps {
     /// What makes tokens of this API; only the directory's host has it.
     pub token_root: Option<Arc<crate::tokens::RootKey>>,
     pub secrets: crate::secrets::Handle,
+    /// Set when they run: they need this API for their pods.
+    pub(crate) clusters: Arc<std::sync::OnceLock<crate::clusters::Clusters>>,
 }
 
 /// What every handler has at hand.

@@ -3,6 +3,7 @@
 
 mod access;
 mod apps;
+mod clusters;
 mod fleet;
 mod images;
 mod machines;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Route> {
         access::routes(),
         secrets::routes(),
         volumes::routes(),
+        clusters::routes(),
     ];
     tables.into_iter().flatten().collect()
 }

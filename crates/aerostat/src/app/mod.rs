@@ -6,7 +6,6 @@
 mod fleet;
 mod gateway;
 mod invitations;
-mod kubernetes;
 mod offer;
 mod peers;
 mod running;
@@ -15,16 +14,18 @@ mod tokens;
 mod underlay;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use client::Client;
 use image::ImageStore;
 use net::HostNet;
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 use types::{HostId, IsolationClass};
 
+use crate::clusters::{self, Clusters, Surroundings};
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::files::{private_folder, write_whole};
@@ -35,7 +36,8 @@ use crate::worker::{Capacity, Classes, Worker};
 use crate::{api, dns, proxy, worker};
 
 use fleet::Fleet;
-pub(crate) use offer::local_vmm;
+pub(crate) use offer::{capacity, local_vmm};
+use running::KubernetesEndpoint;
 pub(crate) use running::{Endpoints, Lock, Running};
 
 /// Users that VMMs run as, one for each machine. Far above what distributions give to people and
@@ -108,6 +110,7 @@ async fn start_roles(
     };
     let hosts = fleet.rpc.listen(crate::rpc::API_PORT).await;
     ports.api.hosts = Some(hosts.context("cannot listen for other hosts on the mesh")?);
+    let clusters = Arc::new(OnceLock::new());
     let deps = api::Deps {
         directory: fleet.directory.clone(),
         worker: host.worker,
@@ -121,13 +124,28 @@ async fn start_roles(
         tokens,
         token_root,
         secrets,
+        clusters: Arc::clone(&clusters),
     };
     api::run(ports.api, &ports.api_config, deps, drain);
-    let offers = (host.capacity, host.classes);
-    let kubernetes = match ports.kubernetes {
-        Some(listener) => Some(kubernetes::start(config, paths, listener, offers, drain).await?),
+    let around = Surroundings {
+        config: config.clone(),
+        paths: paths.clone(),
+        client: Client::unix(paths.socket()),
+        capacity: host.capacity,
+        classes: host.classes,
+    };
+    let listener = ports.kubernetes;
+    let kubernetes = match &listener {
+        Some(listener) => Some(KubernetesEndpoint {
+            api: listener.local_addr()?,
+            kubeconfig: paths.kubeconfig(),
+        }),
         None => None,
     };
+    let started = Clusters::start(around, listener, drain).await?;
+    if clusters.set(started).is_err() {
+        anyhow::bail!("the clusters were started twice");
+    }
 
     let endpoints = Endpoints {
         pid: std::process::id().cast_signed(),
@@ -164,7 +182,7 @@ impl Ports {
         blocking(move || crate::gateway::is_free(gateway)).await?;
         let is_authority = identity.is_authority();
         let kubernetes = match config.kubernetes.unwrap_or(is_authority) {
-            true => Some(kubernetes::bind(config.kubernetes_listen).await?),
+            true => Some(clusters::bind(config.kubernetes_listen).await?),
             false => None,
         };
         let join = match is_authority {
@@ -206,7 +224,7 @@ async fn start_host(
     );
     let folder = paths.images();
     let images = blocking(move || ImageStore::open(&folder)).await?;
-    let capacity = offer::capacity(&paths.data_dir)?;
+    let capacity = capacity(&paths.data_dir)?;
     let worker_config = worker::Config {
         host: fleet.host(),
         region: config.region.clone(),

@@ -11,7 +11,7 @@ use crate::config::{Config, Paths};
 use crate::worker::Capacity;
 
 /// What this host has.
-pub(super) fn capacity(data_dir: &Path) -> anyhow::Result<Capacity> {
+pub(crate) fn capacity(data_dir: &Path) -> anyhow::Result<Capacity> {
     let cpus = std::thread::available_parallelism().context("cannot count processors")?;
     let info = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));

@@ -15,6 +15,7 @@ use output::Format;
 use style::{Colour, Paint};
 
 mod apps;
+mod clusters;
 mod complete;
 mod contexts;
 mod doctor;
@@ -24,6 +25,8 @@ mod hosts;
 mod images;
 mod join;
 mod kernel;
+mod kubeconfig;
+mod kubernetes;
 mod machine;
 mod mesh;
 mod output;
@@ -106,6 +109,11 @@ enum Command {
     /// The encrypted mesh between the hosts of the fleet
     #[command(subcommand)]
     Mesh(mesh::Mesh),
+    /// Kubernetes clusters of this host
+    #[command(subcommand, visible_alias = "clusters")]
+    K8s(clusters::Clusters),
+    /// Run the Kubernetes control plane alone, in the foreground
+    Kubernetes(kubernetes::Kubernetes),
     /// Services: a name and an address for a group of machines
     #[command(subcommand, visible_alias = "services")]
     Service(services::Services),
@@ -216,7 +224,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     // The daemon has work for every core; a command waits for one connection.
     let mut runtime = match &command {
-        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Serve(_) | Command::Kubernetes(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime
@@ -237,6 +245,8 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Command::Kernel(kernels) => kernels.run(context),
             Command::App(apps) => apps.run(context).await,
             Command::Wireguard(wireguard) => wireguard.run(context).await,
+            Command::K8s(clusters) => clusters.run(context).await,
+            Command::Kubernetes(kubernetes) => kubernetes.run(context).await,
             Command::Mesh(mesh) => mesh.run(context).await,
             Command::Service(services) => services.run(context).await,
             Command::Secret(secrets) => secrets.run(context).await,

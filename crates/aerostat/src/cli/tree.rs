@@ -18,7 +18,16 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "Hosts and networks",
-        &["host", "join", "mesh", "wireguard", "kernel", "serve"],
+        &[
+            "host",
+            "join",
+            "mesh",
+            "wireguard",
+            "kernel",
+            "k8s",
+            "serve",
+            "kubernetes",
+        ],
     ),
     (
         "Access and this tool",

@@ -174,6 +174,7 @@ impl Fleet {
             tokens: None,
             token_root: Some(Arc::clone(&self.token_root)),
             secrets,
+            clusters: Arc::default(),
         };
         let mut listeners = api::bind(&config).await.unwrap();
         let tcp = listeners.tcp_address().unwrap();

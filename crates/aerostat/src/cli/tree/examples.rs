@@ -184,6 +184,31 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("wireguard list", "  aerostat wireguard list"),
     ("wireguard remove", "  aerostat wireguard remove laptop"),
+    (
+        "k8s",
+        "  aerostat k8s list\n  aerostat k8s create team-a\n  \
+         aerostat k8s kubeconfig team-a --merge",
+    ),
+    ("k8s list", "  aerostat k8s list -o wide"),
+    (
+        "k8s create",
+        "  aerostat k8s create team-a\n  aerostat k8s create team-a --listen 192.0.2.7:6444",
+    ),
+    (
+        "k8s kubeconfig",
+        "  aerostat k8s kubeconfig --merge\n  aerostat k8s kubeconfig team-a > team-a.yaml",
+    ),
+    ("k8s delete", "  aerostat k8s delete team-a"),
+    (
+        "k8s backup",
+        "  aerostat k8s backup --file monday.tar\n  \
+         aerostat k8s backup team-a --file - | age -r KEY > team-a.age",
+    ),
+    ("k8s restore", "  aerostat k8s restore --file monday.tar"),
+    (
+        "kubernetes",
+        "  aerostat kubernetes --etcd http://127.0.0.1:2379 --listen 127.0.0.1:6444 --dir ./second",
+    ),
     ("mesh", "  aerostat mesh status"),
     ("mesh status", "  aerostat mesh status"),
     (

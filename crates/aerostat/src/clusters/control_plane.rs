@@ -1,33 +1,70 @@
-//! The embedded control plane, and what turns its pods into machines. It knows this host as any
-//! client does: by the Machines API.
+//! One control plane, and what turns its pods into machines. It knows this host as any client
+//! does: by the Machines API.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Client;
+use store::Store;
 use tokio::net::TcpListener;
+use types::cluster::ClusterName;
 use types::{AppName, IsolationClass};
 
-use super::blocking;
-use super::running::KubernetesEndpoint;
-use crate::config::{Config, Paths};
+use super::app_of;
+use crate::config::Config;
 use crate::directory;
 use crate::drain::Drain;
 use crate::files::private_folder;
 use crate::worker::Capacity;
 
-/// The app whose machines are the pods of the embedded cluster.
-const KUBERNETES_APP: &str = "kubernetes";
-
 /// Pods that the node announces room for; the market refuses earlier when memory is short.
 const PODS_MAX: u32 = 250;
 
-/// Takes the port.
-pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// What a control plane is made of.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    /// Keys and kubeconfig.
+    dir: PathBuf,
+    location: store::Location,
+    /// The app, and the network, of its pods.
+    app: AppName,
+    region: String,
+    node: kube::provider::NodeConfig,
+    classes: BTreeSet<IsolationClass>,
+    silent_after: Duration,
+    client: Client,
+}
+
+impl ControlPlane {
+    /// The control plane of cluster `name`, with its files in `dir`.
+    pub(crate) fn new(
+        config: &Config,
+        name: &ClusterName,
+        dir: PathBuf,
+        client: Client,
+        host: (Capacity, BTreeSet<IsolationClass>),
+    ) -> Self {
+        let (capacity, classes) = host;
+        Self {
+            location: location(config, name, &dir),
+            dir,
+            app: app_of(name),
+            region: config.region.clone(),
+            node: node(config, capacity),
+            classes,
+            silent_after: Duration::from_secs(config.host_silent_s.into()),
+            client,
+        }
+    }
+}
+
+/// Takes the port of the cluster `default`.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot listen on {address} for the Kubernetes API; end what listens there, or set \
@@ -36,35 +73,42 @@ pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// The control plane and what turns its pods into machines. It knows this host as any client
-/// does: by the Machines API.
-pub(super) async fn start(
-    config: &Config,
-    paths: &Paths,
+/// Where a cluster has its state.
+fn location(config: &Config, name: &ClusterName, dir: &Path) -> store::Location {
+    if config.kubernetes_etcd.is_empty() {
+        return store::Location::Sqlite(store::Config::new(dir.join("store.db")));
+    }
+    let mut etcd = store::EtcdConfig::new(config.kubernetes_etcd.clone());
+    etcd.prefix = format!("/aerostat/{name}");
+    store::Location::Etcd(etcd)
+}
+
+/// Starts a control plane; it answers when this returns, until `drain` ends it. The store closes
+/// with its last handle.
+///
+/// # Errors
+/// If its files or its store cannot be used.
+pub(crate) async fn start(
+    plane: ControlPlane,
     listener: TcpListener,
-    host: (Capacity, BTreeSet<IsolationClass>),
     drain: &Drain,
-) -> anyhow::Result<KubernetesEndpoint> {
+) -> anyhow::Result<Store> {
     let address = listener.local_addr()?;
-    let (capacity, classes) = host;
-    let pki_dir = paths.kubernetes().join("pki");
+    let pki_dir = plane.dir.join("pki");
     private_folder(&pki_dir).with_context(|| format!("cannot make {}", pki_dir.display()))?;
     let pki = kube::pki::Pki::open(&pki_dir)?;
     let server = format!("https://{address}");
     let kubeconfig = kube::pki::kubeconfig(&server, pki.ca_pem(), &pki.admin()?);
-    kube::pki::write_private(&paths.kubeconfig(), &kubeconfig)?;
+    kube::pki::write_private(&plane.dir.join("kubeconfig"), &kubeconfig)?;
 
-    let store_config = store::Config::new(paths.kubernetes().join("store.db"));
-    let store = blocking(move || store::Store::open(&store_config)).await?;
-    let client = Client::unix(paths.socket());
-    let app: AppName = KUBERNETES_APP.parse()?;
-    let services = kube::services::AppServices::new(client.clone(), app.clone());
+    let store = Store::open_at(&plane.location).await?;
+    let services = kube::services::AppServices::new(plane.client.clone(), plane.app.clone());
     let services: Arc<dyn kube::services::Services> = Arc::new(services);
     let vips = kube::services::Vips(Arc::clone(&services));
-    let api = kube::api::Api::new(store).with_cluster_ips(Arc::new(vips));
+    let api = kube::api::Api::new(store.clone()).with_cluster_ips(Arc::new(vips));
     api.bootstrap().await?;
 
-    let streams = kube::provider::Streams::new(client.clone(), app.clone());
+    let streams = kube::provider::Streams::new(plane.client.clone(), plane.app.clone());
     let server_config = kube::server::ServerConfig {
         listener,
         tls: pki.server_config(&[address.ip().to_string()])?,
@@ -77,7 +121,7 @@ pub(super) async fn start(
     );
     let controllers = kube::controllers::ControllersConfig {
         ca_pem: pki.ca_pem().to_owned(),
-        isolation: classes.into_iter().collect(),
+        isolation: plane.classes.iter().copied().collect(),
     };
     drain.spawn(
         "kubernetes controllers",
@@ -92,21 +136,18 @@ pub(super) async fn start(
         kube::scheduler::run(api.clone(), drain.token()),
     );
     let provider = kube::provider::ProviderConfig {
-        region: config.region.clone(),
-        app,
+        region: plane.region,
+        network: plane.app.to_string(),
+        app: plane.app,
         org_slug: directory::PERSONAL.to_owned(),
-        network: KUBERNETES_APP.to_owned(),
-        node: node(config, capacity),
-        silent_after: Duration::from_secs(config.host_silent_s.into()),
+        node: plane.node,
+        silent_after: plane.silent_after,
     };
     drain.spawn(
         "provider",
-        kube::provider::run(api, client, provider, drain.token()),
+        kube::provider::run(api, plane.client, provider, drain.token()),
     );
-    Ok(KubernetesEndpoint {
-        api: address,
-        kubeconfig: paths.kubeconfig(),
-    })
+    Ok(store)
 }
 
 /// The one node of this region.
