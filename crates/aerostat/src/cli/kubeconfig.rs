@@ -44,7 +44,7 @@ pub(super) fn named(text: &str, cluster: &ClusterName) -> anyhow::Result<String>
         context["context"]["user"] = user.as_str().into();
     }
     config["current-context"] = name.into();
-    Ok(serde_saphyr::to_string(&config)?)
+    written(&config)
 }
 
 /// The file that kubectl changes: the first of `$KUBECONFIG`, else `~/.kube/config`.
@@ -98,7 +98,13 @@ fn merge(present: &str, new: &str) -> anyhow::Result<String> {
         entries.extend(additions);
     }
     present["current-context"] = new["current-context"].clone();
-    Ok(serde_saphyr::to_string(&present)?)
+    written(&present)
+}
+
+/// As YAML with keys and certificates on one line each, as everybody else writes them.
+fn written(config: &Value) -> anyhow::Result<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    Ok(serde_saphyr::to_string_with_options(config, options)?)
 }
 
 /// A kubeconfig with all its lists; nothing is an empty one.
