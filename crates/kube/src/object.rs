@@ -88,6 +88,23 @@ pub fn set_resource_version(object: &mut Value, rev: u64) {
     meta_mut(object).insert("resourceVersion".into(), rev.to_string().into());
 }
 
+/// The maps in a list, if there is a list.
+pub fn maps(list: Option<&mut Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
+    list.and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+}
+
+/// The map at a path of keys below a map, if it is there.
+pub fn inner<'a>(
+    map: &'a mut Map<String, Value>,
+    path: &[&str],
+) -> Option<&'a mut Map<String, Value>> {
+    path.iter()
+        .try_fold(map, |map, key| map.get_mut(*key)?.as_object_mut())
+}
+
 /// Puts `value` where there is nothing yet.
 pub fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     if !map.contains_key(key) {

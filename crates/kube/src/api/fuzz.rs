@@ -131,7 +131,7 @@ fn update(resource: &Resource, part: Part, old: &Value, mut new: Value) {
         return;
     }
     prepare::for_update(resource, part, old, &mut new);
-    defaults::on_update(resource, &mut new);
+    defaults::on_update(resource, old, &mut new);
     admission::complete(resource, Some(old), &mut new);
     show(resource, &new);
     if validation::on_update(resource, part, old, &new).is_empty() {

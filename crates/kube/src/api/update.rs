@@ -8,7 +8,7 @@ use super::stored::{decode_whole, encode};
 use super::{Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, prepare, refused};
 use crate::admission::{Attributes, Operation};
 use crate::object;
-use crate::resource::{NAMESPACES, PODS, Resource};
+use crate::resource::{NAMESPACES, PODS, Resource, SERVICES};
 use crate::status::Status;
 use crate::{admission, defaults, managed, validation};
 
@@ -119,7 +119,7 @@ impl Api {
             let mut new = change(&old)?;
             check_preconditions(resource, name, &old, &new)?;
             prepare::for_update(resource, part, &old, &mut new);
-            defaults::on_update(resource, &mut new);
+            defaults::on_update(resource, &old, &mut new);
             if owners == Owners::Caller {
                 self.track_update(place, &old, &mut new);
             }
@@ -143,6 +143,11 @@ impl Api {
             }
             let admitted = admission::validate(&attributes).await?;
             let mut new = attributes.object;
+            let _ports = if resource.is(&SERVICES) && old["spec"] != new["spec"] {
+                self.give_node_ports(&mut new).await?
+            } else {
+                None
+            };
             object::set_resource_version(&mut new, entry.rev);
             if options.dry_run == DryRun::All || new == old {
                 // Writing the same again would wake every watch for nothing.

@@ -13,6 +13,7 @@
 mod autoscaler;
 mod event;
 
+pub(crate) use autoscaler::cpu_utilization;
 use serde_json::{Map, Value};
 
 use crate::object::map_mut;

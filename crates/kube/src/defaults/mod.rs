@@ -1,8 +1,11 @@
 //! Defaults: what the server adds to an object. Measured on a real server of version 1.36, kind by
 //! kind, because clients compare what they sent with what they get.
 
+mod cluster;
+mod extension;
 mod pod;
 mod service;
+mod storage;
 mod workload;
 
 use base64::Engine;
@@ -14,10 +17,11 @@ pub(crate) use service::keep_addresses;
 
 use crate::object::{self, default, map_mut};
 use crate::resource::Resource;
+use extension::Webhooks;
 
 /// Completes a new object.
 pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
-    on_both(resource, object);
+    complete(resource, object);
     match (resource.group, resource.plural) {
         ("", "pods") => {
             let class = pod::qos_class(object);
@@ -31,34 +35,98 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
-        ("", "services") => object["status"] = json!({"loadBalancer": {}}),
-        ("apps", "replicasets") => object["status"] = json!({"replicas": 0}),
+        ("", "persistentvolumes") => storage::new_volume(object),
+        ("apps", "daemonsets") => workload::template_generation(None, object),
+        ("batch", "jobs") => workload::job_selector(object),
+        _ => {}
+    }
+    if let Some(status) = first_status(resource) {
+        object["status"] = status;
+    }
+}
+
+/// Fields of a status that Go writes even when they are zero.
+fn first_status(resource: &Resource) -> Option<Value> {
+    Some(match (resource.group, resource.plural) {
+        ("", "services") | ("networking.k8s.io", "ingresses") => json!({"loadBalancer": {}}),
+        ("apps", "replicasets") | ("", "replicationcontrollers") => json!({"replicas": 0}),
+        ("apps", "statefulsets") => json!({"replicas": 0, "availableReplicas": 0}),
+        ("apps", "daemonsets") => json!({"currentNumberScheduled": 0, "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0, "numberReady": 0}),
+        ("policy", "poddisruptionbudgets") => json!({"disruptionsAllowed": 0,
+            "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}),
+        ("autoscaling", "horizontalpodautoscalers") if resource.version == "v1" => {
+            json!({"currentReplicas": 0, "desiredReplicas": 0})
+        }
+        ("autoscaling", "horizontalpodautoscalers") => json!({"desiredReplicas": 0}),
+        ("storage.k8s.io", "volumeattachments") => json!({"attached": false}),
+        _ => return None,
+    })
+}
+
+/// Completes a changed object.
+pub(crate) fn on_update(resource: &Resource, old: &Value, object: &mut Value) {
+    complete(resource, object);
+    match (resource.group, resource.plural) {
+        ("", "namespaces") => {
+            let name = object::name(object).to_owned();
+            let labels = object::meta_mut(object)
+                .entry("labels")
+                .or_insert(json!({}));
+            labels["kubernetes.io/metadata.name"] = name.into();
+        }
+        ("apps", "daemonsets") => workload::template_generation(Some(old), object),
         _ => {}
     }
 }
 
-/// Completes a changed object.
-pub(crate) fn on_update(resource: &Resource, object: &mut Value) {
-    on_both(resource, object);
-    if (resource.group, resource.plural) == ("", "namespaces") {
-        let name = object::name(object).to_owned();
-        let labels = object::meta_mut(object)
-            .entry("labels")
-            .or_insert(json!({}));
-        labels["kubernetes.io/metadata.name"] = name.into();
-    }
-}
-
-fn on_both(resource: &Resource, object: &mut Value) {
+/// What a new and a changed object get alike.
+pub(crate) fn complete(resource: &Resource, object: &mut Value) {
     match (resource.group, resource.plural) {
         ("", "pods") => pod::apply(object),
         ("", "secrets") => secret(object),
         ("", "nodes") => node(object),
         ("", "events") => event(object),
         ("", "services") => service::service(object),
+        ("", "endpoints") => cluster::endpoints(object),
+        ("", "limitranges") => cluster::limit_range(object),
+        ("", "persistentvolumeclaims") => storage::claim(object),
+        ("", "persistentvolumes") => storage::volume(object),
+        ("", "podtemplates") => workload::pod_template(object),
+        ("", "replicationcontrollers") => workload::replication_controller(object),
         ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
+        ("apps", "daemonsets") => workload::daemon_set(object),
         ("apps", "deployments") => workload::deployment(object),
         ("apps", "replicasets") => workload::replica_set(object),
+        ("apps", "statefulsets") => workload::stateful_set(object),
+        ("batch", "cronjobs") => workload::cron_job(object),
+        ("batch", "jobs") => workload::job(object),
+        ("autoscaling", "horizontalpodautoscalers") if resource.version == "v1" => {
+            cluster::autoscaler_v1(object);
+        }
+        ("autoscaling", "horizontalpodautoscalers") => cluster::autoscaler(object),
+        ("networking.k8s.io", "networkpolicies") => cluster::network_policy(object),
+        ("networking.k8s.io", "ingressclasses") => cluster::ingress_class(object),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            cluster::role_binding(object);
+        }
+        ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object),
+        ("storage.k8s.io", "storageclasses") => storage::class(object),
+        ("storage.k8s.io", "csidrivers") => storage::driver(object),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => cluster::flow_schema(object),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
+            cluster::priority_level(object);
+        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => extension::definition(object),
+        ("apiregistration.k8s.io", "apiservices") => extension::api_service(object),
+        ("admissionregistration.k8s.io", plural) => match plural {
+            "mutatingwebhookconfigurations" => extension::webhooks(Webhooks::Mutating, object),
+            "validatingwebhookconfigurations" => extension::webhooks(Webhooks::Validating, object),
+            "mutatingadmissionpolicies" | "validatingadmissionpolicies" => {
+                extension::policy(object);
+            }
+            _ => extension::binding(object),
+        },
         _ => {}
     }
 }

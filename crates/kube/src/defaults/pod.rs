@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::object::{default, map_mut};
+use super::storage;
+use crate::object::{default, inner, map_mut, maps};
 
 /// Field lists of a pod that hold containers.
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -40,19 +41,6 @@ fn apply_spec(of: Of, pod: &mut Value) {
     for volume in maps(spec.get_mut("volumes")) {
         apply_volume(volume);
     }
-}
-
-/// The maps in a list, if there is a list.
-fn maps(list: Option<&mut Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
-    list.and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-}
-
-fn inner<'a>(map: &'a mut Map<String, Value>, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
-    path.iter()
-        .try_fold(map, |map, key| map.get_mut(*key)?.as_object_mut())
 }
 
 fn apply_container(of: Of, container: &mut Map<String, Value>, host_network: bool) {
@@ -154,8 +142,14 @@ fn apply_volume(volume: &mut Map<String, Value>) {
             default(source, "defaultMode", MODE);
         }
     }
-    if let Some(path) = inner(volume, &["hostPath"]) {
-        default(path, "type", "");
+    storage::volume_source(volume);
+    if let Some(claim) = inner(volume, &["ephemeral", "volumeClaimTemplate", "spec"]) {
+        storage::claim_spec(claim);
+    }
+    if let Some(image) = inner(volume, &["image"]) {
+        let reference = image.get("reference").and_then(Value::as_str);
+        let policy = pull_policy(reference.unwrap_or_default());
+        default(image, "pullPolicy", policy);
     }
     if let Some(down) = inner(volume, &["downwardAPI"]) {
         maps(down.get_mut("items")).for_each(apply_downward);

@@ -10,7 +10,7 @@ use crate::resource::{CONFIG_MAPS, PODS};
 /// get them.
 fn completed(mut object: Value) -> Value {
     if object["kind"] == "Pod" {
-        crate::defaults::on_update(&PODS, &mut object);
+        crate::defaults::complete(&PODS, &mut object);
     }
     if object::items(&object, &["metadata", "finalizers"]).is_empty() {
         object::meta_mut(&mut object).remove("finalizers");

@@ -38,6 +38,10 @@ fn number(value: &Value) -> Option<u16> {
 }
 
 fn port(port: &Value) -> Option<ServicePort> {
+    let protocol = object::text(port, &["protocol"]);
+    if !matches!(protocol, "TCP" | "") {
+        return None;
+    }
     Some(ServicePort {
         name: object::text(port, &["name"]).to_owned(),
         protocol: Protocol::Tcp,

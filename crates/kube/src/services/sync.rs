@@ -140,7 +140,9 @@ impl State {
     fn next(&mut self) -> Option<Subject> {
         loop {
             let key = self.queue.take()?;
-            let wanted = self.services.get(&key).map(|service| {
+            // A Service of type ExternalName is a name for somebody else's.
+            let is_ours = |service: &&Value| service["spec"]["type"] != "ExternalName";
+            let wanted = self.services.get(&key).filter(is_ours).map(|service| {
                 let namespace = object::namespace(service).unwrap_or_default();
                 let slices = self.slices.within(namespace);
                 let own = |slice: &&Value| {

@@ -1,5 +1,6 @@
 //! Validation: the rules of each kind, told in upstream's words because people search for them.
 
+mod certificate;
 mod names;
 mod pod;
 mod service;
@@ -112,6 +113,7 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
         ("node.k8s.io", "runtimeclasses") => handler(object),
         ("coordination.k8s.io", "leases") => lease(object),
         ("", "events") => event(object),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificate::request(object),
         _ => Vec::new(),
     }
 }

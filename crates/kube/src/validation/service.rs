@@ -1,5 +1,4 @@
-//! The rules of Services. What upstream has and this cluster does not build yet is refused by
-//! name: a Service that answers differently from what was asked for is worse than none.
+//! The rules of Services. What the proxy does not build yet is stored, and the API warns of it.
 
 use std::collections::HashSet;
 
@@ -15,20 +14,24 @@ pub(super) const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
 
 pub(super) fn service(object: &Value) -> Vec<Cause> {
     let spec = &object["spec"];
-    let mut causes = kind(spec);
+    let mut causes: Vec<_> = kind(spec).into_iter().collect();
     let ports = object::items(spec, &["ports"]);
-    if ports.is_empty() && !is_headless(spec) {
+    let is_external = spec["type"] == "ExternalName";
+    if ports.is_empty() && !is_headless(spec) && !is_external {
         causes.push(Cause::required("spec.ports", ""));
     }
     if ports.len() > SERVICE_PORTS_MAX {
         let why = format!("must have at most {SERVICE_PORTS_MAX} items");
         causes.push(Cause::invalid("spec.ports", &json!(ports.len()), &why));
     }
-    causes.extend(all_ports(ports));
+    causes.extend(all_ports(spec, ports));
     causes.extend(selector(spec));
-    causes.extend(families(spec));
-    causes.extend(addresses(spec));
-    causes.extend(not_built(spec));
+    causes.extend(by_type(spec));
+    if !is_external {
+        causes.extend(families(spec));
+        causes.extend(addresses(spec));
+    }
+    causes.extend(choices(spec));
     causes
 }
 
@@ -36,22 +39,14 @@ fn is_headless(spec: &Value) -> bool {
     spec["clusterIP"] == "None"
 }
 
-fn kind(spec: &Value) -> Vec<Cause> {
-    let field = "spec.type";
-    match object::text(spec, &["type"]) {
-        "ClusterIP" => Vec::new(),
-        kind @ ("NodePort" | "LoadBalancer" | "ExternalName") => {
-            let why = format!("Services of type {kind} are not built yet; use type ClusterIP");
-            vec![Cause::invalid(field, &json!(kind), &why)]
-        }
-        other => {
-            let all = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-            vec![Cause::not_supported(field, &json!(other), &all)]
-        }
-    }
+fn kind(spec: &Value) -> Option<Cause> {
+    let all = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    let kind = object::text(spec, &["type"]);
+    (!all.contains(&kind)).then(|| Cause::not_supported("spec.type", &json!(kind), &all))
 }
 
-fn all_ports(ports: &[Value]) -> Vec<Cause> {
+fn all_ports(spec: &Value, ports: &[Value]) -> Vec<Cause> {
+    let has_node_ports = matches!(object::text(spec, &["type"]), "NodePort" | "LoadBalancer");
     let mut causes = Vec::new();
     let (mut seen_names, mut seen) = (HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {
@@ -76,7 +71,7 @@ fn all_ports(ports: &[Value]) -> Vec<Cause> {
             causes.push(Cause::duplicate(at.clone(), &same));
         }
         causes.extend(target(&at, &port["targetPort"]));
-        if port["nodePort"].as_i64().is_some_and(|port| port != 0) {
+        if !has_node_ports && port["nodePort"].as_i64().is_some_and(|port| port != 0) {
             let why = "may not be used when `type` is 'ClusterIP'";
             causes.push(Cause::forbidden(format!("{at}.nodePort"), why));
         }
@@ -85,18 +80,9 @@ fn all_ports(ports: &[Value]) -> Vec<Cause> {
 }
 
 fn protocol(at: &str, protocol: &str) -> Option<Cause> {
+    let all = ["SCTP", "TCP", "UDP"];
     let field = format!("{at}.protocol");
-    match protocol {
-        "TCP" => None,
-        "UDP" | "SCTP" => {
-            let why = format!("ports of protocol {protocol} are not built yet, only TCP is");
-            Some(Cause::invalid(field, &json!(protocol), &why))
-        }
-        other => {
-            let all = ["SCTP", "TCP", "UDP"];
-            Some(Cause::not_supported(field, &json!(other), &all))
-        }
-    }
+    (!all.contains(&protocol)).then(|| Cause::not_supported(field, &json!(protocol), &all))
 }
 
 fn target(at: &str, target: &Value) -> Option<Cause> {
@@ -177,50 +163,69 @@ fn addresses(spec: &Value) -> Vec<Cause> {
     Vec::new()
 }
 
-/// What else the proxy does not do yet.
-fn not_built(spec: &Value) -> Vec<Cause> {
+/// What goes with one type and not with another.
+fn by_type(spec: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    match object::text(spec, &["sessionAffinity"]) {
-        "None" => {}
-        "ClientIP" => {
-            let why = "session affinity is not built yet; use None";
-            causes.push(Cause::invalid(
-                "spec.sessionAffinity",
-                &json!("ClientIP"),
-                why,
-            ));
+    let kind = object::text(spec, &["type"]);
+    let has = |field: &str| spec.get(field).is_some();
+    if kind == "ExternalName" {
+        let name = object::text(spec, &["externalName"]).trim_end_matches('.');
+        if name.is_empty() {
+            causes.push(Cause::required("spec.externalName", ""));
+        } else if let Some(why) = names::subdomain_fault(name) {
+            causes.push(Cause::invalid("spec.externalName", &json!(name), why));
         }
-        other => {
-            let all = ["ClientIP", "None"];
-            causes.push(Cause::not_supported(
-                "spec.sessionAffinity",
-                &json!(other),
-                &all,
-            ));
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if has(field) {
+                let why = "may not be set for ExternalName services";
+                causes.push(Cause::forbidden(format!("spec.{field}"), why));
+            }
         }
     }
-    if !object::items(spec, &["externalIPs"]).is_empty() {
-        let why = "external addresses are not built yet";
-        causes.push(Cause::forbidden("spec.externalIPs", why));
+    if is_headless(spec) && matches!(kind, "NodePort" | "LoadBalancer") {
+        let why = format!("may not be set to 'None' for {kind} services");
+        causes.push(Cause::invalid("spec.clusterIPs[0]", &json!("None"), &why));
     }
-    for field in [
-        "loadBalancerClass",
-        "loadBalancerIP",
-        "externalTrafficPolicy",
-        "externalName",
+    for (field, only) in [
+        ("loadBalancerClass", "LoadBalancer"),
+        ("allocateLoadBalancerNodePorts", "LoadBalancer"),
+        ("loadBalancerSourceRanges", "LoadBalancer"),
     ] {
-        if spec.get(field).is_some() {
-            let why = "may not be used when `type` is 'ClusterIP'";
-            causes.push(Cause::forbidden(format!("spec.{field}"), why));
+        if has(field) && kind != only {
+            let why = format!("may only be used when `type` is '{only}'");
+            causes.push(Cause::forbidden(format!("spec.{field}"), &why));
         }
     }
-    match object::text(spec, &["internalTrafficPolicy"]) {
-        // The only node of a region is the region.
-        "Cluster" | "Local" => {}
-        other => {
-            let all = ["Cluster", "Local"];
-            let field = "spec.internalTrafficPolicy";
-            causes.push(Cause::not_supported(field, &json!(other), &all));
+    let is_public = matches!(kind, "NodePort" | "LoadBalancer")
+        || !object::items(spec, &["externalIPs"]).is_empty();
+    if has("externalTrafficPolicy") && !is_public {
+        let why = "may only be set for externally-accessible services";
+        let value = &spec["externalTrafficPolicy"];
+        causes.push(Cause::invalid("spec.externalTrafficPolicy", value, why));
+    }
+    causes
+}
+
+fn choices(spec: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for (field, all) in [
+        ("sessionAffinity", ["ClientIP", "None"]),
+        ("internalTrafficPolicy", ["Cluster", "Local"]),
+        ("externalTrafficPolicy", ["Cluster", "Local"]),
+    ] {
+        let Some(value) = spec.get(field) else {
+            continue;
+        };
+        if !value.as_str().is_some_and(|value| all.contains(&value)) {
+            causes.push(Cause::not_supported(format!("spec.{field}"), value, &all));
+        }
+    }
+    for (index, address) in object::items(spec, &["externalIPs"]).iter().enumerate() {
+        let text = address.as_str().unwrap_or_default();
+        if text.parse::<std::net::IpAddr>().is_err() {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            let field = format!("spec.externalIPs[{index}]");
+            causes.push(Cause::invalid(field, address, why));
         }
     }
     causes
@@ -262,7 +267,7 @@ mod tests {
     fn faults(change: impl FnOnce(&mut Value)) -> Vec<String> {
         let mut object = sample();
         change(&mut object["spec"]);
-        crate::defaults::on_update(&SERVICES, &mut object);
+        crate::defaults::complete(&SERVICES, &mut object);
         let causes = super::super::on_create(&SERVICES, &object).into_iter();
         causes
             .map(|c| format!("{}: {}", c.field, c.message))
@@ -299,20 +304,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        for kind in ["NodePort", "LoadBalancer", "ExternalName"] {
-            let found = faults(|s| s["type"] = kind.into());
-            assert!(found[0].contains("not built yet"), "{found:?}");
-        }
-        let found = faults(|s| s["ports"][0]["protocol"] = "UDP".into());
-        assert!(found[0].contains("only TCP is"), "{found:?}");
+    fn every_type_has_its_own_fields() {
+        assert_eq!(faults(|s| s["type"] = "NodePort".into()), [""; 0]);
+        assert_eq!(faults(|s| s["type"] = "LoadBalancer".into()), [""; 0]);
+        let found = faults(|s| *s = json!({"type": "ExternalName"}));
+        assert_eq!(found, ["spec.externalName: Required value"]);
+        let found = faults(|s| s["type"] = "Other".into());
+        assert!(
+            found[0].starts_with("spec.type: Unsupported value"),
+            "{found:?}"
+        );
+        let found = faults(|s| s["ports"][0]["nodePort"] = json!(30_000));
+        let why = "Forbidden: may not be used when `type` is 'ClusterIP'";
+        assert_eq!(found, [format!("spec.ports[0].nodePort: {why}")]);
+        let found = faults(|s| s["ports"][0]["protocol"] = "ICMP".into());
+        assert!(found[0].contains("supported values: \"SCTP\", \"TCP\", \"UDP\""));
         let found = faults(|s| s["ipFamilies"] = json!(["IPv4"]));
         assert!(
             found[0].ends_with("not configured on this cluster"),
             "{found:?}"
         );
-        let found = faults(|s| s["sessionAffinity"] = "ClientIP".into());
-        assert!(found[0].contains("not built yet"), "{found:?}");
         let found = faults(|s| s["clusterIP"] = "fdaa::9".into());
         assert!(
             found[0].contains("failed to allocate IP fdaa::9"),
