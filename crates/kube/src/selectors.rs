@@ -156,7 +156,9 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>
         };
         let in_all =
             key == "metadata.name" || (key == "metadata.namespace" && resource.is_namespaced());
-        if !in_all && !selectable(resource).contains(&key) {
+        let kind = resource.custom.as_ref();
+        let in_custom = kind.is_some_and(|kind| kind.can_select(key));
+        if !in_all && !in_custom && !selectable(resource).contains(&key) {
             return Err(Status::bad_request(format!(
                 "field label not supported: {key}"
             )));

@@ -65,6 +65,19 @@ impl Cause {
         )
     }
 
+    /// Like [`Cause::invalid`], of a value that has not even the right type.
+    pub fn type_invalid(field: impl Into<String>, value: &Value, why: &str) -> Self {
+        Self {
+            reason: "FieldValueTypeInvalid",
+            ..Self::invalid(field, value, why)
+        }
+    }
+
+    pub fn too_many(field: impl Into<String>, count: u64, max: u64) -> Self {
+        let message = format!("Too many: {count}: must have at most {max} items");
+        Self::new("FieldValueTooMany", field, message)
+    }
+
     pub fn required(field: impl Into<String>, why: &str) -> Self {
         let message = match why {
             "" => "Required value".to_owned(),

@@ -160,7 +160,7 @@ impl Api {
             name,
         };
         let mut written = self.apply(place, &wanted, options).await?;
-        written.object = super::scale::scale_of(&written.object);
+        written.object = super::scale::scale_of(resource, &written.object);
         Ok(written)
     }
 

@@ -7,7 +7,8 @@ use crate::resource::NAMESPACES;
 use crate::status::Status;
 
 impl Api {
-    /// Creates the namespaces that are always there. May be repeated.
+    /// Creates the namespaces that are always there, and finds out which custom resources are. May
+    /// be repeated.
     pub async fn bootstrap(&self) -> Result<(), Status> {
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let namespace = json!({"metadata": {"name": name}});
@@ -17,7 +18,7 @@ impl Api {
                 Err(status) => return Err(status),
             }
         }
-        Ok(())
+        crate::custom::keeper::load(self).await
     }
 
     /// Removes events that are older than an hour; called every minute.

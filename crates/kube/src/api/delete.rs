@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::stored::{decode_whole, encode};
 use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, refused};
 use crate::admission::{self, Attributes, Operation};
+use crate::custom;
 use crate::object;
-use crate::resource::{EVENTS, NAMESPACES, PODS, Resource};
+use crate::resource::{CUSTOM_RESOURCE_DEFINITIONS, EVENTS, NAMESPACES, PODS, Resource};
 use crate::status::Status;
 use crate::time;
 
@@ -110,7 +111,10 @@ impl Api {
             };
             admission::mutate(&mut attributes).await?;
             let admitted = admission::validate(&attributes).await?;
-            let wanted = with_propagation(resource, &object, options.propagation);
+            let mut wanted = with_propagation(resource, &object, options.propagation);
+            if resource.is(&CUSTOM_RESOURCE_DEFINITIONS) && !object::is_terminating(&object) {
+                custom::controller::mark(&mut wanted, Timestamp::now());
+            }
             let decision = decide(resource, &wanted, options.grace_period_s, Timestamp::now());
             let decision = match decision {
                 Decision::Wait if wanted != object => Decision::Mark(wanted),

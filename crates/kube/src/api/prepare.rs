@@ -39,9 +39,15 @@ pub(super) fn decode_body(
     }
     object["apiVersion"] = api_version.as_str().into();
     object["kind"] = kind.into();
-    let schema = schema::type_named(resource.schema)
-        .ok_or_else(|| Status::internal(format!("{} has no schema", resource.schema)))?;
-    let unknown = schema::decode(schema.get(), object).map_err(|error| {
+    let decoded = match &resource.custom {
+        Some(kind) => kind.decode(object),
+        None => {
+            let schema = schema::type_named(resource.schema)
+                .ok_or_else(|| Status::internal(format!("{} has no schema", resource.schema)))?;
+            schema::decode(schema.get(), object)
+        }
+    };
+    let unknown = decoded.map_err(|error| {
         Status::bad_request(format!(
             "{kind} in version {:?} cannot be handled as a {kind}: {error}",
             resource.version
@@ -121,7 +127,10 @@ pub(super) fn for_create(resource: &Resource, object: &mut Value, now: Timestamp
         && !resource.is(&crate::resource::NODES)
         && let Some(object) = object.as_object_mut()
     {
-        object.insert("status".into(), json!({}));
+        object.remove("status");
+        if resource.custom.is_none() {
+            object.insert("status".into(), json!({}));
+        }
     }
 }
 
@@ -135,6 +144,12 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             if resource.is(&SERVICES) {
                 defaults::keep_addresses(old, new);
             }
+        }
+        Part::Status if resource.custom.is_some() => {
+            let status = std::mem::take(new);
+            *new = old.clone();
+            take_over(&status, new, "status");
+            take_over(&status["metadata"], &mut new["metadata"], "managedFields");
         }
         Part::Status => {
             let status = new.get("status").cloned();
@@ -172,10 +187,18 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
 pub(super) fn raise_generation(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     if resource.has_generation
         && matches!(part, Part::Object | Part::Scale)
-        && old.get("spec") != new.get("spec")
+        && is_specified_anew(resource, old, new)
     {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta_mut(new).insert("generation".into(), generation.into());
+    }
+}
+
+/// Whether the specification differs: of a custom resource, everything but metadata and status.
+fn is_specified_anew(resource: &Resource, old: &Value, new: &Value) -> bool {
+    match &resource.custom {
+        Some(kind) => kind.is_changed(old, new),
+        None => old.get("spec") != new.get("spec"),
     }
 }
 

@@ -15,7 +15,7 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Status> {
-        Ok(scale_of(&self.read(resource, namespace, name)?))
+        Ok(scale_of(resource, &self.read(resource, namespace, name)?))
     }
 
     /// Sets the replicas to what `change` makes of the present scale.
@@ -29,12 +29,12 @@ impl Api {
     ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
         let set = |old: &Value| {
-            let mut scale = change(&scale_of(old))?;
+            let mut scale = change(&scale_of(resource, old))?;
             warnings = prepare::decode_body(&SCALES, &mut scale, options.validation)?;
             prepare::check_name(name, &scale)?;
             let replicas = replicas_of(&scale)?.unwrap_or(0);
             let mut new = old.clone();
-            object::map_mut(&mut new, "spec").insert("replicas".into(), replicas.into());
+            set_replicas(resource, &mut new, replicas);
             let meta = object::meta_mut(&mut new);
             // What the client says that it saw has to be so.
             for field in ["resourceVersion", "uid"] {
@@ -49,7 +49,7 @@ impl Api {
             .modify(resource, Part::Scale, namespace, name, options, set)
             .await?;
         Ok(Written {
-            object: scale_of(&written),
+            object: scale_of(resource, &written),
             warnings,
             is_new: false,
         })
@@ -71,7 +71,21 @@ pub(super) fn replicas_of(scale: &Value) -> Result<Option<i64>, Status> {
     }
 }
 
-pub(crate) fn scale_of(workload: &Value) -> Value {
+fn set_replicas(resource: &Resource, object: &mut Value, replicas: i64) {
+    let scale = resource.custom.as_ref().and_then(|kind| kind.scale());
+    let Some(scale) = scale else {
+        object::map_mut(object, "spec").insert("replicas".into(), replicas.into());
+        return;
+    };
+    let mut place = object;
+    for key in &scale.spec {
+        object::map_mut(place, key);
+        place = &mut place[key.as_str()];
+    }
+    *place = replicas.into();
+}
+
+pub(crate) fn scale_of(resource: &Resource, workload: &Value) -> Value {
     let mut meta = json!({});
     for field in [
         "name",
@@ -88,17 +102,38 @@ pub(crate) fn scale_of(workload: &Value) -> Value {
         let found = object::at(workload, path).and_then(Value::as_i64);
         found.unwrap_or(0)
     };
+    let paths = resource.custom.as_ref().and_then(|kind| kind.scale());
+    let (wanted, present, selector) = match paths {
+        None => (
+            number(&["spec", "replicas"]),
+            number(&["status", "replicas"]),
+            label_selector::format(&workload["spec"]["selector"]),
+        ),
+        Some(paths) => {
+            fn at(path: &[String]) -> Vec<&str> {
+                path.iter().map(String::as_str).collect()
+            }
+            let selector = paths.selector.as_ref();
+            let selector = selector.map(|path| object::text(workload, &at(path)).to_owned());
+            (
+                number(&at(&paths.spec)),
+                number(&at(&paths.status)),
+                selector.unwrap_or_default(),
+            )
+        }
+    };
     let mut scale = json!({
         "kind": SCALES.kind, "apiVersion": SCALES.api_version(), "metadata": meta, "spec": {},
         "status": {
-            "replicas": number(&["status", "replicas"]),
-            "selector": label_selector::format(&workload["spec"]["selector"]),
+            "replicas": present,
         },
     });
-    // Go leaves the zero out.
-    let replicas = number(&["spec", "replicas"]);
-    if replicas != 0 {
-        scale["spec"]["replicas"] = replicas.into();
+    // Go leaves the empty and the zero out.
+    if !selector.is_empty() || paths.is_none() {
+        scale["status"]["selector"] = selector.into();
+    }
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
     }
     scale
 }

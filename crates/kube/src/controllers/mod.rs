@@ -53,6 +53,7 @@ use self::stateful_set::StatefulSets;
 use self::ttl::TtlAfterFinished;
 use self::watches::Watches;
 use crate::api::Api;
+use crate::custom;
 
 /// What the controllers are told.
 #[derive(Debug, Clone)]
@@ -78,6 +79,7 @@ fn start(api: &Api, config: ControllersConfig, tasks: &mut JoinSet<()>) {
         bootstrap::runtime_classes(&api, &isolation).await;
     });
     spawn(tasks, api, async |api| namespace::run(&api).await);
+    spawn(tasks, api, async |api| custom::controller::run(&api).await);
     spawn(tasks, api, async move |api| {
         namespace_defaults::run(&api, &ca_pem).await;
     });

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 pub(crate) use pod::qos_class;
 pub(crate) use service::keep_addresses;
 
+use crate::custom;
 use crate::object::{self, default, map_mut};
 use crate::resource::Resource;
 use extension::Webhooks;
@@ -38,6 +39,9 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
         ("", "persistentvolumes") => storage::new_volume(object),
         ("apps", "daemonsets") => workload::template_generation(None, object),
         ("batch", "jobs") => workload::job_selector(object),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            object["status"] = custom::definition::first_status(object);
+        }
         _ => {}
     }
     if let Some(status) = first_status(resource) {
@@ -76,6 +80,9 @@ pub(crate) fn on_update(resource: &Resource, old: &Value, object: &mut Value) {
             labels["kubernetes.io/metadata.name"] = name.into();
         }
         ("apps", "daemonsets") => workload::template_generation(Some(old), object),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            custom::definition::remember_storage(object);
+        }
         _ => {}
     }
 }

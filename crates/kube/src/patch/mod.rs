@@ -12,6 +12,9 @@ use crate::resource::Resource;
 use crate::schema;
 use crate::status::Status;
 
+/// What custom resources can be patched by: their schemas have no patch strategies.
+const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+                              application/apply-patch+yaml";
 /// Upstream's bound.
 const OPERATIONS_MAX: usize = 10_000;
 
@@ -64,6 +67,9 @@ impl Patch {
                 })?;
             }
             Patch::Merge(patch) => merge::apply(&mut patched, patch),
+            Patch::Strategic(_) if resource.custom.is_some() => {
+                return Err(Status::unsupported_media_type(CUSTOM_PATCHES));
+            }
             Patch::Strategic(patch) => {
                 let schema = schema::type_named(resource.schema).ok_or_else(|| {
                     Status::internal(format!("{} has no schema", resource.schema))

@@ -178,6 +178,9 @@ impl From<Arc<Resource>> for Row {
 }
 
 impl Resource {
+    /// What the rows of custom resources have in common.
+    pub(crate) const CUSTOM: Resource = CORE;
+
     /// `v1`, or `group/version`.
     pub fn api_version(&self) -> String {
         match self.group {
@@ -243,7 +246,7 @@ pub(crate) const ALL_VERBS: &[&str] = &[
 ];
 pub(crate) const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 
-const fn status_of(kind: &'static str) -> Subresource {
+pub(crate) const fn status_of(kind: &'static str) -> Subresource {
     Subresource {
         name: "status",
         kind,
@@ -274,7 +277,7 @@ const CORE: Resource = Resource {
 };
 
 /// Replicas of a workload, beside the workload.
-const SCALE: Subresource = Subresource {
+pub(crate) const SCALE: Subresource = Subresource {
     name: "scale",
     kind: "Scale",
     group_version: Some(("autoscaling", "v1")),

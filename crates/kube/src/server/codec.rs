@@ -57,7 +57,8 @@ impl Body {
     pub(super) fn object(&self, type_name: &str) -> Result<Value, Status> {
         match self.media_type.as_str() {
             "" | "application/json" => self.json(),
-            PROTOBUF => {
+            // Custom resources have no protobuf form.
+            PROTOBUF if !type_name.is_empty() => {
                 let schema = schema::type_named(type_name)
                     .ok_or_else(|| Status::internal(format!("{type_name} has no schema")))?;
                 schema::protobuf::decode(schema.get(), &self.bytes)

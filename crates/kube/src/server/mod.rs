@@ -91,6 +91,8 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
     });
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let expiry = tokio::spawn(expire_events(server.clone()));
+    let keeper = server.api.clone();
+    let keeper = tokio::spawn(async move { crate::custom::keeper::run(&keeper).await });
     info!(address = ?config.listener.local_addr().ok(), "kubernetes API is served");
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -120,6 +122,7 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
         });
     }
     expiry.abort();
+    keeper.abort();
     drop(config.listener);
     let _ = stop.send(true);
     let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);

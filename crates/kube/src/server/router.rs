@@ -193,6 +193,16 @@ async fn objects(
     } else if !resource.verbs.contains(&target.verb.as_str()) || !fits(&target) {
         return Err(Status::method_not_allowed());
     }
+    if let Some(kind) = resource.custom.as_ref()
+        && kind.is_terminating
+        && target.verb == Verb::Create
+    {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status {
+            message: why.to_owned(),
+            ..Status::method_not_allowed()
+        });
+    }
     match target.verb {
         Verb::Watch => watch::handle(server, resource, &target, query, &request).await,
         Verb::Get

@@ -33,6 +33,10 @@ pub(super) async fn handle(
 ) -> Result<Response<Body>, Status> {
     let shape = Shape::of(resource, query, &request)?;
     let (api, notes) = &calling(server, user, query, &request);
+    let kind = resource.custom.as_ref();
+    if let Some(warning) = kind.and_then(|kind| kind.deprecation.clone()) {
+        notes.warn(warning);
+    }
     let answer = answer(api, user, &shape, target, query, request);
     Ok(respond::noted(answer.await, notes))
 }

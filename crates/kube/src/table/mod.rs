@@ -163,6 +163,11 @@ pub(crate) enum Header {
     No,
 }
 
+fn definition((name, kind, priority): &Column) -> Value {
+    let format = if *name == "Name" { "name" } else { "" };
+    json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
+}
+
 /// A Table of these objects, with the list's metadata.
 pub(crate) fn render(
     resource: &Resource,
@@ -172,13 +177,16 @@ pub(crate) fn render(
     header: Header,
 ) -> Value {
     let now = Timestamp::now();
-    let definitions = columns(resource).iter().map(|(name, kind, priority)| {
-        let format = if *name == "Name" { "name" } else { "" };
-        json!({"name": name, "type": kind, "format": format, "description": "",
-            "priority": priority})
-    });
+    let definitions = || match &resource.custom {
+        Some(kind) => kind.columns().into(),
+        None => columns(resource).iter().map(definition).collect(),
+    };
     let rows = objects.iter().map(|object| {
-        let mut rendered = json!({"cells": row(resource, object, now)});
+        let cells = match &resource.custom {
+            Some(kind) => kind.cells(object, now),
+            None => row(resource, object, now),
+        };
+        let mut rendered = json!({"cells": cells});
         match include {
             IncludeObject::None => {}
             IncludeObject::Metadata => rendered["object"] = partial(object),
@@ -187,7 +195,7 @@ pub(crate) fn render(
         rendered
     });
     let definitions: Value = match header {
-        Header::Yes => definitions.collect(),
+        Header::Yes => definitions(),
         Header::No => json!([]),
     };
     json!({

@@ -1,7 +1,7 @@
 //! Validation: the rules of each kind, told in upstream's words because people search for them.
 
 mod certificate;
-mod names;
+pub(crate) mod names;
 mod pod;
 mod service;
 mod slice;
@@ -10,8 +10,9 @@ mod workload;
 use serde_json::{Value, json};
 
 use crate::api::Part;
+use crate::custom;
 use crate::object;
-use crate::resource::{NameRule, PODS, Resource, SERVICES};
+use crate::resource::{CUSTOM_RESOURCE_DEFINITIONS, NameRule, PODS, Resource, SERVICES};
 use crate::status::Cause;
 
 /// Bytes that all values of a ConfigMap or Secret may have together.
@@ -32,6 +33,7 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     }
     causes.extend(metadata(object));
     causes.extend(kind_rules(resource, object));
+    causes.extend(custom_rules(resource, object, None));
     if resource.is(&SERVICES) {
         causes.extend(service::chosen_address(object));
     }
@@ -39,13 +41,25 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 }
 
 pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Value) -> Vec<Cause> {
-    if !matches!(part, Part::Object | Part::Scale) {
-        return metadata(new);
-    }
     let mut causes = metadata(new);
+    causes.extend(custom_rules(resource, new, Some(old)));
+    if !matches!(part, Part::Object | Part::Scale) {
+        return causes;
+    }
     causes.extend(kind_rules(resource, new));
     causes.extend(immutability(resource, old, new));
     causes
+}
+
+/// The rules of definitions, and those that definitions state.
+fn custom_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    match &resource.custom {
+        Some(kind) => kind.validate(object, old),
+        None if resource.is(&CUSTOM_RESOURCE_DEFINITIONS) => {
+            custom::definition::validate(object, old)
+        }
+        None => Vec::new(),
+    }
 }
 
 fn name_fault(rule: NameRule, name: &str) -> Option<&'static str> {

@@ -24,7 +24,7 @@ const ENV_NAME: &str = "a valid environment variable name must consist only of p
     characters other than '='";
 
 /// Why this is not an RFC 1123 label.
-pub(super) fn label_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn label_fault(name: &str) -> Option<&'static str> {
     match name {
         name if name.len() > 63 => Some("must be no more than 63 bytes"),
         name if is_label(name) => None,
@@ -33,7 +33,7 @@ pub(super) fn label_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Why this is not an RFC 1035 label.
-pub(super) fn label_1035_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn label_1035_fault(name: &str) -> Option<&'static str> {
     match name {
         name if name.len() > 63 => Some("must be no more than 63 bytes"),
         name if is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit()) => None,
@@ -42,7 +42,7 @@ pub(super) fn label_1035_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Why this is not the name of a port, as IANA has them (RFC 6335, section 5.1).
-pub(super) fn port_name_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn port_name_fault(name: &str) -> Option<&'static str> {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.len() > 15 {
         Some("must be no more than 15 characters long")
@@ -60,7 +60,7 @@ pub(super) fn port_name_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Why this is not an RFC 1123 subdomain.
-pub(super) fn subdomain_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn subdomain_fault(name: &str) -> Option<&'static str> {
     match name {
         name if name.len() > 253 => Some("must be no more than 253 bytes"),
         name if name.split('.').all(is_label) => None,
@@ -69,7 +69,7 @@ pub(super) fn subdomain_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Why this cannot be a segment of a path.
-pub(super) fn path_segment_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn path_segment_fault(name: &str) -> Option<&'static str> {
     match name {
         "." => Some("may not be '.'"),
         ".." => Some("may not be '..'"),
@@ -80,7 +80,7 @@ pub(super) fn path_segment_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Why this is not an IP address as RFC 5952 writes it.
-pub(super) fn ip_address_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn ip_address_fault(name: &str) -> Option<&'static str> {
     match name.parse::<std::net::IpAddr>() {
         Err(_) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
         Ok(address) if address.to_string() != name => {
@@ -102,7 +102,7 @@ fn is_free_word(word: &str) -> bool {
 }
 
 /// Why this is not a label key: `[prefix/]name`.
-pub(super) fn qualified_fault(key: &str) -> Option<String> {
+pub(crate) fn qualified_fault(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -124,7 +124,7 @@ pub(super) fn qualified_fault(key: &str) -> Option<String> {
 }
 
 /// Why this is not a label value.
-pub(super) fn label_value_fault(value: &str) -> Option<String> {
+pub(crate) fn label_value_fault(value: &str) -> Option<String> {
     match value {
         "" => None,
         value if value.len() > 63 => Some("must be no more than 63 bytes".into()),
@@ -134,7 +134,7 @@ pub(super) fn label_value_fault(value: &str) -> Option<String> {
 }
 
 /// Why this is not a key of a ConfigMap or Secret.
-pub(super) fn config_key_fault(key: &str) -> Option<String> {
+pub(crate) fn config_key_fault(key: &str) -> Option<String> {
     match key {
         key if key.len() > 253 => Some("must be no more than 253 bytes".into()),
         "." => Some("must not be '.'".into()),
@@ -152,7 +152,7 @@ pub(super) fn config_key_fault(key: &str) -> Option<String> {
 }
 
 /// Why this is not the name of an environment variable.
-pub(super) fn env_name_fault(name: &str) -> Option<&'static str> {
+pub(crate) fn env_name_fault(name: &str) -> Option<&'static str> {
     let is_printable = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=';
     if name.bytes().all(is_printable) {
         None

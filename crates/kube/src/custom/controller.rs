@@ -1,0 +1,179 @@
+//! What the controllers do for definitions: conditions and names in their status, and the removal
+//! of all objects before a definition goes.
+//!
+//! ```text
+//!   new ── names accepted ── served (see keeper) ── Established
+//!   deleted ── Terminating ── its objects deleted ── finalizer gone
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::definition::is_condition;
+use super::keeper;
+use super::naming::{self, Taken};
+use crate::api::{Api, DeleteOptions, Selector};
+use crate::controllers::informer::{self, Change};
+use crate::controllers::queue::{Outcome, Queue};
+use crate::object::{self, text};
+use crate::resource::{BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, Row};
+use crate::status::Status;
+
+/// What keeps a definition until its objects are gone.
+pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// Objects with finalizers take their time to go; nothing tells this controller when.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Somebody else wrote in between, or the catalog is not there yet.
+const SOON: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(api: &Api) {
+    let mut changes = informer::follow(api, &DEFINITIONS, Selector::default());
+    let mut served = api.resources().changed();
+    let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    let mut queue = Queue::default();
+    loop {
+        while let Some(name) = queue.take() {
+            let outcome = match sync(api, &all, &name).await {
+                Ok(outcome) => outcome,
+                Err(status) if status.is_not_found() => Outcome::Done,
+                Err(status) if status.is_conflict() => Outcome::After(SOON),
+                Err(error) => {
+                    warn!(definition = name, %error, "definition not brought up to date");
+                    Outcome::Failed
+                }
+            };
+            queue.finish(Instant::now(), &name, outcome);
+        }
+        let due = queue.advance(Instant::now());
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(change) = changes.recv() => take(&mut all, change, &mut queue),
+            Ok(()) = served.changed() => {
+                let waiting = all.iter().filter(|(_, one)| !is_condition(one, "Established"));
+                waiting.for_each(|(name, _)| queue.add(name));
+            }
+            () = timer => {}
+        }
+    }
+}
+
+/// Takes in a change. A name that one definition gives up is one that another may wait for.
+fn take(all: &mut BTreeMap<String, Value>, change: Change, queue: &mut Queue) {
+    let mut touch = |all: &BTreeMap<String, Value>, group: &str| {
+        let of_group = all
+            .iter()
+            .filter(|(_, one)| text(one, &["spec", "group"]) == group);
+        of_group.for_each(|(name, _)| queue.add(name));
+    };
+    match change {
+        Change::Listed(listed) => {
+            let named = |one: Value| (object::name(&one).to_owned(), one);
+            *all = listed.into_iter().map(named).collect();
+            all.keys().for_each(|name| queue.add(name));
+        }
+        Change::Changed(one) => {
+            let group = text(&one, &["spec", "group"]).to_owned();
+            all.insert(object::name(&one).to_owned(), one);
+            touch(all, &group);
+        }
+        Change::Deleted(one) => {
+            all.remove(object::name(&one));
+            touch(all, text(&one, &["spec", "group"]));
+        }
+    }
+}
+
+async fn sync(api: &Api, all: &BTreeMap<String, Value>, name: &str) -> Result<Outcome, Status> {
+    let Some(definition) = all.get(name) else {
+        return Ok(Outcome::Done);
+    };
+    if object::is_terminating(definition) {
+        return remove(api, definition).await;
+    }
+    let group = text(definition, &["spec", "group"]);
+    let mut taken = Taken::default();
+    let others = all
+        .iter()
+        .filter(|(other, one)| other.as_str() != name && text(one, &["spec", "group"]) == group);
+    others.for_each(|(_, one)| taken.add_accepted(one));
+    BUILT_IN
+        .iter()
+        .filter(|row| row.group == group)
+        .for_each(|row| taken.add_row(row));
+    let is_served = row(api, definition).is_some();
+    let status = naming::status(definition, &taken, is_served, Timestamp::now());
+    if status != definition["status"] {
+        let mut changed = definition.clone();
+        changed["status"] = status;
+        api.update_status(&DEFINITIONS, None, changed).await?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The row of the first version of a definition that is served; none if none is yet.
+fn row(api: &Api, definition: &Value) -> Option<Row> {
+    let spec = &definition["spec"];
+    let versions = object::items(spec, &["versions"]);
+    let mut served = versions
+        .iter()
+        .filter(|version| version["served"] == true)
+        .peekable();
+    let find = |version: &Value| {
+        let (group, plural) = (text(spec, &["group"]), text(spec, &["names", "plural"]));
+        api.resources()
+            .find(group, text(version, &["name"]), plural)
+    };
+    served.find_map(find)
+}
+
+/// Deletes the objects of a definition; when none is left, lets the definition go.
+async fn remove(api: &Api, definition: &Value) -> Result<Outcome, Status> {
+    let finalizers = object::items(definition, &["metadata", "finalizers"]);
+    if !finalizers.iter().any(|one| one == FINALIZER) {
+        return Ok(Outcome::Done);
+    }
+    let everything = Selector::default();
+    if let Some(row) = keeper::storage_row(definition) {
+        let options = DeleteOptions::default();
+        api.delete_collection(&row, None, &everything, &options)
+            .await?;
+        let (left, _) = api.list(&row, None, &everything).await?;
+        if !left.is_empty() {
+            return Ok(Outcome::After(LOOK_AGAIN));
+        }
+    }
+    let mut free = definition.clone();
+    let others: Vec<_> = finalizers
+        .iter()
+        .filter(|one| *one != FINALIZER)
+        .cloned()
+        .collect();
+    free["metadata"]["finalizers"] = json!(others);
+    api.update(&DEFINITIONS, None, free).await?;
+    Ok(Outcome::Done)
+}
+
+/// What a deletion does to a definition first: it stays until its objects are gone.
+pub(crate) fn mark(definition: &mut Value, now: Timestamp) {
+    let meta = object::meta_mut(definition);
+    let finalizers = meta.entry("finalizers").or_insert(json!([]));
+    if let Some(finalizers) = finalizers.as_array_mut()
+        && !finalizers.iter().any(|one| one == FINALIZER)
+    {
+        finalizers.push(FINALIZER.into());
+    }
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will \
+                   begin soon";
+    let status = object::ensure_at(definition, "status");
+    let condition = ["Terminating", "True", "InstanceDeletionPending"];
+    naming::set(status, condition, message, now);
+}
