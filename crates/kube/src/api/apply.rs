@@ -151,7 +151,7 @@ impl Api {
             "metadata": {"name": name}, "spec": {},
         });
         if let Some(replicas) = replicas {
-            wanted["spec"]["replicas"] = replicas.into();
+            super::scale::set_replicas(resource, &mut wanted, replicas);
         }
         let place = Place {
             resource,

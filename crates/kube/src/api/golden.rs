@@ -65,7 +65,9 @@ async fn writes_are_answered_as_a_real_server_answered_them() {
     api.bootstrap().await.expect("namespaces");
     let cases = include_str!("../../testdata/patch-apply-golden.json");
     // Our Services have IPv6 addresses; that server's had IPv4.
-    let cases = cases.replace("IPv4", "IPv6").replace("10.43.9.9", "fd00::9");
+    let cases = cases
+        .replace("IPv4", "IPv6")
+        .replace("10.43.9.9", "fd00::9");
     let cases: Vec<Value> = serde_json::from_str(&cases).expect("JSON");
     let mut wrong = Vec::new();
     for case in &cases {
@@ -75,7 +77,10 @@ async fn writes_are_answered_as_a_real_server_answered_them() {
             _ => ("", "v1"),
         };
         let plural = path.last().expect("a path");
-        let row = api.resources().find(group, version, plural).expect("served");
+        let row = api
+            .resources()
+            .find(group, version, plural)
+            .expect("served");
         let steps = object::items(case, &["steps"]);
         let name = object::name(&steps[0]["body"]);
         for (number, step) in steps.iter().enumerate() {

@@ -9,13 +9,14 @@ use crate::resource::{Resource, SCALES};
 use crate::status::{Cause, Status};
 
 impl Api {
-    pub(crate) fn scale(
+    pub(crate) async fn scale(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Status> {
-        Ok(scale_of(resource, &self.read(resource, namespace, name)?))
+        let object = self.get(resource, namespace, name).await?;
+        Ok(scale_of(resource, &object))
     }
 
     /// Sets the replicas to what `change` makes of the present scale.
@@ -71,7 +72,7 @@ pub(super) fn replicas_of(scale: &Value) -> Result<Option<i64>, Status> {
     }
 }
 
-fn set_replicas(resource: &Resource, object: &mut Value, replicas: i64) {
+pub(super) fn set_replicas(resource: &Resource, object: &mut Value, replicas: i64) {
     let scale = resource.custom.as_ref().and_then(|kind| kind.scale());
     let Some(scale) = scale else {
         object::map_mut(object, "spec").insert("replicas".into(), replicas.into());

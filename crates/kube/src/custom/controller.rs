@@ -142,7 +142,7 @@ async fn remove(api: &Api, definition: &Value) -> Result<Outcome, Status> {
         return Ok(Outcome::Done);
     }
     let everything = Selector::default();
-    if let Some(row) = keeper::storage_row(definition) {
+    if let Some(row) = keeper::storage_row(api, definition) {
         let options = DeleteOptions::default();
         api.delete_collection(&row, None, &everything, &options)
             .await?;

@@ -13,6 +13,7 @@ use super::definition::is_condition;
 use super::kind::Kind;
 use crate::api::{Api, Selector};
 use crate::controllers::informer::{self, Change};
+use crate::egress::Client;
 use crate::object::{self, items, text};
 use crate::resource::{
     ALL_VERBS, CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, NameRule, Resource, Row, Scope,
@@ -23,7 +24,7 @@ use crate::status::Status;
 /// Follows the definitions and keeps the catalog of `api` by them, until the future is dropped.
 pub(crate) async fn run(api: &Api) {
     let mut changes = informer::follow(api, &DEFINITIONS, Selector::default());
-    let mut keeper = Keeper::default();
+    let mut keeper = Keeper::new(api);
     while let Some(change) = changes.recv().await {
         let mut is_changed = keeper.take(change);
         while let Ok(change) = changes.try_recv() {
@@ -35,11 +36,19 @@ pub(crate) async fn run(api: &Api) {
     }
 }
 
+impl Api {
+    /// Keeps the catalog by the definitions until the future is dropped, as a server does. Only one
+    /// at a time for handles that share a catalog.
+    pub async fn keep_catalog(&self) {
+        run(self).await;
+    }
+}
+
 /// Fills the catalog with what is stored, so that a server that has just started serves it at
 /// once.
 pub(crate) async fn load(api: &Api) -> Result<(), Status> {
     let (all, _) = api.list(&DEFINITIONS, None, &Selector::default()).await?;
-    let mut keeper = Keeper::default();
+    let mut keeper = Keeper::new(api);
     keeper.take(Change::Listed(all));
     api.resources().set_custom(keeper.rows());
     Ok(())
@@ -47,6 +56,8 @@ pub(crate) async fn load(api: &Api) -> Result<(), Status> {
 
 #[derive(Default)]
 struct Keeper {
+    /// For conversion webhooks.
+    client: Client,
     /// The rows of each definition, by its name.
     definitions: BTreeMap<String, Known>,
 }
@@ -61,6 +72,13 @@ struct Known {
 }
 
 impl Keeper {
+    fn new(api: &Api) -> Self {
+        Self {
+            client: api.egress().clone(),
+            definitions: BTreeMap::new(),
+        }
+    }
+
     /// Takes in a change and tells whether rows have changed by it.
     fn take(&mut self, change: Change) -> bool {
         match change {
@@ -99,7 +117,7 @@ impl Keeper {
         }
         let versions = items(definition, &["spec", "versions"]).iter();
         let served = versions.filter(|version| version["served"] == true);
-        let rows = match rows(definition, served) {
+        let rows = match rows(definition, served, &self.client) {
             Ok(rows) => rows,
             Err(error) => {
                 warn!(definition = name, %error, "custom resource not served");
@@ -133,10 +151,10 @@ impl Keeper {
 }
 
 /// The row of the version that objects are stored in, served or not.
-pub(super) fn storage_row(definition: &Value) -> Option<Row> {
+pub(super) fn storage_row(api: &Api, definition: &Value) -> Option<Row> {
     let versions = items(definition, &["spec", "versions"]).iter();
     let mut storage = versions.filter(|version| version["storage"] == true);
-    rows(definition, storage.by_ref())
+    rows(definition, storage.by_ref(), api.egress())
         .ok()?
         .pop()
         .map(Row::Custom)
@@ -146,6 +164,7 @@ pub(super) fn storage_row(definition: &Value) -> Option<Row> {
 fn rows<'a>(
     definition: &Value,
     versions: impl Iterator<Item = &'a Value>,
+    client: &Client,
 ) -> Result<Vec<Arc<Resource>>, WordsFull> {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
@@ -155,7 +174,7 @@ fn rows<'a>(
     };
     let word = |field: &str| intern(text(names, &[field]));
     let rows = versions.map(|version| {
-        let kind = Kind::new(definition, version);
+        let kind = Kind::new(definition, version, client);
         let kind_name = word("kind")?;
         let row = Resource {
             group: intern(text(spec, &["group"]))?,

@@ -2,11 +2,14 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::columns::{self, Column};
+use super::convert::Conversion;
 use super::jsonpath::simple;
 use super::schema::Schema;
 use super::{definition, prune, rules, validate};
+use crate::egress::Client;
 use crate::object;
 use crate::schema::TypeError;
 use crate::status::{Cause, Status};
@@ -21,11 +24,14 @@ pub struct Kind {
     /// The name of its definition.
     pub definition: String,
     pub(crate) schema: Schema,
+    /// Differs whenever what is published of the kind differs.
+    pub(crate) fingerprint: [u8; 32],
     columns: Vec<Column>,
     /// Fields that lists can select by, as selectors name them.
     selectable: Vec<String>,
     scale: Option<Scale>,
     has_status: bool,
+    conversion: Conversion,
     /// What clients of a deprecated version are told.
     pub(crate) deprecation: Option<String>,
     /// The definition is being deleted: no more objects are made.
@@ -53,7 +59,7 @@ impl Scale {
 
 impl Kind {
     /// Reads a version of a definition.
-    pub(crate) fn new(found: &Value, version: &Value) -> Self {
+    pub(crate) fn new(found: &Value, version: &Value, client: &Client) -> Self {
         let spec = &found["spec"];
         let group = object::text(spec, &["group"]);
         let name = object::text(version, &["name"]);
@@ -74,12 +80,14 @@ impl Kind {
             storage_version: format!("{group}/{storage}"),
             definition: object::name(found).to_owned(),
             schema: schema.map(Schema::parse).unwrap_or_default(),
+            fingerprint: Sha256::digest(spec.to_string()).into(),
             columns: columns::of_version(version),
             selectable: fields
                 .map(|path| path.trim_start_matches('.').to_owned())
                 .collect(),
             scale: Scale::parse(&version["subresources"]["scale"]),
             has_status: version["subresources"].get("status").is_some(),
+            conversion: Conversion::parse(spec, client),
             deprecation,
             is_terminating: object::is_terminating(found),
         }
@@ -153,20 +161,36 @@ impl Kind {
 
     /// Brings a stored object to this version, as far as that can be done without asking anybody.
     pub(crate) fn present(&self, object: &mut Value) {
-        object["apiVersion"] = self.api_version.as_str().into();
+        match &self.conversion {
+            Conversion::None => object["apiVersion"] = self.api_version.as_str().into(),
+            Conversion::Webhook(_) if object::text(object, &["apiVersion"]) != self.api_version => {
+                return;
+            }
+            Conversion::Webhook(_) => {}
+        }
         // What was stored fitted once; what no longer does is shown as it is.
         let _ = self.decode(object);
     }
 
     /// Brings objects to this version that [`Kind::present`] could not.
     pub(crate) async fn convert(&self, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
+        let is_other = |object: &Value| object::text(object, &["apiVersion"]) != self.api_version;
+        if !objects.iter().any(is_other) {
+            return Ok(objects);
+        }
+        let mut objects = self.conversion.convert(objects, &self.api_version).await?;
+        objects.iter_mut().for_each(|object| self.present(object));
         Ok(objects)
     }
 
     /// Brings an object of this version to the one that is stored.
-    pub(crate) async fn to_stored(&self, mut object: Value) -> Result<Value, Status> {
-        object["apiVersion"] = self.storage_version.as_str().into();
-        Ok(object)
+    pub(crate) async fn to_stored(&self, object: Value) -> Result<Value, Status> {
+        let stored = self
+            .conversion
+            .convert(vec![object], &self.storage_version)
+            .await?;
+        let lost = || Status::internal("the conversion lost the object");
+        stored.into_iter().next().ok_or_else(lost)
     }
 
     /// The columns of a Table.

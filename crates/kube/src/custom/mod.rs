@@ -15,11 +15,13 @@
 
 mod columns;
 pub(crate) mod controller;
+mod convert;
 pub(crate) mod definition;
 mod format;
 mod jsonpath;
 pub(crate) mod keeper;
 mod kind;
+mod merge;
 mod naming;
 mod prune;
 mod rules;

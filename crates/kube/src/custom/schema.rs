@@ -87,6 +87,8 @@ pub(crate) struct Schema {
     /// A map that is replaced as a whole by server-side apply.
     pub(crate) atomic_map: bool,
     pub(crate) list: ListType,
+    /// The keys of a list map, separated by commas.
+    pub(crate) keys_joined: String,
     pub(crate) properties: BTreeMap<Box<str>, Schema>,
     pub(crate) additional: Additional,
     pub(crate) items: Option<Box<Schema>>,
@@ -173,7 +175,7 @@ impl Schema {
         let flag = |name: &str| source.get(name).and_then(Value::as_bool).unwrap_or(false);
         let text = |name: &str| object::text(source, &[name]);
         let keys = object::items(source, &["x-kubernetes-list-map-keys"]).iter();
-        let keys = keys.filter_map(Value::as_str).map(str::to_owned);
+        let keys: Vec<_> = keys.filter_map(Value::as_str).map(str::to_owned).collect();
         Self {
             kind: Type::parse(text("type")),
             nullable: flag("nullable"),
@@ -181,9 +183,10 @@ impl Schema {
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
             atomic_map: text("x-kubernetes-map-type") == "atomic",
+            keys_joined: keys.join(","),
             list: match text("x-kubernetes-list-type") {
                 "set" => ListType::Set,
-                "map" => ListType::Map(keys.collect()),
+                "map" => ListType::Map(keys),
                 _ => ListType::Atomic,
             },
             default: source.get("default").filter(|one| !one.is_null()).cloned(),

@@ -118,7 +118,9 @@ fn check_wanted(schema: &dyn Schema, apply: &Apply<'_>) -> Result<(), Refused> {
         return Err(Refused::BadRequest(format!("invalid object type: {kind}")));
     }
     if list_of(wanted).is_some_and(|list| !list.is_null()) {
-        return Err(Refused::BadRequest("metadata.managedFields must be nil".into()));
+        return Err(Refused::BadRequest(
+            "metadata.managedFields must be nil".into(),
+        ));
     }
     check::check(schema, wanted).map_err(|why| {
         let namespace = object::text(wanted, &["metadata", "namespace"]);

@@ -40,7 +40,12 @@ fn walk(schema: &dyn Schema, value: &Value, path: &str, wrong: &mut Vec<String>)
         (Shape::Map | Shape::AtomicMap, Value::Object(map)) => check_map(schema, map, path, wrong),
         (Shape::AtomicList, Value::Array(list)) => {
             for (place, item) in list.iter().enumerate() {
-                walk(schema.item(), item, &under(path, &element::index(place)), wrong);
+                walk(
+                    schema.item(),
+                    item,
+                    &under(path, &element::index(place)),
+                    wrong,
+                );
             }
         }
         (Shape::Set, Value::Array(list)) => {
@@ -66,12 +71,7 @@ fn under(path: &str, element: &str) -> String {
     path
 }
 
-fn check_map(
-    schema: &dyn Schema,
-    map: &Map<String, Value>,
-    path: &str,
-    wrong: &mut Vec<String>,
-) {
+fn check_map(schema: &dyn Schema, map: &Map<String, Value>, path: &str, wrong: &mut Vec<String>) {
     for (name, value) in map {
         let path = under(path, &element::field(name));
         match schema.member(name) {
@@ -202,13 +202,22 @@ mod tests {
         };
         let at = ".spec.containers[name=\"c\"]";
         for (pod, expected) in [
-            (container("imagee", json!("x")), format!("{at}.imagee: field not declared in schema")),
+            (
+                container("imagee", json!("x")),
+                format!("{at}.imagee: field not declared in schema"),
+            ),
             (
                 container("image", json!(8080)),
                 format!("{at}.image: expected string, got &value.valueUnstructured{{Value:8080}}"),
             ),
-            (container("args", json!("x")), format!("{at}.args: expected list, got &{{x}}")),
-            (container("stdin", json!("y")), format!("{at}.stdin: expected boolean, got &{{y}}")),
+            (
+                container("args", json!("x")),
+                format!("{at}.args: expected list, got &{{x}}"),
+            ),
+            (
+                container("stdin", json!("y")),
+                format!("{at}.stdin: expected boolean, got &{{y}}"),
+            ),
             (
                 json!({"spec": {"priority": "1"}}),
                 ".spec.priority: expected numeric (int or float), got string".to_owned(),

@@ -48,11 +48,7 @@ impl Change {
 pub(super) fn compare(schema: &dyn Schema, old: &Value, new: &Value) -> Change {
     let mut change = Change::default();
     walk(schema, Some(old), Some(new), &mut change);
-    for fields in [
-        &mut change.added,
-        &mut change.modified,
-        &mut change.removed,
-    ] {
+    for fields in [&mut change.added, &mut change.modified, &mut change.removed] {
         fields.is_member = false;
     }
     change
@@ -127,9 +123,10 @@ pub(super) fn is_same(old: &Value, new: &Value) -> bool {
         }
         (Value::Object(one), Value::Object(two)) => {
             one.len() == two.len()
-                && one.iter().zip(two).all(|((name, one), (other, two))| {
-                    name == other && is_same(one, two)
-                })
+                && one
+                    .iter()
+                    .zip(two)
+                    .all(|((name, one), (other, two))| name == other && is_same(one, two))
         }
         (one, two) => one == two,
     }
@@ -169,13 +166,7 @@ fn maps(
     }
 }
 
-fn lists(
-    items: Items<'_>,
-    schema: &dyn Schema,
-    old: &[Value],
-    new: &[Value],
-    into: &mut Change,
-) {
+fn lists(items: Items<'_>, schema: &dyn Schema, old: &[Value], new: &[Value], into: &mut Change) {
     // By element: the items before and after. There is more than one of each with duplicates.
     let mut found: BTreeMap<String, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
     for item in old {
@@ -193,7 +184,12 @@ fn lists(
         match (&old[..], &new[..]) {
             ([], []) => {}
             ([] | [_], [] | [_]) => {
-                walk(schema, old.first().copied(), new.first().copied(), &mut below);
+                walk(
+                    schema,
+                    old.first().copied(),
+                    new.first().copied(),
+                    &mut below,
+                );
             }
             // Duplicates are one thing together.
             ([_, _, ..], [_, _, ..]) => below.modified.is_member = old != new,

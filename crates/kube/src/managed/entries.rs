@@ -91,7 +91,9 @@ pub(super) struct Unreadable(pub(super) String);
 impl Entries {
     /// Reads the value of `metadata.managedFields`.
     pub(super) fn decode(list: Option<&Value>) -> Result<Self, Unreadable> {
-        let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let list = list
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
         let mut entries = BTreeMap::new();
         for (place, given) in list.iter().enumerate() {
             let text = |field: &str| object::text(given, &[field]);
@@ -141,8 +143,16 @@ impl Entries {
         let mut entries: Vec<_> = self.0.iter().collect();
         entries.sort_by_key(|(manager, entry)| {
             let time_s = entry.time.map_or(0, Timestamp::as_second);
-            let Manager { name, subresource, .. } = manager;
-            (manager.operation, time_s, name, &entry.api_version, subresource)
+            let Manager {
+                name, subresource, ..
+            } = manager;
+            (
+                manager.operation,
+                time_s,
+                name,
+                &entry.api_version,
+                subresource,
+            )
         });
         let encoded = entries.into_iter().map(|(manager, entry)| {
             let mut encoded = json!({
@@ -235,7 +245,9 @@ mod tests {
 
     #[test]
     fn the_oldest_of_many_updaters_become_one() {
-        let list: Value = (0..12).map(|number| entry(&format!("m{number:02}"), number)).collect();
+        let list: Value = (0..12)
+            .map(|number| entry(&format!("m{number:02}"), number))
+            .collect();
         let mut entries = Entries::decode(Some(&list)).expect("reads");
         entries.cap();
         assert_eq!(entries.0.len(), UPDATERS_MAX);
@@ -253,7 +265,11 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_is_refused() {
-        for (field, value) in [("operation", "Look"), ("apiVersion", ""), ("fieldsType", "V9")] {
+        for (field, value) in [
+            ("operation", "Look"),
+            ("apiVersion", ""),
+            ("fieldsType", "V9"),
+        ] {
             let mut wrong = entry("m", 1);
             wrong[field] = value.into();
             assert!(Entries::decode(Some(&json!([wrong]))).is_err(), "{field}");

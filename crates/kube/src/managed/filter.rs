@@ -70,9 +70,7 @@ impl Filter {
                 &["spec", "ipFamilies"],
                 &["spec", "ipFamilyPolicy"],
             ],
-            ("", "persistentvolumeclaims" | "persistentvolumes") => {
-                &[&["metadata", "finalizers"]]
-            }
+            ("", "persistentvolumeclaims" | "persistentvolumes") => &[&["metadata", "finalizers"]],
             ("batch", "jobs") => &[&["spec", "selector"]],
             _ => &[],
         };

@@ -104,7 +104,11 @@ impl<'a> Lists<'a> {
             wanted: wanted.iter().map(element).collect::<Result<_, _>>()?,
         };
         let mut seen = HashSet::new();
-        match lists.wanted.iter().find(|(element, _)| !seen.insert(element)) {
+        match lists
+            .wanted
+            .iter()
+            .find(|(element, _)| !seen.insert(element))
+        {
             Some((element, _)) => {
                 let mut shown = String::new();
                 element::show(element, &mut shown);

@@ -41,6 +41,9 @@ use schema::{ANY, Member, Schema, Shape};
 
 /// How objects of the resource merge.
 pub(crate) fn schema_of(resource: &Resource) -> &dyn Schema {
+    if let Some(kind) = &resource.custom {
+        return &**kind;
+    }
     match crate::schema::type_named(resource.schema) {
         Some(schema) => schema.get(),
         None => &UNTYPED,

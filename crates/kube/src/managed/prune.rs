@@ -134,7 +134,10 @@ mod tests {
             "containers": [{"name": "c", "args": ["x"]}],
         }});
         let mut without_labels = expected.clone();
-        without_labels.as_object_mut().expect("a map").remove("metadata");
+        without_labels
+            .as_object_mut()
+            .expect("a map")
+            .remove("metadata");
         assert!(left == expected || left == without_labels, "{left}");
     }
 

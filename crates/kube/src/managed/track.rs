@@ -55,7 +55,9 @@ pub(crate) fn updated(subject: Subject<'_>, old: &Value, new: &mut Value, writer
     // Through a subresource the object's entries cannot be replaced.
     let given = given.filter(|_| writer.subresource.is_empty());
     let change = changes(subject, old, new);
-    let is_replaced = given.as_ref().is_some_and(|given| Some(given) != before.as_ref());
+    let is_replaced = given
+        .as_ref()
+        .is_some_and(|given| Some(given) != before.as_ref());
     if change.is_empty() && !is_replaced {
         if let Some(before) = before {
             meta_mut(new).insert("managedFields".into(), before);

@@ -1,5 +1,5 @@
-//! What there is: versions, groups, resources, health. Everything here is fixed for the life of
-//! the process, so answers carry a strong `ETag`.
+//! What there is: versions, groups, resources, health. It changes
+//! with the definitions of custom resources only, so answers carry a strong `ETag`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::body::Body;
 use super::codec::header;
 use super::query::Query;
-use super::{Server, openapi, respond, router};
+use super::{Server, openapi, openapi_v2, respond, router};
 use crate::resource::{Resource, Row, Scope, Snapshot, Subresource};
 use crate::status::Status;
 
@@ -58,8 +58,18 @@ pub(super) fn handle(
         }
         ["api", version] => resources(served, request, "", version),
         ["apis", group, version] => resources(served, request, group, version),
+        ["openapi", "v2"] => {
+            let document = openapi_v2::document(&server.api, served);
+            if header(request, ACCEPT).contains(openapi_v2::PROTOBUF) {
+                let bytes = openapi_v2::protobuf(&document);
+                return Ok(cached_bytes(request, "application/octet-stream", bytes));
+            }
+            Ok(cached(request, "application/json", &document))
+        }
         ["openapi", "v3"] => Ok(cached(request, "application/json", &openapi::index(served))),
-        ["openapi", "v3", ref rest @ ..] => openapi::document(served, &rest.join("/"), query),
+        ["openapi", "v3", ref rest @ ..] => {
+            openapi::document(&server.api, served, &rest.join("/"), query)
+        }
         [""] => Ok(respond::json(
             StatusCode::OK,
             &json!({"paths": paths(served)}),
@@ -98,7 +108,10 @@ fn is_aggregated(request: &Request<Incoming>) -> bool {
 
 /// An answer that a client may keep and ask about.
 fn cached(request: &Request<Incoming>, content_type: &str, value: &Value) -> Response<Body> {
-    let text = value.to_string();
+    cached_bytes(request, content_type, value.to_string().into_bytes())
+}
+
+fn cached_bytes(request: &Request<Incoming>, content_type: &str, text: Vec<u8>) -> Response<Body> {
     let hash: String = Sha256::digest(&text)
         .iter()
         .map(|byte| format!("{byte:02X}"))
@@ -213,10 +226,19 @@ fn aggregated(
         let resources: Vec<_> = of_version(served, group, version)
             .map(|row| aggregated_resource(row))
             .collect();
-        items.push(json!({
-            "metadata": {"name": group, "creationTimestamp": null},
-            "versions": [{"version": version, "resources": resources, "freshness": "Current"}],
-        }));
+        let entry = json!({"version": version, "resources": resources, "freshness": "Current"});
+        match items
+            .last_mut()
+            .filter(|item| item["metadata"]["name"] == group)
+        {
+            Some(item) => {
+                let versions = item["versions"].as_array_mut();
+                versions.into_iter().for_each(|all| all.push(entry.clone()));
+            }
+            None => items.push(json!({
+                "metadata": {"name": group, "creationTimestamp": null}, "versions": [entry],
+            })),
+        }
     }
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
@@ -262,7 +284,14 @@ fn paths(served: &Snapshot) -> Vec<String> {
             group => format!("/apis/{group}/{version}"),
         });
     }
-    let others = ["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+    let others = [
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(others.map(str::to_owned));
     paths
 }

@@ -15,6 +15,7 @@ mod exec;
 pub(crate) mod fuzz;
 mod logs;
 mod openapi;
+mod openapi_v2;
 mod options;
 mod pods;
 mod query;

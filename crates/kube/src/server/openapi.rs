@@ -4,6 +4,9 @@
 //! A document is rendered at every call: clients keep it by its hash, so that is once per client,
 //! and a megabyte of text is not held for them.
 
+mod custom;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hyper::header::{CACHE_CONTROL, HeaderValue};
@@ -14,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::body::Body;
 use super::query::Query;
 use super::respond;
+use crate::api::Api;
 use crate::resource::{Resource, Snapshot};
 use crate::schema::{self, Field, Kind, Scalar, Type};
 use crate::status::Status;
@@ -21,7 +25,7 @@ use crate::status::Status;
 pub const VERSION: &str = "v1.36.0";
 pub(super) const MINOR: &str = "36";
 /// Changes whenever the rendering below does, so that clients forget what they have kept.
-const RENDERING: &str = "1";
+const RENDERING: &str = "2";
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -33,12 +37,21 @@ fn key(group: &str, version: &str) -> String {
     }
 }
 
-fn hash(key: &str) -> String {
+/// Changes with all that a document depends on: the table, and the definitions of its rows.
+fn hash(served: &Snapshot, group: &str, version: &str) -> String {
+    let key = key(group, version);
     let seed = format!("{VERSION} {RENDERING} {} {key}", env!("CARGO_PKG_VERSION"));
-    let digest = Sha256::new()
+    let mut digest = Sha256::new()
         .chain_update(seed)
-        .chain_update(schema::fingerprint())
-        .finalize();
+        .chain_update(schema::fingerprint());
+    for row in served.rows() {
+        if (row.group, row.version) == (group, version)
+            && let Some(kind) = &row.custom
+        {
+            digest.update(kind.fingerprint);
+        }
+    }
+    let digest = digest.finalize();
     digest.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
@@ -48,7 +61,7 @@ pub(super) fn index(served: &Snapshot) -> Value {
         .into_iter()
         .map(|(group, version)| {
             let key = key(group, version);
-            let url = format!("/openapi/v3/{key}?hash={}", hash(&key));
+            let url = format!("/openapi/v3/{key}?hash={}", hash(served, group, version));
             (key, json!({"serverRelativeURL": url}))
         })
         .collect();
@@ -56,6 +69,7 @@ pub(super) fn index(served: &Snapshot) -> Value {
 }
 
 pub(super) fn document(
+    api: &Api,
     served: &Snapshot,
     path: &str,
     query: &Query,
@@ -65,15 +79,15 @@ pub(super) fn document(
         .into_iter()
         .find(|(group, version)| key(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_resource)?;
-    let mut response = respond::json(StatusCode::OK, &render(served, group, version));
-    if query.get("hash") == hash(path) {
+    let mut response = respond::json(StatusCode::OK, &render(api, served, group, version));
+    if query.get("hash") == hash(served, group, version) {
         let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
         response.headers_mut().insert(CACHE_CONTROL, forever);
     }
     Ok(response)
 }
 
-fn render(served: &Snapshot, group: &str, version: &str) -> Value {
+pub(super) fn render(api: &Api, served: &Snapshot, group: &str, version: &str) -> Value {
     let rows = || {
         let all = served.rows().iter();
         all.filter(|row| (row.group, row.version) == (group, version))
@@ -84,7 +98,9 @@ fn render(served: &Snapshot, group: &str, version: &str) -> Value {
     }
     let mut kinds: HashMap<&str, Vec<Value>> = HashMap::new();
     for row in rows() {
-        kinds.entry(row.schema).or_default().push(gvk(row));
+        if row.custom.is_none() {
+            kinds.entry(row.schema).or_default().push(gvk(row));
+        }
     }
     let mut renderer = Renderer {
         descriptions: schema::descriptions(),
@@ -94,7 +110,14 @@ fn render(served: &Snapshot, group: &str, version: &str) -> Value {
         renderer.include(row.schema);
     }
     renderer.include(super::options::DELETE_OPTIONS);
+    if rows().any(|row| row.custom.is_some()) {
+        renderer.include(&format!("{META}.ObjectMeta"));
+        renderer.include(&format!("{META}.ListMeta"));
+    }
     let mut schemas = renderer.schemas;
+    for row in rows().filter(|row| row.custom.is_some()) {
+        schemas.extend(custom::schemas(api, row));
+    }
     for (name, gvks) in kinds {
         if let Some(schema) = schemas.get_mut(name) {
             schema["x-kubernetes-group-version-kind"] = gvks.into();
@@ -113,10 +136,18 @@ fn gvk(row: &Resource) -> Value {
     json!({"group": row.group, "version": row.version, "kind": row.kind})
 }
 
+/// The name of the type of a resource.
+fn type_name(row: &Resource) -> Cow<'static, str> {
+    match row.custom {
+        Some(_) => custom::type_name(row).into(),
+        None => row.schema.into(),
+    }
+}
+
 /// The operations by which kubectl recognises kinds and their query parameters.
 fn operations(row: &Resource, paths: &mut Map<String, Value>) {
     let root = format!("/{}", key(row.group, row.version));
-    let body = json!({"$ref": format!("#/components/schemas/{}", row.schema)});
+    let body = json!({"$ref": format!("#/components/schemas/{}", type_name(row))});
     let answer = json!({"200": {"description": "OK",
         "content": {"application/json": {"schema": body}}}});
     let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
@@ -144,7 +175,15 @@ fn operations(row: &Resource, paths: &mut Map<String, Value>) {
         "application/json-patch+json",
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
     ][..];
+    // Custom resources have no patch strategies.
+    let custom_patches = &[patches[0], patches[1], patches[3]][..];
+    let patches = if row.custom.is_some() {
+        custom_patches
+    } else {
+        patches
+    };
     let has = |verb: &str| row.verbs.contains(&verb);
     let mut collection = Map::new();
     let mut item = Map::new();
@@ -337,7 +376,12 @@ fn scalars() -> [(String, Value); 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::Catalog;
+
+    fn api() -> (tempfile::TempDir, Api) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = store::Config::new(dir.path().join("kube.db"));
+        (dir, Api::new(store::Store::open(&config).expect("opens")))
+    }
 
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
@@ -352,9 +396,10 @@ mod tests {
 
     #[test]
     fn every_reference_of_every_document_resolves() {
-        let served = Catalog::default().snapshot();
+        let (_dir, api) = api();
+        let served = api.resources().snapshot();
         for (group, version) in served.group_versions() {
-            let document = render(&served, group, version);
+            let document = render(&api, &served, group, version);
             let mut found = Vec::new();
             references(&document, &mut found);
             for reference in found {
@@ -371,7 +416,8 @@ mod tests {
 
     #[test]
     fn kubectl_finds_kinds_and_patch_keys() {
-        let document = render(&Catalog::default().snapshot(), "", "v1");
+        let (_dir, api) = api();
+        let document = render(&api, &api.resources().snapshot(), "", "v1");
         let pod = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["get"];
         assert_eq!(pod["x-kubernetes-group-version-kind"]["kind"], "Pod");
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];

@@ -37,7 +37,7 @@ async fn answer(
     let name = target.name.as_deref().unwrap_or_default();
     match target.verb {
         Verb::Get => {
-            let scale = api.scale(resource, namespace, name)?;
+            let scale = api.scale(resource, namespace, name).await?;
             Ok(respond::json(StatusCode::OK, &scale))
         }
         Verb::Update | Verb::Patch => {

@@ -189,9 +189,9 @@ pub(super) fn patch(
         "application/strategic-merge-patch+json" if !is_custom => {
             Ok(Patch::Strategic(body.json()?))
         }
-        "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => {
-            invalid(Cause::required("fieldManager", "is required for apply patch"))
-        }
+        "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => invalid(
+            Cause::required("fieldManager", "is required for apply patch"),
+        ),
         "application/apply-patch+yaml" => Ok(Patch::Apply {
             object: body.wanted()?,
         }),

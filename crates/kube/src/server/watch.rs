@@ -16,7 +16,7 @@ use super::query::Query;
 use super::router::Target;
 use super::{Server, options, respond};
 use crate::api::{self, Event, EventKind, Shown, Verbatim};
-use crate::resource::Row;
+use crate::resource::{Row, Snapshot};
 use crate::status::{Cause, Status};
 use crate::table::{self, Header, IncludeObject};
 
@@ -95,6 +95,8 @@ pub(super) async fn handle(
             .flag("allowWatchBookmarks")
             .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
         stopping: server.stopping.clone(),
+        resources: server.api.resources().changed(),
+        resource: resource.clone(),
         is_over: false,
     };
     let chunks = futures::stream::unfold(stream, |mut stream| async move {
@@ -147,6 +149,8 @@ struct Stream {
     ends: Instant,
     bookmarks: Option<Interval>,
     stopping: tokio::sync::watch::Receiver<bool>,
+    resources: tokio::sync::watch::Receiver<Arc<Snapshot>>,
+    resource: Row,
     is_over: bool,
 }
 
@@ -172,7 +176,23 @@ impl Stream {
                 self.bookmarks.as_ref().map(|_| self.encoder.bookmark(self.watch.rev(), false))
             }
             () = super::stopped(&mut self.stopping) => None,
+            () = redefined(&mut self.resources, &self.resource) => None,
         }
+    }
+}
+
+/// Resolves when a custom resource is no longer what it was: clients begin anew then, and see its
+/// objects as they are defined now.
+async fn redefined(resources: &mut tokio::sync::watch::Receiver<Arc<Snapshot>>, resource: &Row) {
+    let Row::Custom(custom) = resource else {
+        return std::future::pending().await;
+    };
+    let is_other = |served: &Arc<Snapshot>| {
+        let found = served.find(custom.group, custom.version, custom.plural);
+        !matches!(found, Some(Row::Custom(found)) if Arc::ptr_eq(found, custom))
+    };
+    if resources.wait_for(is_other).await.is_err() {
+        std::future::pending().await
     }
 }
 
