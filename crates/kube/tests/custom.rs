@@ -165,12 +165,8 @@ async fn lists_and_watches_select_by_fields_and_a_definition_takes_its_objects_a
     assert_eq!(seen, expected);
     assert_eq!(api.list(&row, None, &red).await.expect("listed").0.len(), 1);
 
-    let deleted = api.delete(
-        &CRDS,
-        None,
-        "crontabs.stable.example.com",
-        &DeleteOptions::default(),
-    );
+    let options = DeleteOptions::default();
+    let deleted = api.delete(&CRDS, None, "crontabs.stable.example.com", &options);
     deleted.await.expect("deleted");
     let deadline = Instant::now() + Duration::from_secs(30);
     while api

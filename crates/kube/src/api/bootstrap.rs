@@ -12,13 +12,13 @@ impl Api {
     pub async fn bootstrap(&self) -> Result<(), Status> {
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let namespace = json!({"metadata": {"name": name}});
-            match self.create(&NAMESPACES, None, namespace).await {
+            match Box::pin(self.create(&NAMESPACES, None, namespace)).await {
                 Ok(_) => {}
                 Err(status) if status.reason == "AlreadyExists" => {}
                 Err(status) => return Err(status),
             }
         }
-        crate::custom::keeper::load(self).await
+        Box::pin(crate::custom::keeper::load(self)).await
     }
 
     /// Removes events that are older than an hour; called every minute.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::egress::{Address, Client, Endpoint, Trust};
@@ -56,20 +57,24 @@ impl Conversion {
         })
     }
 
-    /// Objects of any version, in `wanted`.
-    pub(crate) async fn convert(
-        &self,
+    /// Objects of any version, in `wanted`. Boxed, because every read and write would hold the
+    /// future of a request else.
+    pub(crate) fn convert<'a>(
+        &'a self,
         objects: Vec<Value>,
-        wanted: &str,
-    ) -> Result<Vec<Value>, Status> {
+        wanted: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Value>, Status>> {
         let is_other = |object: &Value| text(object, &["apiVersion"]) != wanted;
         match self {
-            Self::None => Ok(objects
-                .into_iter()
-                .map(|object| named(object, wanted))
-                .collect()),
-            Self::Webhook(_) if !objects.iter().any(is_other) => Ok(objects),
-            Self::Webhook(webhook) => webhook.convert_all(objects, wanted).await,
+            Self::None => {
+                let objects = objects.into_iter().map(|object| named(object, wanted));
+                let objects = objects.collect();
+                Box::pin(std::future::ready(Ok(objects)))
+            }
+            Self::Webhook(_) if !objects.iter().any(is_other) => {
+                Box::pin(std::future::ready(Ok(objects)))
+            }
+            Self::Webhook(webhook) => Box::pin(webhook.convert_all(objects, wanted)),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Api {
     /// Keeps the catalog by the definitions until the future is dropped, as a server does. Only one
     /// at a time for handles that share a catalog.
     pub async fn keep_catalog(&self) {
-        run(self).await;
+        Box::pin(run(self)).await;
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn start() -> (Api, tempfile::TempDir, DropGuard) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = store::Store::open(&store::Config::new(dir.path().join("kube.db"))).expect("opens");
     let api = Api::new(store);
-    api.bootstrap().await.expect("namespaces");
+    Box::pin(api.bootstrap()).await.expect("namespaces");
     let stop = control(&api);
     (api, dir, stop)
 }
@@ -36,7 +36,11 @@ pub(crate) fn control(api: &Api) -> DropGuard {
         ca_pem: "pem".into(),
         isolation: Vec::new(),
     };
-    tokio::spawn(controllers::run(api.clone(), config, stop.clone()));
+    tokio::spawn(Box::pin(controllers::run(
+        api.clone(),
+        config,
+        stop.clone(),
+    )));
     let (keeper, stopped) = (api.clone(), stop.clone());
     tokio::spawn(async move {
         tokio::select! {
