@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::jsonpath::{Path, simple};
 use super::rules;
 use super::structural;
-use crate::object::{self, default, items, text};
+use crate::object::{self, items, text};
 use crate::status::Cause;
 use crate::validation::names;
 
@@ -13,33 +13,6 @@ use crate::validation::names;
 const SELECTABLE_MAX: usize = 8;
 /// Approves definitions in groups that belong to Kubernetes.
 const APPROVED: &str = "api-approved.kubernetes.io";
-
-/// What the server adds to a definition.
-pub(crate) fn complete(definition: &mut Value) {
-    let spec = object::map_mut(definition, "spec");
-    if let Some(Value::Object(names)) = spec.get_mut("names") {
-        let kind = names
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        if names.get("singular").is_none_or(is_blank) {
-            names.insert("singular".into(), kind.to_lowercase().into());
-        }
-        if names.get("listKind").is_none_or(is_blank) && !kind.is_empty() {
-            names.insert("listKind".into(), format!("{kind}List").into());
-        }
-    }
-    default(spec, "conversion", json!({"strategy": "None"}));
-    let service = spec["conversion"].pointer_mut("/webhook/clientConfig/service");
-    if let Some(Value::Object(service)) = service {
-        default(service, "port", 443);
-    }
-}
-
-fn is_blank(value: &Value) -> bool {
-    value.as_str().is_none_or(str::is_empty)
-}
 
 /// The status that a new definition begins with.
 pub(crate) fn first_status(definition: &Value) -> Value {
