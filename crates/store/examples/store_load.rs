@@ -3,6 +3,7 @@
 //! ```text
 //! store_load sqlite:<file> write  <create|update> <clients> <seconds>
 //! store_load sqlite:<file> watch  <watchers> <seconds>
+//! store_load sqlite:<file> memory <objects> <bytes of each>
 //! store_load etcd:<endpoint>,<pid of etcd> …
 //! ```
 //!
@@ -185,12 +186,57 @@ async fn main() {
             let line = watch(&target, number(watchers), lasts).await;
             (target, line)
         }
+        [target, "memory", objects, bytes] => {
+            let target = Target::open(target).await;
+            let line = memory(&target, number(objects), number(bytes)).await;
+            (target, line)
+        }
         _ => panic!("see the head of this program's source"),
     };
     eprintln!("{line}");
     if let Target::Sqlite(store) = target {
         store.close().await;
     }
+}
+
+/// Prints the resident bytes that each object costs beyond an empty store, and what opening takes.
+async fn memory(target: &Target, objects: usize, bytes: usize) -> String {
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").expect("is there");
+        let pages: usize = text
+            .split(' ')
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("pages");
+        pages * 4096
+    };
+    let client = target.client(0);
+    client.write("/memory/first", 0, &Bytes::new()).await;
+    let before = resident();
+    let begin = Instant::now();
+    let clients: Vec<_> = (0..32)
+        .map(|part| {
+            let client = target.client(part);
+            tokio::spawn(async move {
+                for number in (part..objects).step_by(32) {
+                    // As a serialiser leaves it, with room that nobody needs.
+                    let mut value = Vec::with_capacity(bytes * 2);
+                    value.resize(bytes, b'x');
+                    let key = format!("/registry/pods/default/some-deployment-7f9c-{number}");
+                    client.write(&key, 0, &value.into()).await;
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("writes");
+    }
+    let grown = resident().saturating_sub(before);
+    format!(
+        "{:.0} bytes resident per object of {bytes}; {objects} written in {:?}",
+        grown as f64 / objects as f64,
+        begin.elapsed()
+    )
 }
 
 async fn write(target: &Target, is_update: bool, clients: usize, lasts: Duration) -> String {

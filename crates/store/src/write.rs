@@ -44,3 +44,29 @@ pub(crate) enum Op {
         expect_rev: u64,
     },
 }
+
+impl Op {
+    /// Values are kept for long. One that was serialised a moment ago often owns twice the memory
+    /// that it fills, or a part of something larger.
+    pub(crate) fn compact(self) -> Self {
+        match self {
+            Self::Create {
+                value,
+                expires_unix_s,
+            } => Self::Create {
+                value: Bytes::copy_from_slice(&value),
+                expires_unix_s,
+            },
+            Self::Update {
+                expect_rev,
+                value,
+                expires_unix_s,
+            } => Self::Update {
+                expect_rev,
+                value: Bytes::copy_from_slice(&value),
+                expires_unix_s,
+            },
+            delete @ Self::Delete { .. } => delete,
+        }
+    }
+}

@@ -363,10 +363,17 @@ async fn a_state_moves_to_etcd_and_back_and_revisions_go_on() {
         "{again:?}"
     );
 
-    let backup = dir.path().join("from-etcd.db");
+    store.close().await;
+    moves_back(&etcd, dir.path(), rev).await;
+}
+
+async fn moves_back(etcd: &Etcd, dir: &Path, rev: u64) {
+    let there = Location::Etcd(etcd.config());
+    let store = Store::open_at(&there).await.expect("opens");
+    let backup = dir.join("from-etcd.db");
     store.backup(&backup).await.expect("is written");
     store.close().await;
-    let home = Location::Sqlite(Config::new(dir.path().join("home.db")));
+    let home = Location::Sqlite(Config::new(dir.join("home.db")));
     store::migrate(&there, &home).await.expect("moves back");
     let store = Store::open_at(&home).await.expect("opens");
     assert!(store.current_rev() >= rev);

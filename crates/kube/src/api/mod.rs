@@ -331,6 +331,11 @@ impl Api {
         })
     }
 
+    /// Returns `rev` when reads show it.
+    pub(crate) async fn caught_up_with(&self, rev: u64) -> Result<u64, Status> {
+        self.catch_up(Some(rev)).await.map(|()| rev)
+    }
+
     /// The revision of the store.
     pub fn current_rev(&self) -> u64 {
         self.store.current_rev()

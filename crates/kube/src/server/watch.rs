@@ -52,10 +52,7 @@ pub(super) async fn handle(
         header: Header::Yes,
     };
     let (initial, rev) = match from {
-        Some(rev) if !wants_initial => {
-            api.catch_up(Some(rev)).await?;
-            (Vec::new(), rev)
-        }
+        Some(rev) if !wants_initial => (Vec::new(), api.caught_up_with(rev).await?),
         Some(_) | None => {
             let options = api::ListOptions {
                 selector: selector.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tonic::Code;
 
 use super::rpc::{self, Client, revision};
 use super::{Layout, proto};
@@ -173,7 +174,10 @@ pub(super) async fn load(
     let (at, entries) = loop {
         match read(client, layout, past).await {
             // Compacted meanwhile, or before.
-            Err(EtcdError::Answer { code, .. }) if code == tonic::Code::OutOfRange => {
+            Err(EtcdError::Answer {
+                code: Code::OutOfRange,
+                ..
+            }) => {
                 let oldest = oldest(client, layout);
                 past = client.in_time(oldest).await?.max(past + 1);
             }

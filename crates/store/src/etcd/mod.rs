@@ -31,6 +31,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tonic::Code;
 
 pub(crate) use self::fill::fill;
 use self::lease::Leases;
@@ -406,7 +407,10 @@ impl Etcd {
         match self.client.compact(revision).await {
             Ok(()) => Ok(()),
             // Somebody was faster.
-            Err(EtcdError::Answer { code, .. }) if code == tonic::Code::OutOfRange => Ok(()),
+            Err(EtcdError::Answer {
+                code: Code::OutOfRange,
+                ..
+            }) => Ok(()),
             Err(error) => Err(self.failed(error, false)),
         }
     }

@@ -59,6 +59,7 @@ impl Sqlite {
 
     pub(crate) async fn write(&self, key: &str, op: Op) -> Result<u64, WriteError> {
         let key = key.into();
+        let op = op.compact();
         self.ask(|reply| Command::Write { key, op, reply })
             .await?
             .map(|Written { rev }| rev)

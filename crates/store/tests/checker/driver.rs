@@ -332,7 +332,12 @@ async fn act(
     match dice.roll(20) {
         0..8 => drop(connection.ask(world, Ask::Get { key }).await?),
         8..10 => {
-            let prefix = ["/", "/registry/pods/", "/pair/"][dice.roll(3) as usize].into();
+            let prefix = match dice.roll(3) {
+                0 => "/",
+                1 => "/registry/pods/",
+                _ => "/pair/",
+            };
+            let prefix = prefix.into();
             drop(connection.ask(world, Ask::List { prefix }).await?);
         }
         10 => drop(connection.ask(world, Ask::Pair { value }).await?),
@@ -438,46 +443,67 @@ async fn watch_loop(world: Arc<World>, number: usize, prefix: &'static str) {
             prefix: prefix.into(),
             from: start,
         };
-        let mut is_told = false;
-        let mut is_late = false;
-        if connection.say(&watch).await.is_some() {
-            loop {
-                let told = tokio::time::timeout(PAUSE, connection.hear::<Told>()).await;
-                if world.is_over() {
-                    let since = *ended_at.get_or_insert_with(Instant::now);
-                    is_late = since.elapsed() > PATIENCE / 2;
-                }
-                match told {
-                    Ok(Some(Told::Events { events, position })) => {
-                        from = Some(position);
-                        is_told |= events.iter().any(|event| {
-                            let after = event.after.as_ref();
-                            after.is_some_and(|after| after.value.starts_with(END))
-                        });
-                        stream.batches.push((events, position));
-                    }
-                    Ok(Some(Told::Compacted { floor })) => {
-                        stream.refused_below = Some(floor);
-                        from = None;
-                        break;
-                    }
-                    Ok(Some(Told::Ended) | None) => break,
-                    Err(_) => {}
-                }
-                if is_told || is_late {
-                    break;
-                }
-            }
-        }
+        let heard = match connection.say(&watch).await {
+            Some(()) => listen(&world, &mut connection, &mut stream, &mut ended_at).await,
+            None => Heard::Enough,
+        };
+        from = match (stream.refused_below, stream.batches.last()) {
+            (Some(_), _) => None,
+            (None, Some((_, position))) => Some(*position),
+            (None, None) => from,
+        };
         let mut record = world.record.lock().expect("held briefly");
         record.streams.push(stream);
-        if is_late && !is_told {
+        if heard == Heard::TooLittle {
             record.starved.push(format!("watcher {number} of {prefix}"));
         }
-        if is_told || is_late {
+        if heard != Heard::Enough {
             return;
         }
     }
     let mut record = world.record.lock().expect("held briefly");
     record.starved.push(format!("watcher {number} of {prefix}"));
+}
+
+#[derive(PartialEq)]
+enum Heard {
+    /// The watch ended; another one may go on.
+    Enough,
+    Everything,
+    /// The end does not come.
+    TooLittle,
+}
+
+/// Records what a watch tells until it ends, or tells of the end of everything.
+async fn listen(
+    world: &World,
+    connection: &mut Connection,
+    stream: &mut Stream,
+    ended_at: &mut Option<Instant>,
+) -> Heard {
+    loop {
+        let told = tokio::time::timeout(PAUSE, connection.hear::<Told>()).await;
+        if world.is_over() {
+            let since = *ended_at.get_or_insert_with(Instant::now);
+            if since.elapsed() > PATIENCE / 2 {
+                return Heard::TooLittle;
+            }
+        }
+        match told {
+            Ok(Some(Told::Events { events, position })) => {
+                let mut values = events.iter().filter_map(|event| event.after.as_ref());
+                let is_end = values.any(|after| after.value.starts_with(END));
+                stream.batches.push((events, position));
+                if is_end {
+                    return Heard::Everything;
+                }
+            }
+            Ok(Some(Told::Compacted { floor })) => {
+                stream.refused_below = Some(floor);
+                return Heard::Enough;
+            }
+            Ok(Some(Told::Ended) | None) => return Heard::Enough,
+            Err(_) => {}
+        }
+    }
 }
