@@ -6,6 +6,7 @@
 
 mod admission;
 pub mod api;
+mod cel;
 pub mod controllers;
 mod convert;
 pub mod custom;

@@ -86,3 +86,38 @@ fn any_message_of_exec_is_read_or_passed_over() {
     let words = ["\x04", "\u{ff}", "{\"Width\":", "\"Height\":", "65536"];
     check("exec_message", &words, kube::fuzz::exec_message);
 }
+
+#[test]
+fn any_path_leads_somewhere_or_nowhere() {
+    let words = [
+        "..", "[*]", "[?(@.", "==", "<=", "')]", "[-1]", "[0:2]", "\\.", "$", "{.", "@", "['",
+    ];
+    check("json_path", &words, kube::fuzz::json_path);
+}
+
+#[test]
+fn any_schema_and_object_are_judged() {
+    let words = [
+        "\"type\":",
+        "\"object\"",
+        "\"array\"",
+        "\"properties\":",
+        "\"items\":",
+        "\"default\":",
+        "\"required\":",
+        "\"pattern\":",
+        "\"oneOf\":",
+        "\"nullable\":true",
+        "\"additionalProperties\":",
+        "\"x-kubernetes-preserve-unknown-fields\":true",
+        "\"x-kubernetes-embedded-resource\":true",
+        "\"x-kubernetes-int-or-string\":true",
+        "\"x-kubernetes-validations\":",
+        "\"rule\":",
+        "self.",
+        ".all(x,",
+        "oldSelf",
+        "\n",
+    ];
+    check("custom", &words, kube::fuzz::custom);
+}

@@ -18,6 +18,7 @@ pub(crate) mod controller;
 mod convert;
 pub(crate) mod definition;
 mod format;
+pub(crate) mod fuzz;
 mod jsonpath;
 pub(crate) mod keeper;
 mod kind;
@@ -27,6 +28,7 @@ mod prune;
 mod rules;
 mod schema;
 mod structural;
+mod typing;
 mod validate;
 
 pub use kind::Kind;

@@ -112,7 +112,6 @@ pub(super) fn render(api: &Api, served: &Snapshot, group: &str, version: &str) -
     renderer.include(super::options::DELETE_OPTIONS);
     if rows().any(|row| row.custom.is_some()) {
         renderer.include(&format!("{META}.ObjectMeta"));
-        renderer.include(&format!("{META}.ListMeta"));
     }
     let mut schemas = renderer.schemas;
     for row in rows().filter(|row| row.custom.is_some()) {

@@ -1,5 +1,7 @@
 //! What tests of custom resources share: controllers that run, and a webhook that converts.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -31,7 +33,26 @@ pub(crate) async fn start() -> (Api, tempfile::TempDir, DropGuard) {
 
 /// Runs the controllers, and keeps the catalog as a server does.
 pub(crate) fn control(api: &Api) -> DropGuard {
+    let (keeper, stop) = (api.clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = keeper.keep_catalog() => {}
+            () = stopped.cancelled() => {}
+        }
+    });
+    run_until(api, &stop);
+    stop.drop_guard()
+}
+
+/// Runs the controllers beside a server, which keeps the catalog itself.
+pub(crate) fn run_controllers(api: &Api) -> DropGuard {
     let stop = CancellationToken::new();
+    run_until(api, &stop);
+    stop.drop_guard()
+}
+
+fn run_until(api: &Api, stop: &CancellationToken) {
     let config = ControllersConfig {
         ca_pem: "pem".into(),
         isolation: Vec::new(),
@@ -41,14 +62,6 @@ pub(crate) fn control(api: &Api) -> DropGuard {
         config,
         stop.clone(),
     )));
-    let (keeper, stopped) = (api.clone(), stop.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = keeper.keep_catalog() => {}
-            () = stopped.cancelled() => {}
-        }
-    });
-    stop.drop_guard()
 }
 
 pub(crate) async fn define(api: &Api, definition: Value) {

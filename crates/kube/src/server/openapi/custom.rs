@@ -51,7 +51,24 @@ pub(super) fn schemas(api: &Api, row: &Resource) -> Vec<(String, Value)> {
         },
         "x-kubernetes-group-version-kind": gvk(list_kind),
     });
-    vec![(format!("{name}List"), list), (name, object)]
+    let list_meta = (format!("{META}.ListMeta"), list_meta());
+    vec![(format!("{name}List"), list), (name, object), list_meta]
+}
+
+/// Lists have no types in the schema table, so neither has their metadata.
+fn list_meta() -> Value {
+    json!({
+        "description": "ListMeta describes metadata that synthetic resources must have, including \
+                        lists and various status objects. A resource may have only one of \
+                        {ObjectMeta, ListMeta}.",
+        "type": "object",
+        "properties": {
+            "continue": {"type": "string"},
+            "remainingItemCount": {"type": "integer", "format": "int64"},
+            "resourceVersion": {"type": "string"},
+            "selfLink": {"type": "string"},
+        },
+    })
 }
 
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an \
