@@ -12,8 +12,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -159,6 +159,49 @@ impl Pki {
             .map_err(|source| PkiError::Tls { source })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
+    }
+
+    /// Signs somebody's request (PEM) for these usages, in the API's names for them; the
+    /// certificate, PEM. It begins five minutes ago, for clocks that are behind, and lasts as long
+    /// as was asked, a year at most.
+    pub fn sign_request(
+        &self,
+        request_pem: &str,
+        usages: &[&str],
+        asked_s: Option<i64>,
+        now: jiff::Timestamp,
+    ) -> Result<String, PkiError> {
+        const YEAR_S: i64 = 365 * 24 * 3600;
+        const BACK_S: i64 = 300;
+        let make = |source| PkiError::Make {
+            subject: "a certificate request".to_owned(),
+            source,
+        };
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(make)?;
+        let at = |second: i64| {
+            let second = u64::try_from(second).unwrap_or(0);
+            date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(second)
+        };
+        let params = &mut request.params;
+        params.not_before = at(now.as_second() - BACK_S);
+        params.not_after = at(now.as_second() + asked_s.unwrap_or(YEAR_S).clamp(1, YEAR_S));
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        let has = |usage: &str| usages.contains(&usage);
+        let keys = [
+            ("digital signature", KeyUsagePurpose::DigitalSignature),
+            ("key encipherment", KeyUsagePurpose::KeyEncipherment),
+        ];
+        let keys = keys.into_iter().filter(|(name, _)| has(name));
+        params.key_usages = keys.map(|(_, usage)| usage).collect();
+        let purposes = [
+            ("client auth", ExtendedKeyUsagePurpose::ClientAuth),
+            ("server auth", ExtendedKeyUsagePurpose::ServerAuth),
+        ];
+        let purposes = purposes.into_iter().filter(|(name, _)| has(name));
+        params.extended_key_usages = purposes.map(|(_, usage)| usage).collect();
+        let certificate = request.signed_by(&self.issuer).map_err(make)?;
+        Ok(certificate.pem())
     }
 
     fn sign(&self, subject: &str, params: CertificateParams) -> Result<Credentials, PkiError> {

@@ -48,7 +48,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    fn new(reason: &'static str, field: impl Into<String>, message: String) -> Self {
+    pub(crate) fn new(reason: &'static str, field: impl Into<String>, message: String) -> Self {
         Self {
             reason,
             message,

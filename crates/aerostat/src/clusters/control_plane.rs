@@ -119,9 +119,11 @@ pub(crate) async fn start(
         "kubernetes api",
         kube::server::serve(server_config, api.clone(), token.cancelled_owned()),
     );
+    let pki = Arc::new(pki);
     let controllers = kube::controllers::ControllersConfig {
-        ca_pem: pki.ca_pem().to_owned(),
+        pki: Some(Arc::clone(&pki)),
         isolation: plane.classes.iter().copied().collect(),
+        ..kube::controllers::ControllersConfig::new(pki.ca_pem())
     };
     drain.spawn(
         "kubernetes controllers",

@@ -31,6 +31,7 @@ mod bootstrap;
 mod cluster_ip;
 mod create;
 mod delete;
+mod eviction;
 pub(crate) mod fuzz;
 #[cfg(test)]
 mod golden;

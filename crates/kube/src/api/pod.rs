@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::stored::{decode, encode};
-use super::{Api, DeleteOptions, Part, WriteOptions};
+use super::{Api, Part, WriteOptions};
 use crate::object;
 use crate::resource::PODS;
 use crate::status::Status;
@@ -46,18 +46,6 @@ impl Api {
                 Err(error) => return Err(super::refused(&PODS, name, error)),
             }
         }
-    }
-
-    /// Deletes a pod on behalf of a drain. There are no disruption budgets yet to ask.
-    pub(crate) async fn evict(
-        &self,
-        namespace: &str,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<(), Status> {
-        self.delete(&PODS, Some(namespace), name, options)
-            .await
-            .map(|_| ())
     }
 
     /// Sets a condition of a pod's status, for the scheduler and the provider. Nothing is written

@@ -117,8 +117,8 @@ impl Hands {
         }
     }
 
-    /// Creates as many pods as `make` has numbers for: one, then two, then four at a time, so that
-    /// what is refused is refused once and not five hundred times.
+    /// Creates pods: one, then two, then four at a time, so that what is refused is refused once
+    /// and not five hundred times.
     pub(super) async fn create_pods(
         &self,
         owner: &Value,

@@ -8,8 +8,14 @@
 //! - [`daemon_set`]: one pod on each node that matches.
 //! - [`replication_controller`]: ReplicaSets of the first days.
 //! - [`job`]: pods that run to their end; [`cron_job`]: such Jobs by the clock; [`ttl`]: their end.
-//! - [`endpoint_slices`]: which pods stand behind a Service.
+//! - [`endpoint_slices`], [`endpoints`], [`endpoint_slice_mirroring`]: which pods stand behind a
+//!   Service, for new clients and old ones.
+//! - [`horizontal`]: as many pods as a metric asks for. [`disruption`]: how many may be taken away.
+//! - [`resource_quota`]: what a namespace uses. [`volumes`]: claims and volumes.
+//! - [`node_lifecycle`], [`pod_gc`]: silent nodes, and pods that nobody looks after.
+//! - [`certificates`], [`cluster_role_aggregation`]: what is signed; roles that are sums.
 //! - [`garbage`]: what is owned goes when its owners go.
+//! - [`leader`]: who runs all this when several API servers share one state.
 //! - [`bootstrap`]: a RuntimeClass per isolation class.
 //!
 //! `informer`, `queue` and `events` are what they, the scheduler and the provider are made of;
@@ -17,43 +23,69 @@
 
 mod bootstrap;
 pub(crate) mod cache;
+mod certificates;
+mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
+mod disruption;
+mod endpoint_slice_mirroring;
 mod endpoint_slices;
+mod endpoints;
 pub(crate) mod events;
 mod garbage;
 mod hands;
 mod history;
+mod horizontal;
 pub(crate) mod informer;
 mod job;
+mod leader;
 mod namespace;
 mod namespace_defaults;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 pub(crate) mod queue;
 mod reconcile;
 mod replication_controller;
+mod resource_quota;
 mod stateful_set;
 mod ttl;
+mod volumes;
 mod watches;
 mod workloads;
 
 pub(crate) use endpoint_slices::SERVICE_LABEL;
+pub use horizontal::metrics;
+pub use leader::Leadership;
 pub(crate) use workloads::owner;
+
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use types::IsolationClass;
 
+use self::certificates::Certificates;
+use self::cluster_role_aggregation::ClusterRoleAggregation;
 use self::cron_job::CronJobs;
 use self::daemon_set::DaemonSets;
+use self::disruption::Disruption;
+use self::endpoint_slice_mirroring::Mirroring;
+use self::endpoints::EndpointsOfServices;
+use self::horizontal::Horizontal;
 use self::job::Jobs;
+use self::node_lifecycle::NodeLifecycle;
+use self::pod_gc::PodGc;
 use self::reconcile::Controller;
 use self::replication_controller::ReplicationControllers;
+use self::resource_quota::ResourceQuotas;
 use self::stateful_set::StatefulSets;
 use self::ttl::TtlAfterFinished;
+use self::volumes::Volumes;
 use self::watches::Watches;
 use crate::api::Api;
 use crate::custom;
+use crate::pki::Pki;
 
 /// What the controllers are told.
 #[derive(Debug, Clone)]
@@ -62,19 +94,42 @@ pub struct ControllersConfig {
     pub ca_pem: String,
     /// Isolation classes that can be had.
     pub isolation: Vec<IsolationClass>,
+    /// Who runs the controllers, if several API servers share one state.
+    pub leadership: Leadership,
+    /// Signs certificate requests; without it they wait.
+    pub pki: Option<Arc<Pki>>,
+    /// Where autoscalers have their numbers from; without it they say that there are none.
+    pub metrics: Option<Arc<dyn metrics::Metrics>>,
 }
 
-/// Runs every controller until `shutdown`.
+impl ControllersConfig {
+    /// Of a process that has its store to itself, with nothing beside.
+    pub fn new(ca_pem: impl Into<String>) -> Self {
+        Self {
+            ca_pem: ca_pem.into(),
+            isolation: Vec::new(),
+            leadership: Leadership::Alone,
+            pki: None,
+            metrics: None,
+        }
+    }
+}
+
+/// Runs every controller until `shutdown`, while this process is the one that does.
 pub async fn run(api: Api, config: ControllersConfig, shutdown: CancellationToken) {
-    let mut tasks = JoinSet::new();
-    start(&api, config, &mut tasks);
-    // Dropping the set ends them all.
-    shutdown.cancelled().await;
+    let leadership = config.leadership.clone();
+    let work = || async {
+        let mut tasks = JoinSet::new();
+        start(&api, &config, &mut tasks);
+        // Dropping the set ends them all.
+        std::future::pending::<()>().await;
+    };
+    leader::lead(&api, leadership, &shutdown, work).await;
 }
 
 /// Starts each controller as a task of its own, so that news for one wakes only that one.
-fn start(api: &Api, config: ControllersConfig, tasks: &mut JoinSet<()>) {
-    let ControllersConfig { ca_pem, isolation } = config;
+fn start(api: &Api, config: &ControllersConfig, tasks: &mut JoinSet<()>) {
+    let (ca_pem, isolation) = (config.ca_pem.clone(), config.isolation.clone());
     spawn(tasks, api, async move |api| {
         bootstrap::runtime_classes(&api, &isolation).await;
     });
@@ -88,14 +143,26 @@ fn start(api: &Api, config: ControllersConfig, tasks: &mut JoinSet<()>) {
     spawn(tasks, api, async |api| endpoint_slices::run(&api).await);
     spawn(tasks, api, async |api| expire_events(&api).await);
     let mut watches = Watches::new(api);
-    reconcile(tasks, &mut watches, |all| StatefulSets::new(api, all));
-    reconcile(tasks, &mut watches, |all| DaemonSets::new(api, all));
-    reconcile(tasks, &mut watches, |all| {
-        ReplicationControllers::new(api, all)
-    });
-    reconcile(tasks, &mut watches, |all| Jobs::new(api, all));
-    reconcile(tasks, &mut watches, |all| CronJobs::new(api, all));
-    reconcile(tasks, &mut watches, |all| TtlAfterFinished::new(api, all));
+    let all = &mut watches;
+    reconcile(tasks, all, |all| StatefulSets::new(api, all));
+    reconcile(tasks, all, |all| DaemonSets::new(api, all));
+    reconcile(tasks, all, |all| ReplicationControllers::new(api, all));
+    reconcile(tasks, all, |all| Jobs::new(api, all));
+    reconcile(tasks, all, |all| CronJobs::new(api, all));
+    reconcile(tasks, all, |all| TtlAfterFinished::new(api, all));
+    reconcile(tasks, all, |all| ClusterRoleAggregation::new(api, all));
+    reconcile(tasks, all, |all| ResourceQuotas::new(api, all));
+    reconcile(tasks, all, |all| Disruption::new(api, all));
+    reconcile(tasks, all, |all| EndpointsOfServices::new(api, all));
+    reconcile(tasks, all, |all| Mirroring::new(api, all));
+    reconcile(tasks, all, |all| Volumes::new(api, all));
+    reconcile(tasks, all, |all| PodGc::new(api, all));
+    reconcile(tasks, all, |all| NodeLifecycle::new(api, all));
+    let metrics = config.metrics.clone();
+    reconcile(tasks, all, |all| Horizontal::new(api, all, metrics));
+    if let Some(pki) = config.pki.clone() {
+        reconcile(tasks, all, |all| Certificates::new(api, all, pki));
+    }
     watches.start(tasks);
 }
 

@@ -15,8 +15,8 @@ async fn start() -> (Api, CancellationToken, tempfile::TempDir) {
     api.bootstrap().await.unwrap();
     let stop = CancellationToken::new();
     let config = ControllersConfig {
-        ca_pem: "PEM".into(),
         isolation: vec![IsolationClass::Container],
+        ..ControllersConfig::new("PEM")
     };
     tokio::spawn(run(api.clone(), config, stop.clone()));
     (api, stop, folder)

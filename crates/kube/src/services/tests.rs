@@ -44,10 +44,7 @@ impl Cluster {
     }
 
     fn run(&self) {
-        let config = ControllersConfig {
-            ca_pem: "PEM".into(),
-            isolation: vec![],
-        };
+        let config = ControllersConfig::new("PEM");
         tokio::spawn(controllers::run(
             self.api.clone(),
             config,

@@ -53,10 +53,7 @@ pub(crate) fn run_controllers(api: &Api) -> DropGuard {
 }
 
 fn run_until(api: &Api, stop: &CancellationToken) {
-    let config = ControllersConfig {
-        ca_pem: "pem".into(),
-        isolation: Vec::new(),
-    };
+    let config = ControllersConfig::new("pem");
     tokio::spawn(Box::pin(controllers::run(
         api.clone(),
         config,

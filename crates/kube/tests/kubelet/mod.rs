@@ -9,10 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// It and the controllers, until the runtime ends.
 pub(crate) fn start(api: &Api) {
-    let config = ControllersConfig {
-        ca_pem: "PEM".into(),
-        isolation: Vec::new(),
-    };
+    let config = ControllersConfig::new("PEM");
     tokio::spawn(run(api.clone(), config, CancellationToken::new()));
     let api = api.clone();
     tokio::spawn(async move {

@@ -8,7 +8,7 @@ use crate::controllers::workloads::victims::is_ready;
 use crate::object;
 
 /// The endpoint that a pod is; `None` if it has ended or has no address yet.
-pub(super) fn endpoint(service: &Value, pod: &Value) -> Option<Value> {
+pub(in crate::controllers) fn endpoint(service: &Value, pod: &Value) -> Option<Value> {
     let phase = object::text(pod, &["status", "phase"]);
     let addresses = addresses(pod);
     if matches!(phase, "Succeeded" | "Failed") || addresses.is_empty() {
@@ -50,7 +50,7 @@ fn addresses(pod: &Value) -> Vec<String> {
 
 /// The ports of the Service, as numbers of this pod. A name that none of its containers has is
 /// left out.
-pub(super) fn ports(service: &Value, pod: &Value) -> Value {
+pub(in crate::controllers) fn ports(service: &Value, pod: &Value) -> Value {
     let wanted = object::items(service, &["spec", "ports"]).iter();
     let found = wanted.filter_map(|port| {
         let protocol = object::text(port, &["protocol"]);

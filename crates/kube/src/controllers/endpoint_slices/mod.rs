@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tracing::warn;
 
+pub(super) use self::endpoint::{endpoint, ports};
 pub(crate) use self::plan::SERVICE_LABEL;
 use self::plan::{Plan, plan};
 use super::cache::{Cache, key};

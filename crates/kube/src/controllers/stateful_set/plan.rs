@@ -294,8 +294,9 @@ impl<'a> Planner<'a> {
                 }
                 continue;
             }
-            // One that is not well only waits for one that is not well either.
-            let is_well = is_running(pod) && self.is_available(pod);
+            // One that is not well waits until it is, unless it is the first of these. One that
+            // has ended never will be.
+            let is_well = pods::is_finished(pod) || is_running(pod) && self.is_available(pod);
             if self.is_ordered && !is_well && first_unhealthy != Some(ordinal) {
                 return false;
             }

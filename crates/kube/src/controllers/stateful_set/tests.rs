@@ -268,6 +268,17 @@ fn a_failed_pod_is_made_anew_and_says_so() {
 }
 
 #[test]
+fn pods_that_are_too_many_and_have_failed_hold_nobody_up() {
+    let mut world = World::new(set());
+    world.settle();
+    world.set_phase("web-1", "Failed");
+    world.set_phase("web-2", "Failed");
+    world.set["spec"]["replicas"] = 0.into();
+    world.settle();
+    assert!(world.pods.is_empty());
+}
+
+#[test]
 fn claims_go_with_the_set_or_with_the_pod_if_that_is_wanted() {
     let mut set = set();
     set["spec"]["persistentVolumeClaimRetentionPolicy"] =

@@ -1,0 +1,225 @@
+//! Who runs the controllers when several API servers share one state: whoever holds the Lease
+//! `kube-system/kube-controller-manager`, as upstream's controller managers agree on it.
+//!
+//! ```text
+//!   waits ── nobody holds it, or nobody has renewed it for 15 s ──> leads ──┐
+//!     ^                                                                     │ renews every 2 s
+//!     └───────────── it is another's, or 10 s without a renewal ────────────┘
+//! ```
+//!
+//! No clock of another host is believed: a lease is old when this process has seen it unchanged for
+//! so long. A leader counts its time from before it asked, and stops before anybody may take over.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::api::Api;
+use crate::object;
+use crate::resource::LEASES;
+use crate::status::Status;
+use crate::time;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-controller-manager";
+/// Upstream's times.
+const LEASE: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Who runs the controllers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leadership {
+    /// This process: nobody else can open the store.
+    Alone,
+    /// Whoever is elected, by a name that no other process has.
+    Elected { identity: String },
+}
+
+/// What one process knows of the lease.
+#[derive(Debug)]
+struct Election {
+    identity: String,
+    /// The lease as it was when it was last seen to have changed, and when that was.
+    seen: Option<(Value, Instant)>,
+}
+
+/// What to do about the lease.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Write it like this: it is ours then, if nobody was faster.
+    Write(Value),
+    /// It is another's.
+    Wait,
+}
+
+impl Election {
+    fn new(identity: String) -> Self {
+        Self {
+            identity,
+            seen: None,
+        }
+    }
+
+    /// Decides by the lease as it is.
+    fn step(&mut self, lease: Option<&Value>, now: Instant, clock: Timestamp) -> Step {
+        let Some(lease) = lease else {
+            let made = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": NAME, "namespace": NAMESPACE},
+                "spec": self.spec(None, clock)});
+            return Step::Write(made);
+        };
+        let spec = &lease["spec"];
+        let since = match &self.seen {
+            Some((seen, since)) if seen == spec => *since,
+            Some(_) | None => {
+                self.seen = Some((spec.clone(), now));
+                now
+            }
+        };
+        let holder = object::text(spec, &["holderIdentity"]);
+        let is_ours = holder == self.identity;
+        let told_s = spec["leaseDurationSeconds"].as_u64();
+        let duration = told_s.map_or(LEASE, Duration::from_secs);
+        if !is_ours && !holder.is_empty() && now.duration_since(since) < duration {
+            return Step::Wait;
+        }
+        let mut taken = lease.clone();
+        taken["spec"] = self.spec(Some(spec), clock);
+        Step::Write(taken)
+    }
+
+    fn spec(&self, before: Option<&Value>, clock: Timestamp) -> Value {
+        let now = time::micros(clock);
+        let holder = before.map(|one| object::text(one, &["holderIdentity"]));
+        let (mut acquired, mut transitions) = (json!(now), 0);
+        if let Some(before) = before {
+            transitions = before["leaseTransitions"].as_i64().unwrap_or(0);
+            if holder == Some(self.identity.as_str()) {
+                acquired = before["acquireTime"].clone();
+            } else {
+                transitions += 1;
+            }
+        }
+        json!({"holderIdentity": self.identity, "leaseDurationSeconds": LEASE.as_secs(),
+            "acquireTime": acquired, "renewTime": now, "leaseTransitions": transitions})
+    }
+
+    /// One attempt; whether the lease is ours now.
+    async fn attempt(&mut self, api: &Api) -> Result<bool, Status> {
+        let here = Some(NAMESPACE);
+        let present = match api.get(&LEASES, here, NAME).await {
+            Ok(lease) => Some(lease),
+            Err(status) if status.is_not_found() => None,
+            Err(status) => return Err(status),
+        };
+        let step = self.step(present.as_ref(), Instant::now(), Timestamp::now());
+        let Step::Write(lease) = step else {
+            return Ok(false);
+        };
+        let written = match present {
+            Some(_) => api.update(&LEASES, here, lease).await,
+            None => api.create(&LEASES, here, lease).await,
+        };
+        match written {
+            Ok(_) => Ok(true),
+            Err(status) if status.is_conflict() || status.reason == "AlreadyExists" => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    async fn acquire(&mut self, api: &Api) {
+        loop {
+            match self.attempt(api).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => debug!(%error, "lease not asked for"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Returns when the lease may be another's soon.
+    async fn hold(&mut self, api: &Api, mut renewed: Instant) {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            let asked = Instant::now();
+            match tokio::time::timeout(left, self.attempt(api)).await {
+                Ok(Ok(true)) => renewed = asked,
+                Ok(Ok(false)) => {
+                    // Somebody else wrote it; whether they hold it, the next look tells.
+                    let held = api.get(&LEASES, Some(NAMESPACE), NAME).await;
+                    let holder = held.map(|one| one["spec"]["holderIdentity"].clone());
+                    if holder.is_ok_and(|holder| holder != self.identity.as_str()) {
+                        return;
+                    }
+                }
+                Ok(Err(error)) => debug!(%error, "lease not renewed"),
+                Err(_) => return,
+            }
+            if renewed.elapsed() >= RENEW_DEADLINE {
+                return;
+            }
+        }
+    }
+
+    /// Lets others take over at once.
+    async fn release(&self, api: &Api) {
+        let here = Some(NAMESPACE);
+        let Ok(mut lease) = api.get(&LEASES, here, NAME).await else {
+            return;
+        };
+        if lease["spec"]["holderIdentity"] == self.identity.as_str() {
+            lease["spec"]["holderIdentity"] = "".into();
+            lease["spec"]["leaseDurationSeconds"] = 1.into();
+            if let Err(error) = api.update(&LEASES, here, lease).await {
+                debug!(%error, "lease not released");
+            }
+        }
+    }
+}
+
+/// Runs `lead` while this process is the leader, again and again until `shutdown`. It is dropped
+/// when the lead is lost.
+pub(super) async fn lead<F: Future<Output = ()>>(
+    api: &Api,
+    leadership: Leadership,
+    shutdown: &CancellationToken,
+    lead: impl Fn() -> F,
+) {
+    let Leadership::Elected { identity } = leadership else {
+        tokio::select! {
+            () = lead() => {}
+            () = shutdown.cancelled() => {}
+        }
+        return;
+    };
+    let mut election = Election::new(identity);
+    loop {
+        let asked = Instant::now();
+        tokio::select! {
+            () = election.acquire(api) => {}
+            () = shutdown.cancelled() => return,
+        }
+        // The successful attempt was the latest, and began at most a moment ago.
+        let since = asked.max(Instant::now() - Duration::from_secs(1));
+        info!(identity = election.identity, "controllers lead");
+        tokio::select! {
+            () = lead() => return,
+            () = election.hold(api, since) => {
+                warn!(identity = election.identity, "controllers lost the lead");
+            }
+            () = shutdown.cancelled() => {
+                election.release(api).await;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
