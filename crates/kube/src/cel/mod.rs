@@ -9,6 +9,7 @@
 //! steps by the size of what they can copy.
 
 mod authorizer;
+mod guard;
 mod inspect;
 mod rewrite;
 mod values;
@@ -141,6 +142,7 @@ fn functions() -> Context<'static> {
         LEFT.set((left.saturating_sub(cost), cost));
         left > cost
     });
+    guard::register(&mut context);
     authorizer::register(&mut context);
     context
 }

@@ -5,6 +5,8 @@ use kube_cel::cel::common::ast::{
     CallExpr, EntryExpr, Expr, ListExpr, LiteralValue, MapEntryExpr, MapExpr, operators,
 };
 
+use super::guard;
+
 /// Asked before every step of a loop whether there is budget left.
 pub(super) const STEP: &str = "__step__";
 /// Levels of the parsed expression; the evaluator descends into each.
@@ -109,6 +111,7 @@ pub(super) fn rewrite(code: &mut IdedExpr, level: usize) -> Result<(), String> {
             };
         }
     }
+    guard::weigh(code);
     Ok(())
 }
 

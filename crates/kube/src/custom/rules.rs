@@ -11,7 +11,7 @@ use super::schema::{Additional, Schema, entries};
 use super::typing;
 use super::validate::old_item;
 use crate::cel::{Budget, EvaluateError, Expression, Variables};
-use crate::object::{self, items, text};
+use crate::object::{items, text};
 use crate::status::Cause;
 
 /// Upstream's bound of a message that an expression makes.
@@ -261,6 +261,11 @@ fn check_rule(
             }
         }
     }
+    wording(rule, at, causes);
+}
+
+/// The message and the reason of a rule.
+fn wording(rule: &Value, at: &str, causes: &mut Vec<Cause>) {
     let message = text(rule, &["message"]);
     if message.trim().contains('\n') {
         let why = "message must not contain line breaks";

@@ -137,7 +137,7 @@ fn unsupported(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     ] {
         let found = schema
             .get(name)
-            .filter(|one| !one.is_null() && **one != Value::from(""));
+            .filter(|one| !one.is_null() && one.as_str() != Some(""));
         if found.is_some() {
             let why = format!("{name} is not supported");
             causes.push(Cause::forbidden(format!("{path}.{name}"), &why));
@@ -396,7 +396,7 @@ fn nested(schema: &Value, structural: &Value, path: &str, causes: &mut Vec<Cause
         "x-kubernetes-validations",
     ] {
         let found = schema.get(name).filter(|one| {
-            !one.is_null() && **one != Value::from("") && **one != Value::from(false)
+            !one.is_null() && one.as_str() != Some("") && one.as_bool() != Some(false)
         });
         // The two alternatives of int-or-string may name their types.
         if found.is_some() && !(name == "type" && is_int_or_string) {

@@ -131,11 +131,22 @@ impl<'a> Checker<'a> {
             Expr::Call(call) => {
                 let mut cost = 1.0;
                 let mut first = None;
-                let target = call.target.as_deref().into_iter();
-                for part in target.chain(&call.args) {
+                let is_of_sets = |target: &&IdedExpr| target.expr == Expr::Ident("sets".into());
+                let target = call.target.as_deref();
+                let compares_sets = target.as_ref().is_some_and(is_of_sets);
+                let mut pairs = 1.0;
+                for part in target.into_iter().chain(&call.args) {
                     let (known, part_cost) = self.expression(part)?;
                     first.get_or_insert(known);
                     cost += part_cost;
+                    if let (true, Known::Of(schema)) = (compares_sets, known) {
+                        pairs *= items_max(schema);
+                    }
+                }
+                cost += pairs - 1.0;
+                // A value that is only weighed is what it was.
+                if call.func_name.starts_with("__") && call.args.len() == 1 {
+                    return Ok((first.unwrap_or(Known::Anything), cost - 1.0));
                 }
                 let known = match (call.func_name.as_str(), first) {
                     (operators::INDEX, Some(known)) => element(known),

@@ -83,7 +83,7 @@ mod tests {
     fn a_word_is_kept_once_and_not_without_end() {
         let mut words = Words::default();
         let first = words.word("certificates").expect("room");
-        let second = words.word(&"certificates".to_owned()).expect("room");
+        let second = words.word(&String::from("certificates")).expect("room");
         assert!(std::ptr::eq(first, second));
         assert_eq!(words.bytes, "certificates".len());
         let long = "x".repeat(WORDS_BYTES_MAX);

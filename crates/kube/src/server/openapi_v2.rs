@@ -229,7 +229,7 @@ fn bytes(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
 
 fn varint(out: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
         value >>= 7;
     }
     out.push(u8::try_from(value).unwrap_or_default());
