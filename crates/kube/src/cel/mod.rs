@@ -11,6 +11,7 @@
 mod authorizer;
 mod guard;
 mod inspect;
+mod optional;
 mod rewrite;
 mod values;
 
@@ -143,6 +144,7 @@ fn functions() -> Context<'static> {
         left > cost
     });
     guard::register(&mut context);
+    optional::register(&mut context);
     authorizer::register(&mut context);
     context
 }

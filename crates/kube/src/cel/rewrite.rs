@@ -5,7 +5,7 @@ use kube_cel::cel::common::ast::{
     CallExpr, EntryExpr, Expr, ListExpr, LiteralValue, MapEntryExpr, MapExpr, operators,
 };
 
-use super::guard;
+use super::{guard, optional};
 
 /// Asked before every step of a loop whether there is budget left.
 pub(super) const STEP: &str = "__step__";
@@ -39,6 +39,7 @@ pub(super) fn rewrite(code: &mut IdedExpr, level: usize) -> Result<(), String> {
         Expr::Unspecified => return Err("the expression has an empty part".to_owned()),
         Expr::Ident(_) | Expr::Literal(_) => {}
         Expr::Call(call) => {
+            optional::rewrite(call);
             if let Some(target) = &mut call.target {
                 rewrite(target, below)?;
             }
