@@ -1,5 +1,6 @@
 //! What a fuzzer calls: whatever a client sends may cost an error and nothing else.
 
-pub use crate::api::fuzz::{body, patch};
+pub use crate::api::fuzz::{apply, body, patch, yaml};
 pub use crate::custom::fuzz::{custom, json_path};
+pub use crate::managed::fuzz::fields;
 pub use crate::server::fuzz::{exec_message, request};

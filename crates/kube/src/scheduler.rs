@@ -31,6 +31,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Schedules until `shutdown`.
 pub async fn run(api: Api, shutdown: CancellationToken) {
+    // Upstream's scheduler owns what it writes under its program's name.
+    let api = api.acting_as(api.caller().user.clone(), "kube-scheduler");
     let recorder = Recorder::new(api.clone(), NAME, "");
     let mut pods = informer::follow(&api, &PODS, Selector::default());
     let mut nodes = informer::follow(&api, &NODES, Selector::default());

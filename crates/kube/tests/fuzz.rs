@@ -55,6 +55,78 @@ fn any_patch_gives_an_object_or_is_refused() {
 }
 
 #[test]
+fn any_apply_gives_an_object_that_it_leaves_alone_the_next_time() {
+    let words = [
+        "pods\n",
+        "services\n",
+        "deployments\n",
+        "configmaps\n",
+        "spec:",
+        "metadata:",
+        "containers:",
+        "ports:",
+        "- name: web",
+        "- containerPort: 80",
+        "protocol: UDP",
+        "labels:",
+        "finalizers:",
+        "env:",
+        "\n  ",
+        "&a ",
+        "*a",
+        "|\n",
+    ];
+    check("apply", &words, kube::fuzz::apply);
+}
+
+#[test]
+fn any_set_of_fields_is_read_as_it_is_written_and_behaves_like_a_set() {
+    let words = [
+        "\"f:\"",
+        "\"f:a\"",
+        "\".\"",
+        "\"k:{\\\"a\\\":1}\"",
+        "\"v:1.0\"",
+        "\"i:1\"",
+        "\n",
+        ":{}",
+        "\"Update\"",
+        "\"Apply\"",
+        "\"manager\":",
+        "\"fieldsV1\":",
+    ];
+    check("fields", &words, kube::fuzz::fields);
+}
+
+#[test]
+fn any_yaml_is_read_as_something_that_can_be_stored_or_refused() {
+    let words = [
+        "---\n",
+        "\n- ",
+        "\n  ",
+        "&a ",
+        "*a",
+        "!!int ",
+        "!!binary ",
+        "<<: *a",
+        "|-\n",
+        ">\n",
+        "? ",
+        ".nan",
+        ".inf",
+        "0x1f",
+        "0o17",
+        "1_000",
+        "~",
+        "yes",
+        "# ",
+        "%YAML 1.1\n",
+        "...\n",
+    ];
+    check("yaml", &words, kube::fuzz::yaml);
+}
+
+#[test]
 fn any_request_line_is_read_or_refused() {
     let words = [
         "labelSelector=",

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use super::update::{Owners, Place};
 use super::{Api, CONFLICT_RETRIES, Part, WriteOptions, Written, prepare};
-use crate::managed::{self, Apply, Filter, Subject, Writer};
-use crate::object;
-use crate::resource::{Resource, SCALES};
+use crate::managed::{self, Apply, Filter, OneVersion, Subject, Versions, Writer};
+use crate::rbac::{self, Decision};
+use crate::resource::{Resource, Row, SCALES};
 use crate::status::Status;
+use crate::{convert, object};
 
 impl Api {
     /// Makes the object have what `wanted` says in the name of the caller's manager; creates it if
@@ -72,6 +73,7 @@ impl Api {
         options: WriteOptions,
     ) -> Result<(Value, Vec<String>), Status> {
         let Place { resource, .. } = place;
+        self.check_may_create(place)?;
         let mut new = self.applied(place, None, wanted, options)?;
         let uid = object::uid(&new);
         if !uid.is_empty() {
@@ -95,6 +97,19 @@ impl Api {
         Ok((created, warnings))
     }
 
+    /// Who applies may patch; to make an object takes more.
+    fn check_may_create(&self, place: Place<'_>) -> Result<(), Status> {
+        let Place { resource, .. } = place;
+        let create = rbac::Request::resource("create", resource.group, resource.plural)
+            .in_namespace(place.namespace.unwrap_or_default())
+            .named(place.name);
+        let user = &self.caller().user;
+        match self.authorizer().allowed(user, &create) {
+            Decision::Allowed { .. } => Ok(()),
+            Decision::Refused { reason } => Err(create.refusal(user, &reason)),
+        }
+    }
+
     /// What the object is with what is wanted of it.
     fn applied(
         &self,
@@ -110,6 +125,10 @@ impl Api {
         let subject = Subject {
             schema: managed::schema_of(resource),
             filter: &filter,
+            versions: &Forms {
+                api: self,
+                resource,
+            },
         };
         let apply = Apply {
             wanted,
@@ -175,6 +194,7 @@ impl Api {
         let subject = Subject {
             schema: managed::schema_of(resource),
             filter,
+            versions: &OneVersion,
         };
         let writer = Writer {
             manager: &self.caller().manager,
@@ -191,6 +211,10 @@ impl Api {
         let subject = Subject {
             schema: managed::schema_of(place.resource),
             filter: &Filter::of(place.resource, subresource),
+            versions: &Forms {
+                api: self,
+                resource: place.resource,
+            },
         };
         let writer = Writer {
             manager: &self.caller().manager,
@@ -199,5 +223,27 @@ impl Api {
             now: Timestamp::now(),
         };
         managed::updated(subject, old, new, writer);
+    }
+}
+
+/// The forms that objects of a resource have in the versions that are served.
+#[derive(Debug)]
+struct Forms<'a> {
+    api: &'a Api,
+    /// In which form they are given.
+    resource: &'a Resource,
+}
+
+impl Versions for Forms<'_> {
+    fn at(&self, api_version: &str, object: &Value) -> Option<(Value, Row)> {
+        let kind = self.resource.kind;
+        let row = self.api.resources().find_kind(api_version, kind)?;
+        let mut object = object.clone();
+        convert::to_stored(self.resource, &mut object);
+        match &row.custom {
+            Some(custom) => custom.present(&mut object),
+            None => convert::from_stored(&row, &mut object),
+        }
+        Some((object, row))
     }
 }

@@ -10,7 +10,7 @@ use super::{FieldValidation, Part, Patch, prepare, read};
 use crate::resource::{self, PODS, Resource};
 use crate::schema::{self, protobuf};
 use crate::table::{self, Header, IncludeObject};
-use crate::{admission, defaults, object, provider, validation};
+use crate::{admission, defaults, managed, object, provider, validation, yaml};
 
 /// Reads `data` as a body: the first line is the plural of a resource, the rest is JSON or
 /// protobuf.
@@ -75,6 +75,90 @@ pub fn patch(data: &[u8]) {
     }
     for part in parts(resource) {
         update(resource, part, &old, patched.clone());
+    }
+}
+
+/// Applies `data` to an object that has some of everything and belongs to somebody else: the first
+/// line is the plural of a resource, the rest is what is wanted, in YAML.
+///
+/// # Panics
+/// If what was let through is not what is read back, if applying it again changes anything, or
+/// whatever a fuzzer is to find.
+#[doc(hidden)]
+pub fn apply(data: &[u8]) {
+    let Some((plural, body)) = first_line(data) else {
+        return;
+    };
+    let (Some(resource), Ok(mut wanted)) = (named(plural), yaml::parse(body)) else {
+        return;
+    };
+    if let Some(wanted) = wanted.as_object_mut() {
+        wanted.insert("apiVersion".into(), resource.api_version().into());
+        wanted.insert("kind".into(), resource.kind.into());
+    }
+    let mut old = create(resource, sample(resource)).expect("the sample is fine");
+    let writer = managed::Writer {
+        manager: "creator",
+        api_version: &resource.api_version(),
+        subresource: "",
+        now: Timestamp::UNIX_EPOCH,
+    };
+    let filter = managed::Filter::of(resource, "");
+    let subject = managed::Subject {
+        schema: managed::schema_of(resource),
+        filter: &filter,
+        versions: &managed::OneVersion,
+    };
+    managed::created(subject, &managed::blank(resource), &mut old, writer);
+    let _ = applied(resource, subject, &old, &wanted, false);
+    if let Some(once) = applied(resource, subject, &old, &wanted, true) {
+        let twice = applied(resource, subject, &once, &wanted, false);
+        assert_eq!(twice, Some(once), "applying twice is applying");
+    }
+    applied(resource, subject, &old, &json!({}), false);
+}
+
+/// As `Api::apply` makes it; none if it is refused.
+fn applied(
+    resource: &Resource,
+    subject: managed::Subject<'_>,
+    old: &Value,
+    wanted: &Value,
+    force: bool,
+) -> Option<Value> {
+    let api_version = resource.api_version();
+    let apply = managed::Apply {
+        wanted,
+        kind: &managed::show_kind(&api_version, resource.kind),
+        force,
+    };
+    let writer = managed::Writer {
+        manager: "applier",
+        api_version: &api_version,
+        subresource: "",
+        now: Timestamp::UNIX_EPOCH,
+    };
+    let blank = managed::blank(resource);
+    let mut new = managed::apply(subject, Some(old), &blank, apply, writer).ok()?;
+    prepare::decode_body(resource, &mut new, FieldValidation::Strict).ok()?;
+    prepare::for_update(resource, Part::Object, old, &mut new);
+    defaults::on_update(resource, old, &mut new);
+    admission::complete(resource, Some(old), &mut new);
+    if !validation::on_update(resource, Part::Object, old, &new).is_empty() {
+        return None;
+    }
+    check_stored(resource, &new);
+    Some(new)
+}
+
+/// Reads `data` as YAML; what is read can be stored and is then the same.
+///
+/// # Panics
+/// If it is not, or whatever a fuzzer is to find.
+#[doc(hidden)]
+pub fn yaml(data: &[u8]) {
+    if let Ok(value) = yaml::parse(data) {
+        assert_eq!(read_back(&value).as_ref(), Some(&value), "can be stored");
     }
 }
 

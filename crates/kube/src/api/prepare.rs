@@ -8,7 +8,7 @@ use crate::defaults;
 use crate::object::{self, meta_mut};
 use crate::resource::{Resource, SERVICES, StatusPart};
 use crate::schema;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 use crate::time;
 
 /// Makes a body an object of this resource: kind and version (bodies may leave them out), unknown
@@ -64,6 +64,19 @@ pub(super) fn decode_body(
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(texts.collect()),
+    }
+}
+
+/// A refusal of [`decode_body`] for what a patch has made: the patch is wrong, not the body.
+pub(super) fn badly_patched(resource: &Resource, patched: &Value, refusal: Status) -> Status {
+    let handled = format!("cannot be handled as a {}: ", resource.kind);
+    match refusal.message.split_once(&handled) {
+        Some((_, why)) => {
+            let patched = Value::from(patched.to_string());
+            let cause = Cause::invalid("patch", &patched, why);
+            Status::invalid_kind("", "", "", vec![cause])
+        }
+        None => refusal,
     }
 }
 

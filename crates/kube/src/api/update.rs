@@ -59,7 +59,13 @@ impl Api {
         let mut warnings = Vec::new();
         let change = |old: &Value| {
             let mut new = patch.apply(resource, old)?;
-            warnings = prepare::decode_body(resource, &mut new, options.validation)?;
+            warnings = match prepare::decode_body(resource, &mut new, options.validation) {
+                Ok(warnings) => warnings,
+                Err(refusal) => {
+                    let patched = patch.apply(resource, old)?;
+                    return Err(prepare::badly_patched(resource, &patched, refusal));
+                }
+            };
             prepare::check_name(name, &new)?;
             // A patch that does not name a revision means the one it is applied to.
             Ok(new)

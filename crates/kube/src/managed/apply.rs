@@ -16,7 +16,7 @@ use super::entries::{Entries, Entry, Manager, Operation};
 use super::fields::Fields;
 use super::prune::{drop_emptied, with_named, without};
 use super::schema::Schema;
-use super::track::{Subject, Writer, changes, list_of, put, settle_all, take};
+use super::track::{Changes, Subject, Writer, changes, list_of, own, put, settle_all};
 use super::{check, last_applied, merge, owned};
 use crate::object::{self, meta_mut};
 use crate::status::Status;
@@ -154,11 +154,11 @@ impl Attempt<'_> {
             manager: BEFORE_APPLY,
             ..self.writer
         };
-        take(&mut self.entries, change, writer);
+        own(&mut self.entries, change.written(), writer);
     }
 
     fn run(mut self, force: bool) -> Result<Value, Refused> {
-        let Subject { schema, filter } = self.subject;
+        let Subject { schema, filter, .. } = self.subject;
         let merged = merge::merge(schema, self.live, self.wanted)
             .map_err(|error| Refused::Untyped(format!("failed to merge config: {}", error.0)))?;
         let mut fields = owned::of(schema, self.wanted);
@@ -222,26 +222,26 @@ impl Attempt<'_> {
         if change.is_empty() {
             return Ok(());
         }
-        let written = change.written();
+        let both = (self.live, new);
+        let changes = Changes::of(&self.entries, self.subject, both, &change, self.writer);
         if !force {
-            let conflicts: Conflicts = self
-                .entries
-                .0
-                .iter()
+            let others = self.entries.0.iter();
+            let conflicts: Conflicts = others
                 .filter(|(other, _)| *other != manager)
-                .flat_map(|(other, entry)| {
-                    Conflict::all(&other.show(), &entry.fields.common(&written))
+                .filter_map(|(other, entry)| {
+                    let taken = entry.fields.common(&changes.to(entry)?.written());
+                    Some(Conflict::all(&other.show(), &taken))
                 })
+                .flatten()
                 .collect();
             if !conflicts.is_empty() {
                 return Err(Refused::Conflicts(conflicts));
             }
         }
-        self.entries.0.retain(|_, entry| {
-            entry.fields.remove(&written);
-            entry.fields.remove(&change.removed);
-            !entry.fields.is_empty()
-        });
+        changes.release(&mut self.entries);
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,13 @@ impl Change {
         written
     }
 
+    /// Takes out of somebody's fields what is theirs no more.
+    pub(super) fn release(&self, fields: &mut Fields) {
+        fields.remove(&self.modified);
+        fields.remove(&self.added);
+        fields.remove(&self.removed);
+    }
+
     /// The same without what `filter` leaves out.
     pub(super) fn filtered(mut self, filter: impl Fn(&mut Fields)) -> Self {
         for fields in [&mut self.added, &mut self.modified, &mut self.removed] {

@@ -22,6 +22,7 @@ mod element;
 mod entries;
 mod fields;
 mod filter;
+pub(crate) mod fuzz;
 mod last_applied;
 mod merge;
 mod owned;
@@ -31,12 +32,12 @@ mod track;
 
 use serde_json::Value;
 
-pub(crate) use apply::{Apply, Refused, apply, show_kind};
+pub(crate) use apply::{Apply, apply, show_kind};
 pub(crate) use builtin::object_meta;
 pub(crate) use filter::{Filter, blank};
-pub(crate) use track::{Subject, Writer, created, updated};
+pub(crate) use track::{Subject, Versions, Writer, created, updated};
 
-use crate::resource::Resource;
+use crate::resource::{Resource, Row};
 use schema::{ANY, Member, Schema, Shape};
 
 /// How objects of the resource merge.
@@ -71,6 +72,16 @@ impl Schema for Untyped {
 
     fn item(&self) -> &dyn Schema {
         &ANY
+    }
+}
+
+/// A kind of which one version is all there is.
+#[derive(Debug)]
+pub(crate) struct OneVersion;
+
+impl Versions for OneVersion {
+    fn at(&self, _: &str, _: &Value) -> Option<(Value, Row)> {
+        None
     }
 }
 

@@ -47,7 +47,15 @@ impl Patch {
         let patch: json_patch::Patch = serde_json::from_value(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
         if patch.0.len() > OPERATIONS_MAX {
-            return Err(Status::request_too_large(OPERATIONS_MAX));
+            let message = format!(
+                "Request entity too large: The allowed maximum operations in a JSON patch is \
+                 {OPERATIONS_MAX}, got {}",
+                patch.0.len()
+            );
+            return Err(Status {
+                message,
+                ..Status::request_too_large(OPERATIONS_MAX)
+            });
         }
         Ok(Self::Json(patch))
     }
@@ -82,5 +90,27 @@ impl Patch {
             }
         }
         Ok(patched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_json_patch_of_too_many_operations_is_refused_with_their_number() {
+        let remove = json!({"op": "remove", "path": "/data/a"});
+        let refusal = Patch::json(vec![remove; OPERATIONS_MAX + 1].into()).expect_err("too many");
+        assert_eq!(
+            (refusal.code, refusal.reason),
+            (413, "RequestEntityTooLarge")
+        );
+        assert_eq!(
+            refusal.message,
+            "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got \
+             10001"
+        );
     }
 }

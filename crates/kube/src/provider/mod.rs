@@ -83,6 +83,8 @@ pub struct ProviderConfig {
 /// Machines go on without it.
 pub async fn run(api: Api, client: Client, config: ProviderConfig, shutdown: CancellationToken) {
     let config = Arc::new(config);
+    // To the API it is a kubelet, and owns what it writes like one.
+    let api = api.acting_as(api.caller().user.clone(), "kubelet");
     let work = async {
         ensure_app(&client, &config).await;
         tokio::join!(

@@ -31,11 +31,32 @@ pub(super) fn write(query: &Query) -> Result<WriteOptions, Status> {
             ));
         }
     };
+    check_manager(query.get("fieldManager"))?;
     Ok(WriteOptions {
         dry_run: dry_run(query.all("dryRun"))?,
         validation,
         force: query.flag("force"),
     })
+}
+
+/// Upstream's rules for names of managers.
+fn check_manager(name: &str) -> Result<(), Status> {
+    const MANAGER_BYTES_MAX: usize = 128;
+    let cause = if name.len() > MANAGER_BYTES_MAX {
+        Cause::too_long("fieldManager", MANAGER_BYTES_MAX)
+    } else if name.chars().any(char::is_control) {
+        let why = "should only contain printable characters";
+        Cause::invalid("fieldManager", &Value::from(name), why)
+    } else {
+        return Ok(());
+    };
+    let causes = vec![cause];
+    Err(Status::invalid_kind(
+        "meta.k8s.io",
+        "PatchOptions",
+        "",
+        causes,
+    ))
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<DryRun, Status> {
