@@ -140,6 +140,14 @@ async fn a_definition_and_its_objects_live_as_kubectl_expects() {
                 .contains("crontabs")
         );
         assert!(ok("describe ct my-cron").await.contains("Cron Spec:"));
+        check_published(&ok("get --raw /openapi/v2").await, "definitions");
+        let v3 = ok("get --raw /openapi/v3/apis/stable.example.com/v1").await;
+        check_published(&v3, "components/schemas");
+        assert!(
+            ok("get --raw /openapi/v3")
+                .await
+                .contains("apis/stable.example.com/v1?hash=")
+        );
         ok("delete ct my-cron --timeout=30s").await;
         ok("delete crd crontabs.stable.example.com --timeout=30s").await;
         let gone = server.fails(&kubectl, &["get", "crontabs"]).await;
@@ -151,6 +159,23 @@ async fn a_definition_and_its_objects_live_as_kubectl_expects() {
         assert!(words.iter().any(|one| gone.contains(one)), "{gone}");
         server.stop().await;
     }
+}
+
+/// The type of the kind is there, with its own fields and those of all objects.
+fn check_published(document: &str, place: &str) {
+    let document: serde_json::Value = serde_json::from_str(document).expect("JSON");
+    let path = format!("/{place}/com.example.stable.v1.CronTab");
+    let found = document.pointer(&path).expect("published");
+    assert_eq!(
+        found["x-kubernetes-group-version-kind"][0]["kind"],
+        "CronTab"
+    );
+    let properties = &found["properties"];
+    assert_eq!(
+        properties["spec"]["properties"]["image"]["default"],
+        "cron:1"
+    );
+    assert!(properties.get("metadata").is_some());
 }
 
 /// Definitions of real projects, as files of YAML or JSON in the directories of

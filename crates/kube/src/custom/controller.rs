@@ -76,19 +76,43 @@ fn take(all: &mut BTreeMap<String, Value>, change: Change, queue: &mut Queue) {
     };
     match change {
         Change::Listed(listed) => {
-            let named = |one: Value| (object::name(&one).to_owned(), one);
+            let named = |one: Value| (object::name(&one).to_owned(), slim(one));
             *all = listed.into_iter().map(named).collect();
             all.keys().for_each(|name| queue.add(name));
         }
         Change::Changed(one) => {
             let group = text(&one, &["spec", "group"]).to_owned();
-            all.insert(object::name(&one).to_owned(), one);
+            all.insert(object::name(&one).to_owned(), slim(one));
             touch(all, &group);
         }
         Change::Deleted(one) => {
             all.remove(object::name(&one));
             touch(all, text(&one, &["spec", "group"]));
         }
+    }
+}
+
+/// A definition without its schemas, which are large and which nobody asks for here.
+fn slim(mut definition: Value) -> Value {
+    if let Some(versions) = definition["spec"]["versions"].as_array_mut() {
+        for version in versions {
+            *version = json!({"name": version["name"], "served": version["served"],
+                "storage": version["storage"]});
+        }
+    }
+    definition["metadata"]["managedFields"] = Value::Null;
+    definition["metadata"]["annotations"] = Value::Null;
+    definition
+}
+
+/// The whole of a definition, if it is still as it was seen.
+async fn whole(api: &Api, seen: &Value) -> Result<Value, Status> {
+    let name = object::name(seen);
+    let found = api.get(&DEFINITIONS, None, name).await?;
+    if object::resource_version(&found) == object::resource_version(seen) {
+        Ok(found)
+    } else {
+        Err(Status::modified(&DEFINITIONS, name))
     }
 }
 
@@ -112,7 +136,7 @@ async fn sync(api: &Api, all: &BTreeMap<String, Value>, name: &str) -> Result<Ou
     let is_served = row(api, definition).is_some();
     let status = naming::status(definition, &taken, is_served, Timestamp::now());
     if status != definition["status"] {
-        let mut changed = definition.clone();
+        let mut changed = whole(api, definition).await?;
         changed["status"] = status;
         api.update_status(&DEFINITIONS, None, changed).await?;
     }
@@ -141,8 +165,9 @@ async fn remove(api: &Api, definition: &Value) -> Result<Outcome, Status> {
     if !finalizers.iter().any(|one| one == FINALIZER) {
         return Ok(Outcome::Done);
     }
+    let mut free = whole(api, definition).await?;
     let everything = Selector::default();
-    if let Some(row) = keeper::storage_row(api, definition) {
+    if let Some(row) = keeper::storage_row(api, &free) {
         let options = DeleteOptions::default();
         api.delete_collection(&row, None, &everything, &options)
             .await?;
@@ -151,7 +176,6 @@ async fn remove(api: &Api, definition: &Value) -> Result<Outcome, Status> {
             return Ok(Outcome::After(LOOK_AGAIN));
         }
     }
-    let mut free = definition.clone();
     let others: Vec<_> = finalizers
         .iter()
         .filter(|one| *one != FINALIZER)

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::definition::is_condition;
@@ -64,10 +65,8 @@ struct Keeper {
 
 /// A definition and the rows that were made of it.
 struct Known {
-    /// What the rows depend on.
-    spec: Value,
-    accepted: Value,
-    is_terminating: bool,
+    /// A digest of what the rows depend on: the definition itself may be large.
+    seen: [u8; 32],
     rows: Vec<Arc<Resource>>,
 }
 
@@ -106,12 +105,13 @@ impl Keeper {
             return self.definitions.remove(name).is_some();
         }
         let accepted = &definition["status"]["acceptedNames"];
-        let is_terminating = object::is_terminating(definition);
-        let is_same = |known: &Known| {
-            known.spec == definition["spec"]
-                && known.accepted == *accepted
-                && known.is_terminating == is_terminating
-        };
+        let is_terminating = [u8::from(object::is_terminating(definition))];
+        let seen = Sha256::new()
+            .chain_update(definition["spec"].to_string())
+            .chain_update(accepted.to_string())
+            .chain_update(is_terminating);
+        let seen: [u8; 32] = seen.finalize().into();
+        let is_same = |known: &Known| known.seen == seen;
         if self.definitions.get(name).is_some_and(is_same) {
             return false;
         }
@@ -124,12 +124,7 @@ impl Keeper {
                 Vec::new()
             }
         };
-        let known = Known {
-            spec: definition["spec"].clone(),
-            accepted: accepted.clone(),
-            is_terminating,
-            rows,
-        };
+        let known = Known { seen, rows };
         self.definitions.insert(name.to_owned(), known);
         true
     }
