@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Etcd, Place};
-use store::{Event, Health, History, RangeError, Set, Store, Watch, WatchError, WriteError};
+use store::{
+    EtcdTls, Event, Health, History, OpenError, RangeError, Set, Store, Watch, WatchError,
+    WriteError,
+};
 
 async fn put(store: &Store, key: &str, value: &'static str) -> u64 {
     match store.get(key) {
@@ -333,4 +337,67 @@ async fn processes_on_one_etcd_take_turns_to_compact() {
         matches!(early, Err(WatchError::Compacted { .. })),
         "{early:?}"
     );
+}
+
+/// A certificate authority, and a certificate for this machine, in files.
+fn certificates(dir: &Path) -> EtcdTls {
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
+    let write = |name: &str, text: String| {
+        std::fs::write(dir.join(name), text).expect("writes");
+        dir.join(name)
+    };
+    let authority_key = rcgen::KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&authority_key).expect("signs");
+    let ca = write("ca.pem", certificate.pem());
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("a name");
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let certificate = params.signed_by(&key, &issuer).expect("signs");
+    let identity = (
+        write("certificate.pem", certificate.pem()),
+        write("key.pem", key.serialize_pem()),
+    );
+    EtcdTls {
+        ca,
+        identity: Some(identity),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_asks_for_certificates_gets_ours() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let tls = certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("certificate.pem"), file("key.pem"));
+    let arguments = [
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        &ca,
+        "--cert-file",
+        &certificate,
+        "--key-file",
+        &key,
+    ];
+    let test = "an_etcd_that_asks_for_certificates_gets_ours";
+    let Some(etcd) = Etcd::start_with(test, "https", &arguments) else {
+        return;
+    };
+    let mut config = etcd.config();
+    config.tls = Some(tls.clone());
+    let store = Store::open_etcd(&config).await.expect("opens");
+    put(&store, "/k", "x").await;
+    config.tls = Some(EtcdTls {
+        identity: None,
+        ..tls
+    });
+    let error = Store::open_etcd(&config)
+        .await
+        .expect_err("nobody knows us");
+    assert!(matches!(error, OpenError::Etcd { .. }), "{error}");
 }

@@ -112,7 +112,8 @@ fn two_servers_on_an_etcd_that_is_full_now_and_then_are_linearizable() {
     }
     let mut refused = 0;
     for seed in 0..histories() {
-        let Some(etcd) = Etcd::start_with(test, &["--quota-backend-bytes", "6000000"]) else {
+        let Some(etcd) = Etcd::start_with(test, "http", &["--quota-backend-bytes", "6000000"])
+        else {
             return;
         };
         let dir = tempfile::tempdir().expect("temporary directory");

@@ -19,37 +19,38 @@ pub(crate) struct Etcd {
     pub(crate) endpoint: String,
     peer: String,
     dir: TempDir,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
 }
 
 impl Etcd {
     /// `None`, and a word about it, where no etcd is installed.
     pub(crate) fn start(test: &str) -> Option<Self> {
-        Self::start_with(test, &[])
+        Self::start_with(test, "http", &[])
     }
 
     /// With these arguments as well.
-    pub(crate) fn start_with(test: &str, arguments: &[&'static str]) -> Option<Self> {
+    pub(crate) fn start_with(test: &str, scheme: &str, arguments: &[&str]) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("SKIPPED: {test}: no etcd is installed");
             return None;
         }
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (endpoint, peer) = (free_address(), free_address());
-        let child = spawn(dir.path(), &endpoint, &peer, arguments);
+        let (endpoint, peer) = (free_address(scheme), free_address("http"));
+        let arguments: Vec<_> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let child = spawn(dir.path(), &endpoint, &peer, &arguments);
         let etcd = Self {
             child,
             endpoint,
             peer,
             dir,
-            arguments: arguments.to_vec(),
+            arguments,
         };
         etcd.wait_until_ready();
         Some(etcd)
     }
 
     fn wait_until_ready(&self) {
-        let address = self.endpoint.trim_start_matches("http://");
+        let address = self.endpoint.split("//").nth(1).expect("an address");
         let deadline = Instant::now() + Duration::from_secs(30);
         while std::net::TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "etcd does not listen");
@@ -84,7 +85,7 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(dir: &Path, endpoint: &str, peer: &str, arguments: &[&str]) -> Child {
+fn spawn(dir: &Path, endpoint: &str, peer: &str, arguments: &[String]) -> Child {
     Command::new("etcd")
         .args(["--data-dir", &dir.display().to_string(), "--name", "test"])
         .args(["--listen-client-urls", endpoint])
@@ -99,9 +100,9 @@ fn spawn(dir: &Path, endpoint: &str, peer: &str, arguments: &[&str]) -> Child {
         .expect("starts etcd")
 }
 
-fn free_address() -> String {
+fn free_address(scheme: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("bound"))
+    format!("{scheme}://{}", listener.local_addr().expect("bound"))
 }
 
 /// One of the two kinds, which can be opened again and again.
