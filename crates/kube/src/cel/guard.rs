@@ -141,7 +141,7 @@ mod tests {
         for source in [
             format!("[self.a]{doubled}[0]"),
             format!("self.a{replaced}"),
-            format!("self.l.map(x, self.l.map(y, self.a + self.a).join(self.a)).join('')"),
+            "self.l.map(x, self.l.map(y, self.a + self.a).join(self.a)).join('')".to_owned(),
             format!("[{}]", vec!["self.l"; 3000].join(",")).replace(']', "].join(self.a)"),
         ] {
             assert!(told(&source).is_err(), "{}", &source[..40]);
