@@ -21,7 +21,7 @@ etcd --data-dir "$here/etcd" --name bench --listen-client-urls "$client" \
     --initial-advertise-peer-urls "$peer" --initial-cluster "bench=$peer" \
     --quota-backend-bytes 8000000000 >/dev/null 2>&1 &
 etcd=$!
-trap 'kill "$etcd" 2>/dev/null; wait "$etcd" 2>/dev/null; rm -rf "$here"' EXIT
+trap 'kill "$etcd" 2>/dev/null || true; wait "$etcd" 2>/dev/null || true; rm -rf "$here"' EXIT
 address=${client#http://}
 for _ in $(seq 200); do (: <"/dev/tcp/${address/:/\/}") 2>/dev/null && break; sleep 0.05; done
 sleep 1
