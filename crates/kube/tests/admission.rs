@@ -1,7 +1,10 @@
-//! The built-in plugins of admission, as in-process callers meet them.
+//! Admission as in-process callers meet it.
 
 mod admission {
     mod builtin;
+    pub(crate) mod hook;
+    mod policies;
     mod quota;
+    mod webhooks;
     pub(crate) mod world;
 }

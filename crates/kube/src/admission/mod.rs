@@ -11,12 +11,18 @@
 pub(crate) mod amounts;
 mod attributes;
 mod builtin;
+mod expressions;
+mod forms;
 mod index;
+mod matching;
+mod policies;
 pub(crate) mod quota;
 mod state;
+mod webhooks;
 
 pub(crate) use attributes::{Attributes, Operation};
 pub(crate) use builtin::complete;
+pub(crate) use index::Index;
 pub(crate) use state::State;
 pub use state::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
 
@@ -40,12 +46,21 @@ impl Admitted {
 
 /// The phase that may change the object: after defaults, before validation.
 pub(crate) async fn mutate(attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    builtin::mutate(attributes)
+    builtin::mutate(attributes)?;
+    let round = webhooks::mutate(attributes).await?;
+    if round.is_changed {
+        // What was added is completed like the rest, and who asked for it sees it once more.
+        builtin::mutate(attributes)?;
+        webhooks::mutate_again(attributes, round.reinvocable).await?;
+    }
+    Ok(())
 }
 
 /// The phase that may only refuse: after validation, before the store.
 pub(crate) async fn validate(attributes: &Attributes<'_>) -> Result<Admitted, Status> {
     builtin::validate(attributes).await?;
+    policies::validate(attributes).await?;
+    webhooks::validate(attributes).await?;
     // Last, so that nothing is reserved for what is refused.
     let reservation = quota::reserve(attributes).await?;
     Ok(Admitted { reservation })

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use super::index::Objects;
+use super::index::{Index, Objects};
+use super::policies::{Binding, Policy};
 use super::quota::Reserving;
+use super::webhooks::Configuration;
 use crate::resource::{
-    INGRESS_CLASSES, LIMIT_RANGES, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS,
-    STORAGE_CLASSES,
+    API_SERVICES, INGRESS_CLASSES, LIMIT_RANGES, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES,
+    PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES,
+    VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
 };
+use crate::server::aggregate::{Remote, Remotes};
 
 /// What an operator decides about admission.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +82,11 @@ pub(crate) struct State {
     pub(crate) runtime_classes: Objects,
     pub(crate) service_accounts: Objects,
     pub(crate) reserving: Reserving,
+    pub(crate) mutating: Index<Configuration>,
+    pub(crate) validating: Index<Configuration>,
+    pub(crate) api_services: Remotes,
+    pub(crate) policies: Index<Policy>,
+    pub(crate) bindings: Index<Binding>,
 }
 
 impl State {
@@ -91,6 +101,11 @@ impl State {
             runtime_classes: Objects::objects(&RUNTIME_CLASSES),
             service_accounts: Objects::objects(&SERVICE_ACCOUNTS),
             reserving: Reserving::default(),
+            mutating: Index::new(&MUTATING_WEBHOOK_CONFIGURATIONS, Configuration::parse),
+            validating: Index::new(&VALIDATING_WEBHOOK_CONFIGURATIONS, Configuration::parse),
+            api_services: Index::new(&API_SERVICES, Remote::parse),
+            policies: Index::new(&VALIDATING_ADMISSION_POLICIES, Policy::parse),
+            bindings: Index::new(&VALIDATING_ADMISSION_POLICY_BINDINGS, Binding::parse),
         })
     }
 }

@@ -7,8 +7,9 @@ use serde_json::Value;
 use store::{Entry, WriteError};
 
 use super::stored::{decode, encode};
-use super::{Api, refused};
+use super::{Api, FieldValidation, prepare, refused};
 use crate::admission::{AdmissionConfig, State};
+use crate::defaults;
 use crate::egress::{self, ServiceResolver};
 use crate::pki::Credentials;
 use crate::resource::Resource;
@@ -89,5 +90,20 @@ impl Api {
             Err(WriteError::Conflict { .. } | WriteError::NotFound { .. }) => Ok(Swap::Changed),
             Err(error) => Err(refused(resource, key, error)),
         }
+    }
+
+    /// Makes what admission left an object of its kind again: unknown fields, types, defaults.
+    pub(crate) fn completed(
+        &self,
+        resource: &Resource,
+        old: Option<&Value>,
+        object: &mut Value,
+    ) -> Result<(), Status> {
+        prepare::decode_body(resource, object, FieldValidation::Ignore)?;
+        match old {
+            None => defaults::on_create(resource, object),
+            Some(old) => defaults::on_update(resource, old, object),
+        }
+        Ok(())
     }
 }

@@ -1,10 +1,11 @@
-//! Writes that only pods have: binding and eviction.
+//! Writes that only pods have: binding, and conditions of their status.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::stored::{decode, encode};
-use super::{Api, Part, WriteOptions};
+use super::{Api, DryRun, Part, WriteOptions};
+use crate::admission::{self, Attributes, Operation};
 use crate::object;
 use crate::resource::PODS;
 use crate::status::Status;
@@ -14,6 +15,7 @@ impl Api {
     /// Assigns a pod to a node, once: what `POST pods/<name>/binding` does.
     pub async fn bind(&self, namespace: &str, name: &str, node: &str) -> Result<Value, Status> {
         // The specification of a pod does not change in an update; binding writes it by the side.
+        let labels = self.admit_binding(namespace, name, node).await?;
         let key = PODS.key(Some(namespace), name);
         loop {
             let entry = self
@@ -31,6 +33,14 @@ impl Api {
                 return Err(Status::conflict(&PODS, name, &why));
             }
             object::map_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
+            if let Value::Object(labels) = &labels {
+                let own = object::meta_mut(&mut pod)
+                    .entry("labels")
+                    .or_insert(json!({}));
+                for (key, value) in labels {
+                    own[key] = value.clone();
+                }
+            }
             set_condition(&mut pod, "PodScheduled", "True", None, Timestamp::now());
             match self
                 .store
@@ -46,6 +56,32 @@ impl Api {
                 Err(error) => return Err(super::refused(&PODS, name, error)),
             }
         }
+    }
+
+    /// What admission says to a binding, and the labels that it gives the pod.
+    async fn admit_binding(
+        &self,
+        namespace: &str,
+        name: &str,
+        node: &str,
+    ) -> Result<Value, Status> {
+        let binding = json!({"kind": "Binding", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": namespace},
+            "target": {"kind": "Node", "name": node}});
+        let mut attributes = Attributes {
+            api: self,
+            resource: &PODS,
+            subresource: Some("binding"),
+            namespace: Some(namespace),
+            name: name.to_owned(),
+            operation: Operation::Create,
+            old: None,
+            object: binding,
+            dry_run: DryRun::No,
+        };
+        admission::mutate(&mut attributes).await?;
+        admission::validate(&attributes).await?.keep();
+        Ok(attributes.object["metadata"]["labels"].take())
     }
 
     /// Sets a condition of a pod's status, for the scheduler and the provider. Nothing is written

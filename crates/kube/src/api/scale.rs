@@ -72,7 +72,7 @@ pub(super) fn replicas_of(scale: &Value) -> Result<Option<i64>, Status> {
     }
 }
 
-pub(super) fn set_replicas(resource: &Resource, object: &mut Value, replicas: i64) {
+pub(crate) fn set_replicas(resource: &Resource, object: &mut Value, replicas: i64) {
     let scale = resource.custom.as_ref().and_then(|kind| kind.scale());
     let Some(scale) = scale else {
         object::map_mut(object, "spec").insert("replicas".into(), replicas.into());

@@ -28,6 +28,9 @@ const IN_FLIGHT_MAX: usize = 128;
 /// What an answer may weigh: upstream's limit of a request, which webhooks answer with.
 const ANSWER_BYTES_MAX: usize = 3 << 20;
 
+/// As long as the slowest way to a server that is there takes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 type Body = Full<Bytes>;
 
 /// Shared by everybody who asks others; clones share the connections.
@@ -92,11 +95,31 @@ impl Client {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .header("accept", "application/json, */*")
-            .header("user-agent", "kube-apiserver-admission")
-            .body(body);
+            .header("user-agent", "kube-apiserver-admission");
+        self.ask(endpoint, request, body, timeout).await
+    }
+
+    /// Sends a request without body and reads the answer, all within `timeout`.
+    pub(crate) async fn get(
+        &self,
+        endpoint: &Endpoint,
+        request: hyper::http::request::Builder,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        self.ask(endpoint, request, Bytes::new(), timeout).await
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        let request = request.body(());
         let request = request.map_err(|error| CallError::Http(error.to_string()))?;
+        let (parts, ()) = request.into_parts();
         let all = async {
-            let (parts, body) = request.into_parts();
             let (response, connection) = self.call(endpoint, &parts, body).await?;
             let code = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
@@ -118,6 +141,28 @@ impl Client {
         answered.unwrap_or(Err(CallError::Deadline))
     }
 
+    /// Sends a request over a connection of its own and returns the answer as it comes, for what
+    /// may last long or be upgraded.
+    pub(crate) async fn forward(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let tls = self.pool(endpoint)?.tls.clone();
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.tls_stream(endpoint, tls)).await;
+        let stream = connected.map_err(|_| CallError::Deadline)??;
+        let (mut sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| CallError::Http(text(&error)))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to an aggregated API ended");
+            }
+        });
+        let response = sender.send_request(request).await;
+        response.map_err(|error| CallError::Http(text(&error)))
+    }
+
     /// Sends a request; the answer's body is the caller's to read. A kept connection that was
     /// closed in the meantime is not the fault of the request, which goes over the next one then.
     async fn call(
@@ -127,11 +172,8 @@ impl Client {
         body: Bytes,
     ) -> Result<(Response<Incoming>, Connection), CallError> {
         let pool = self.pool(endpoint)?;
-        let permit = pool.in_flight.try_acquire().map_err(|_| CallError::Busy {
-            authority: endpoint.address.authority(),
-        })?;
-        // A request that waits for its answer counts; reading the answer is bounded by time.
-        let _permit = permit;
+        // Whoever waits here waits within the time of their request.
+        let _permit = pool.in_flight.acquire().await;
         let authority = endpoint.address.authority();
         let host = HeaderValue::from_str(&authority);
         let host = host.map_err(|error| CallError::Http(error.to_string()))?;
@@ -176,12 +218,6 @@ impl Client {
             }
         });
         Ok(sender)
-    }
-
-    /// A TLS connection of one's own, outside the pool.
-    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> Result<impl Stream, CallError> {
-        let pool = self.pool(endpoint)?;
-        self.tls_stream(endpoint, pool.tls.clone()).await
     }
 
     async fn tls_stream(

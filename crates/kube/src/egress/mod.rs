@@ -121,6 +121,4 @@ pub enum CallError {
     Deadline,
     #[error("the answer is larger than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
-    #[error("too many requests are under way to {authority}")]
-    Busy { authority: String },
 }

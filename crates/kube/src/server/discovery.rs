@@ -16,7 +16,8 @@ use super::{Server, openapi, openapi_v2, respond, router};
 use crate::resource::{Resource, Row, Scope, Snapshot, Subresource};
 use crate::status::Status;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+pub(super) const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 pub(super) fn handle(
     server: &Server,
@@ -40,11 +41,7 @@ pub(super) fn handle(
         }
         ["api"] => Ok(cached(request, "application/json", &core_versions())),
         ["apis"] => {
-            let groups: Vec<_> = groups(served)
-                .into_iter()
-                .map(|(name, versions)| group(name, &versions))
-                .collect();
-            let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
+            let list = group_list(served);
             Ok(cached(request, "application/json", &list))
         }
         ["apis", name] => {
@@ -98,7 +95,7 @@ fn platform() -> &'static str {
     }
 }
 
-fn is_aggregated(request: &Request<Incoming>) -> bool {
+pub(super) fn is_aggregated(request: &Request<Incoming>) -> bool {
     let is_ours = |range: &str| {
         let has = |part: &str| range.split(';').any(|one| one.trim() == part);
         has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
@@ -107,7 +104,11 @@ fn is_aggregated(request: &Request<Incoming>) -> bool {
 }
 
 /// An answer that a client may keep and ask about.
-fn cached(request: &Request<Incoming>, content_type: &str, value: &Value) -> Response<Body> {
+pub(super) fn cached(
+    request: &Request<Incoming>,
+    content_type: &str,
+    value: &Value,
+) -> Response<Body> {
     cached_bytes(request, content_type, value.to_string().into_bytes())
 }
 
@@ -134,6 +135,14 @@ fn cached_bytes(request: &Request<Incoming>, content_type: &str, text: Vec<u8>) 
         .headers_mut()
         .insert(VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+pub(super) fn group_list(served: &Snapshot) -> Value {
+    let groups: Vec<_> = groups(served)
+        .into_iter()
+        .map(|(name, versions)| group(name, &versions))
+        .collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn core_versions() -> Value {
@@ -218,6 +227,10 @@ fn aggregated(
     request: &Request<Incoming>,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Response<Body> {
+    cached(request, AGGREGATED, &aggregated_list(served, is_wanted))
+}
+
+pub(super) fn aggregated_list(served: &Snapshot, is_wanted: impl Fn(&str) -> bool) -> Value {
     let mut items: Vec<Value> = Vec::new();
     for (group, version) in served.group_versions() {
         if !is_wanted(group) {
@@ -240,11 +253,10 @@ fn aggregated(
             })),
         }
     }
-    let list = json!({
+    json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {}, "items": items,
-    });
-    cached(request, AGGREGATED, &list)
+    })
 }
 
 fn aggregated_resource(row: &Resource) -> Value {

@@ -7,6 +7,7 @@
 //!                                                          └─ logs, exec, attach (PodStreams)
 //! ```
 
+pub(crate) mod aggregate;
 mod auth;
 mod body;
 mod codec;
@@ -79,6 +80,7 @@ struct Server {
     streams: Arc<dyn PodStreams>,
     /// Becomes true when the server stops: watches and streams end.
     stopping: signal::Receiver<bool>,
+    aggregated: aggregate::Aggregated,
 }
 
 /// Serves until `shutdown` resolves, then drains.
@@ -89,11 +91,13 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
         api,
         streams: config.streams,
         stopping,
+        aggregated: aggregate::Aggregated::default(),
     });
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let expiry = tokio::spawn(expire_events(server.clone()));
     let keeper = server.api.clone();
     let keeper = tokio::spawn(async move { crate::custom::keeper::run(&keeper).await });
+    let aggregation = tokio::spawn(aggregate::keep(server.clone()));
     info!(address = ?config.listener.local_addr().ok(), "kubernetes API is served");
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -124,6 +128,7 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
     }
     expiry.abort();
     keeper.abort();
+    aggregation.abort();
     drop(config.listener);
     let _ = stop.send(true);
     let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);

@@ -11,7 +11,7 @@ use super::query::Query;
 use super::router::Target;
 use super::{Server, codec, exec, logs, options, respond, verbs};
 use crate::admission::{self, Attributes, Operation};
-use crate::api::{Api, DeleteOptions, DryRun, User};
+use crate::api::{Api, DeleteOptions, DryRun, Preconditions, User};
 use crate::object;
 use crate::resource::PODS;
 use crate::status::Status;
@@ -58,13 +58,25 @@ async fn answer(
                 .ok_or_else(Status::no_such_resource)?;
             let body = codec::read(request).await?.object(verbs::body_type(row))?;
             let given = &body["deleteOptions"];
-            let dry_run = !options::write(query)?.dry_run.eq(&DryRun::No);
+            let text = |field: &str| {
+                let text = object::text(given, &["preconditions", field]);
+                Some(text.to_owned()).filter(|text| !text.is_empty())
+            };
+            let preconditions = Preconditions {
+                uid: text("uid"),
+                resource_version: text("resourceVersion"),
+            };
+            let in_body = object::items(given, &["dryRun"])
+                .iter()
+                .any(|one| one == "All");
+            let dry_run = in_body || options::write(query)?.dry_run == DryRun::All;
             let options = DeleteOptions {
                 grace_period_s: given["gracePeriodSeconds"].as_i64(),
+                preconditions,
                 dry_run: if dry_run { DryRun::All } else { DryRun::No },
                 ..DeleteOptions::default()
             };
-            api.evict(namespace, name, &options).await?;
+            api.evict(namespace, name, body, &options).await?;
             Ok(success())
         }
         "log" => {

@@ -7,7 +7,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::query::Query;
-use super::{Server, auth, discovery, pods, respond, scale, verbs, watch};
+use super::{Server, aggregate, auth, discovery, pods, respond, scale, verbs, watch};
 use crate::api::User;
 use crate::resource::{self, Catalog, Row};
 use crate::status::Status;
@@ -116,6 +116,10 @@ pub(super) async fn handle(
         target.as_ref(),
         &asked,
     )?;
+    let request = match aggregate::handle(&server, &user, request).await {
+        Ok(answered) => return answered,
+        Err(ours) => ours,
+    };
     match target {
         Some(target) => objects(&server, &user, target, &query, request).await,
         None => discovery::handle(&server, &path, &query, &request),
