@@ -101,10 +101,34 @@ impl FieldRequirement {
             Some(Value::Bool(_) | Value::Number(_)) => {
                 value.map(Value::to_string).unwrap_or_default()
             }
-            Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => String::new(),
+            Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => {
+                self.absent().to_owned()
+            }
         };
         (text == self.value) == self.equals
     }
+}
+
+impl FieldRequirement {
+    /// What Go has in a field that nobody wrote.
+    fn absent(&self) -> &'static str {
+        let last = self.path.last().map(String::as_str);
+        match last.unwrap_or_default() {
+            "replicas" | "succeeded" => "0",
+            "hostNetwork" | "unschedulable" => "false",
+            _ => "",
+        }
+    }
+}
+
+/// Kinds that upstream has no list of fields for say which ones all have.
+fn not_selectable(resource: &Resource, key: &str) -> String {
+    if resource.custom.is_none() && selectable(resource).is_empty() {
+        return format!(
+            "{key:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        );
+    }
+    format!("field label not supported: {key}")
 }
 
 /// Field labels beyond `metadata.name` and `metadata.namespace`.
@@ -135,7 +159,23 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
         ],
         ("", "namespaces") => &["status.phase"],
         ("", "nodes") => &["spec.unschedulable"],
+        ("", "replicationcontrollers") => &["status.replicas"],
         ("", "secrets") => &["type"],
+        ("", "services") => &["spec.clusterIP", "spec.type"],
+        ("batch", "jobs") => &["status.successful"],
+        ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        ("events.k8s.io", "events") => &[
+            "reason",
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reportingController",
+            "type",
+        ],
         _ => &[],
     }
 }
@@ -159,14 +199,12 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>
         let kind = resource.custom.as_ref();
         let in_custom = kind.is_some_and(|kind| kind.can_select(key));
         if !in_all && !in_custom && !selectable(resource).contains(&key) {
-            return Err(Status::bad_request(format!(
-                "field label not supported: {key}"
-            )));
+            return Err(Status::bad_request(not_selectable(resource, key)));
         }
-        let key = if key == "source" {
-            "source.component"
-        } else {
-            key
+        let key = match key {
+            "source" => "source.component",
+            "status.successful" => "status.succeeded",
+            key => key,
         };
         let path = key.split('.').map(str::to_owned).collect();
         fields.push(FieldRequirement {
@@ -354,6 +392,19 @@ mod tests {
             "spec.nodeName=fra,status.phase!=Failed,metadata.name==web"
         ));
         assert!(!selects("", "status.phase!=Running"));
+    }
+
+    #[test]
+    fn fields_that_nobody_wrote_are_zero() {
+        let job = json!({"metadata": {"name": "a"}, "status": {}});
+        let jobs = |fields| Selector::fields(&crate::resource::JOBS, fields).expect("parses");
+        assert!(jobs("status.successful=0").matches(&job));
+        assert!(!jobs("status.successful=1").matches(&job));
+        let refused = Selector::fields(&crate::resource::ROLES, "a.b=c").expect_err("refused");
+        assert_eq!(
+            refused.message,
+            "\"a.b\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        );
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn manager(query: &Query, request: &Request<Incoming>) -> String {
 
 fn part(target: &Target) -> Part {
     match target.subresource.as_deref() {
-        Some("status") => Part::Status,
+        Some("status" | "approval") => Part::Status,
         Some("finalize") => Part::Finalize,
         Some(_) | None => Part::Object,
     }

@@ -1,17 +1,33 @@
 //! Tables: what `kubectl get` prints, computed here as upstream's printers do.
 
+mod autoscaler;
 mod cells;
+mod cluster;
+mod extension;
+mod network;
 mod pod;
 mod service;
+mod storage;
+#[cfg(test)]
+mod tests;
 mod workload;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::convert;
+use crate::label_selector;
 use crate::object;
 use crate::resource::Resource;
 use crate::status::{Cause, Status};
 use crate::time;
+
+/// The columns of every kind, as a real server tells them: `<group> <plural>|<column>, ...`, a column
+/// being `<name>:<type>:<priority>`.
+static COLUMNS: &str = include_str!("columns.txt");
 
 /// A column: name, type, and priority (1 is shown by `-o wide` only).
 type Column = (&'static str, &'static str, u8);
@@ -19,74 +35,26 @@ type Column = (&'static str, &'static str, u8);
 const NAME_AGE: &[Column] = &[("Name", "string", 0), ("Age", "string", 0)];
 
 fn columns(resource: &Resource) -> &'static [Column] {
-    match (resource.group, resource.plural) {
-        ("", "pods") => &[
-            ("Name", "string", 0),
-            ("Ready", "string", 0),
-            ("Status", "string", 0),
-            ("Restarts", "string", 0),
-            ("Age", "string", 0),
-            ("IP", "string", 1),
-            ("Node", "string", 1),
-            ("Nominated Node", "string", 1),
-            ("Readiness Gates", "string", 1),
-        ],
-        ("", "events") => &[
-            ("Last Seen", "string", 0),
-            ("Type", "string", 0),
-            ("Reason", "string", 0),
-            ("Object", "string", 0),
-            ("Subobject", "string", 1),
-            ("Source", "string", 1),
-            ("Message", "string", 0),
-            ("First Seen", "string", 1),
-            ("Count", "string", 1),
-            ("Name", "string", 1),
-        ],
-        ("", "namespaces") => &[
-            ("Name", "string", 0),
-            ("Status", "string", 0),
-            ("Age", "string", 0),
-        ],
-        ("", "nodes") => &[
-            ("Name", "string", 0),
-            ("Status", "string", 0),
-            ("Roles", "string", 0),
-            ("Age", "string", 0),
-            ("Version", "string", 0),
-            ("Internal-IP", "string", 1),
-            ("External-IP", "string", 1),
-            ("OS-Image", "string", 1),
-            ("Kernel-Version", "string", 1),
-            ("Container-Runtime", "string", 1),
-        ],
-        ("", "configmaps") => &[
-            ("Name", "string", 0),
-            ("Data", "string", 0),
-            ("Age", "string", 0),
-        ],
-        ("", "secrets") => &[
-            ("Name", "string", 0),
-            ("Type", "string", 0),
-            ("Data", "string", 0),
-            ("Age", "string", 0),
-        ],
-        ("", "services") => service::SERVICE,
-        ("discovery.k8s.io", "endpointslices") => service::ENDPOINT_SLICE,
-        ("apps", "deployments") => workload::DEPLOYMENT,
-        ("apps", "replicasets") => workload::REPLICA_SET,
-        ("coordination.k8s.io", "leases") => &[
-            ("Name", "string", 0),
-            ("Holder", "string", 0),
-            ("Age", "string", 0),
-        ],
-        ("node.k8s.io", "runtimeclasses") => &[
-            ("Name", "string", 0),
-            ("Handler", "string", 0),
-            ("Age", "string", 0),
-        ],
-        _ => NAME_AGE,
-    }
+    static PARSED: OnceLock<HashMap<(&str, &str), Vec<Column>>> = OnceLock::new();
+    let parsed = PARSED.get_or_init(|| COLUMNS.lines().filter_map(parse_columns).collect());
+    let group = if resource.group.is_empty() {
+        "core"
+    } else {
+        resource.group
+    };
+    parsed
+        .get(&(group, resource.plural))
+        .map_or(NAME_AGE, Vec::as_slice)
+}
+
+fn parse_columns(line: &'static str) -> Option<((&'static str, &'static str), Vec<Column>)> {
+    let (of, columns) = line.split_once('|')?;
+    let columns = columns.split(", ").filter_map(|column| {
+        let (rest, priority) = column.rsplit_once(':')?;
+        let (name, kind) = rest.rsplit_once(':')?;
+        Some((name, kind, priority.parse().ok()?))
+    });
+    Some((of.split_once(' ')?, columns.collect()))
 }
 
 fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -95,29 +63,111 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
     match (resource.group, resource.plural) {
         ("", "pods") => pod::cells(object, now),
         ("", "events") => cells::event(object, now),
+        ("events.k8s.io", "events") => {
+            let mut event = object.clone();
+            convert::to_stored(resource, &mut event);
+            cells::event(&event, now)
+        }
         ("", "nodes") => cells::node(object, now),
         ("", "namespaces") => vec![name(), object["status"]["phase"].clone(), age()],
         ("", "configmaps") => {
-            let count = |field: &str| object[field].as_object().map_or(0, serde_json::Map::len);
-            vec![name(), json!(count("data") + count("binaryData")), age()]
+            let count = count(&object["data"]) + count(&object["binaryData"]);
+            vec![name(), json!(count), age()]
         }
         ("", "secrets") => {
-            let count = object["data"].as_object().map_or(0, serde_json::Map::len);
-            vec![name(), object["type"].clone(), json!(count), age()]
-        }
-        ("", "services") => service::service(object, now),
-        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object, now),
-        ("apps", "deployments") => workload::deployment(object, now),
-        ("apps", "replicasets") => workload::replica_set(object, now),
-        ("coordination.k8s.io", "leases") => {
             vec![
                 name(),
-                json!(object::text(object, &["spec", "holderIdentity"])),
+                object["type"].clone(),
+                json!(count(&object["data"])),
                 age(),
             ]
         }
+        ("", "services") => service::service(object, now),
+        ("", "endpoints") => service::endpoints(object, now),
+        ("", "persistentvolumes") => storage::volume(object, now),
+        ("", "persistentvolumeclaims") => storage::claim(object, now),
+        ("", "podtemplates") => workload::pod_template(object),
+        ("", "replicationcontrollers") => workload::replica_set(object, now),
+        ("", "resourcequotas") => cluster::quota(object, now),
+        ("", "limitranges")
+        | ("rbac.authorization.k8s.io", "roles" | "clusterroles")
+        | ("storage.k8s.io", "csistoragecapacities")
+        | ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            vec![name(), object["metadata"]["creationTimestamp"].clone()]
+        }
+        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object, now),
+        ("apps", "controllerrevisions") => workload::revision(object, now),
+        ("apps", "daemonsets") => workload::daemon_set(object, now),
+        ("apps", "deployments") => workload::deployment(object, now),
+        ("apps", "replicasets") => workload::replica_set(object, now),
+        ("apps", "statefulsets") => workload::stateful_set(object, now),
+        ("batch", "cronjobs") => workload::cron_job(object, now),
+        ("batch", "jobs") => workload::job(object, now),
+        ("autoscaling", "horizontalpodautoscalers") => autoscaler::row(resource, object, now),
+        ("coordination.k8s.io", "leases") => {
+            let holder = object::text(object, &["spec", "holderIdentity"]);
+            vec![name(), json!(holder), age()]
+        }
         ("node.k8s.io", "runtimeclasses") => vec![name(), object["handler"].clone(), age()],
+        ("storage.k8s.io", plural) => storage::row(plural, object, now),
+        ("networking.k8s.io", plural) => network::row(plural, object, now),
+        ("admissionregistration.k8s.io", plural) => extension::admission(plural, object, now),
+        ("apiregistration.k8s.io", "apiservices") => extension::api_service(object, now),
+        ("certificates.k8s.io", "certificatesigningrequests") => cluster::request(object, now),
+        ("policy", "poddisruptionbudgets") => cluster::budget(object, now),
+        ("rbac.authorization.k8s.io", _) => cluster::binding(object, now),
+        ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, now),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => cluster::flow_schema(object, now),
+        ("flowcontrol.apiserver.k8s.io", _) => cluster::priority_level(object, now),
         _ => vec![name(), age()],
+    }
+}
+
+/// Entries of a map, or items of a list.
+fn count(value: &Value) -> usize {
+    let of_map = value.as_object().map(serde_json::Map::len);
+    of_map.or(value.as_array().map(Vec::len)).unwrap_or(0)
+}
+
+/// A text, or what stands for none.
+fn or<'a>(text: &'a str, none: &'a str) -> &'a str {
+    if text.is_empty() { none } else { text }
+}
+
+/// The text at a path, or what stands for none.
+fn text_or(object: &Value, path: &[&str], none: &str) -> Value {
+    json!(or(object::text(object, path), none))
+}
+
+/// The number at a path, which is 0 if nobody said.
+fn number(object: &Value, path: &[&str]) -> i64 {
+    let number = object::at(object, path).and_then(Value::as_i64);
+    number.unwrap_or(0)
+}
+
+/// The texts of a list, joined.
+fn joined(list: &Value, separator: &str) -> String {
+    let texts = list.as_array().into_iter().flatten();
+    let texts: Vec<_> = texts.filter_map(Value::as_str).collect();
+    texts.join(separator)
+}
+
+/// A selector as people read it.
+fn selector(selector: &Value) -> Value {
+    json!(or(&label_selector::format(selector), "<none>"))
+}
+
+/// Labels as people read them.
+fn labels(labels: &Value) -> Value {
+    selector(&json!({ "matchLabels": labels }))
+}
+
+/// A number or a text, as one of the two.
+fn plain(value: &Value, none: &str) -> Value {
+    match value {
+        Value::Null => json!(none),
+        Value::String(text) => json!(text),
+        other => json!(other.to_string()),
     }
 }
 
@@ -213,9 +263,27 @@ pub(crate) fn partial(object: &Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+mod column_tests {
     use super::*;
     use crate::resource::{BUILT_IN, CONFIG_MAPS};
+
+    #[test]
+    fn the_columns_are_those_of_a_genuine_server() {
+        let measured = include_str!("../../testdata/table-columns.txt");
+        let told = |columns: &[Column]| {
+            let columns = columns
+                .iter()
+                .map(|(name, kind, at)| format!("{name}:{kind}:{at}"));
+            columns.collect::<Vec<_>>().join(", ")
+        };
+        for resource in BUILT_IN.iter().filter(|row| row.verbs.contains(&"list")) {
+            let start = format!("{} {} ", resource.api_version(), resource.plural);
+            let mut lines = measured.lines();
+            let line = lines.find(|line| line.starts_with(&start)).expect(&start);
+            let (_, expected) = line.rsplit_once(" | ").expect("columns");
+            assert_eq!(told(columns(resource)), expected, "{start}");
+        }
+    }
 
     #[test]
     fn every_row_has_a_cell_per_column() {

@@ -1,57 +1,101 @@
-//! Rows of Services and EndpointSlices.
+//! Rows of Services, Endpoints and EndpointSlices.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Column, created_ago};
-use crate::label_selector;
+use super::{created_ago, joined, labels, or};
 use crate::object;
-
-pub(super) const SERVICE: &[Column] = &[
-    ("Name", "string", 0),
-    ("Type", "string", 0),
-    ("Cluster-IP", "string", 0),
-    ("External-IP", "string", 0),
-    ("Port(s)", "string", 0),
-    ("Age", "string", 0),
-    ("Selector", "string", 1),
-];
-
-pub(super) const ENDPOINT_SLICE: &[Column] = &[
-    ("Name", "string", 0),
-    ("AddressType", "string", 0),
-    ("Ports", "string", 0),
-    ("Endpoints", "string", 0),
-    ("Age", "string", 0),
-];
 
 /// Ports or addresses of a slice that are shown.
 const SHOWN_MAX: usize = 3;
-
-fn or_none(text: String) -> String {
-    if text.is_empty() {
-        "<none>".into()
-    } else {
-        text
-    }
-}
 
 pub(super) fn service(service: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &service["spec"];
     let address = object::items(spec, &["clusterIPs"]).first();
     let address = address.and_then(Value::as_str).unwrap_or_default();
-    let ports = object::items(spec, &["ports"]).iter();
-    let ports = ports.map(|port| format!("{}/{}", port["port"], object::text(port, &["protocol"])));
+    let ports = object::items(spec, &["ports"]).iter().map(|port| {
+        let protocol = object::text(port, &["protocol"]);
+        match port["nodePort"].as_i64().filter(|port| *port > 0) {
+            Some(node) => format!("{}:{node}/{protocol}", port["port"]),
+            None => format!("{}/{protocol}", port["port"]),
+        }
+    });
     let ports = ports.collect::<Vec<_>>().join(",");
-    let selector = label_selector::format(&json!({"matchLabels": spec["selector"]}));
     vec![
         json!(object::name(service)),
         json!(object::text(spec, &["type"])),
-        json!(or_none(address.to_owned())),
-        json!("<none>"),
-        json!(or_none(ports)),
+        json!(or(address, "<none>")),
+        json!(external(service)),
+        json!(or(&ports, "<none>")),
         json!(created_ago(service, now)),
-        json!(or_none(selector)),
+        labels(&spec["selector"]),
+    ]
+}
+
+/// Where a Service is reached from outside.
+fn external(service: &Value) -> String {
+    let spec = &service["spec"];
+    let own = joined(&spec["externalIPs"], ",");
+    match object::text(spec, &["type"]) {
+        "ExternalName" => object::text(spec, &["externalName"]).to_owned(),
+        "LoadBalancer" => {
+            let balancer = balancer_addresses(service);
+            let all: Vec<_> = [balancer, own]
+                .into_iter()
+                .filter(|one| !one.is_empty())
+                .collect();
+            or(&all.join(","), "<pending>").to_owned()
+        }
+        _ => or(&own, "<none>").to_owned(),
+    }
+}
+
+/// The addresses or names in `status.loadBalancer`.
+pub(super) fn balancer_addresses(object: &Value) -> String {
+    let ingress = object::items(object, &["status", "loadBalancer", "ingress"]).iter();
+    let address = |one: &Value| {
+        let (ip, hostname) = (object::text(one, &["ip"]), object::text(one, &["hostname"]));
+        or(ip, hostname).to_owned()
+    };
+    let addresses: std::collections::BTreeSet<_> =
+        ingress.map(address).filter(|one| !one.is_empty()).collect();
+    addresses.into_iter().collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn endpoints(endpoints: &Value, now: Timestamp) -> Vec<Value> {
+    let subsets = object::items(endpoints, &["subsets"]);
+    let mut all = Vec::new();
+    for subset in subsets {
+        let addresses = || {
+            object::items(subset, &["addresses"])
+                .iter()
+                .filter_map(|one| one["ip"].as_str())
+        };
+        let ports = object::items(subset, &["ports"]);
+        if ports.is_empty() {
+            all.extend(addresses().map(str::to_owned));
+        }
+        for port in ports {
+            all.extend(addresses().map(|address| {
+                if address.contains(':') {
+                    format!("[{address}]:{}", port["port"])
+                } else {
+                    format!("{address}:{}", port["port"])
+                }
+            }));
+        }
+    }
+    let shown = if subsets.is_empty() {
+        "<none>".to_owned()
+    } else if all.is_empty() {
+        String::new()
+    } else {
+        first(all)
+    };
+    vec![
+        json!(object::name(endpoints)),
+        json!(shown),
+        json!(created_ago(endpoints, now)),
     ]
 }
 

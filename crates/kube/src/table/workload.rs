@@ -1,39 +1,11 @@
-//! Rows of Deployments and ReplicaSets.
+//! Rows of what makes pods.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Column, created_ago};
-use crate::label_selector;
+use super::{count, created_ago, labels, number, selector, text_or};
 use crate::object;
-
-pub(super) const DEPLOYMENT: &[Column] = &[
-    ("Name", "string", 0),
-    ("Ready", "string", 0),
-    ("Up-to-date", "string", 0),
-    ("Available", "string", 0),
-    ("Age", "string", 0),
-    ("Containers", "string", 1),
-    ("Images", "string", 1),
-    ("Selector", "string", 1),
-];
-
-pub(super) const REPLICA_SET: &[Column] = &[
-    ("Name", "string", 0),
-    ("Desired", "integer", 0),
-    ("Current", "integer", 0),
-    ("Ready", "integer", 0),
-    ("Age", "string", 0),
-    ("Containers", "string", 1),
-    ("Images", "string", 1),
-    ("Selector", "string", 1),
-];
-
-fn number(object: &Value, path: &[&str]) -> i64 {
-    object::at(object, path)
-        .and_then(Value::as_i64)
-        .unwrap_or(0)
-}
+use crate::time;
 
 pub(super) fn deployment(deployment: &Value, now: Timestamp) -> Vec<Value> {
     let status = |field: &str| number(deployment, &["status", field]);
@@ -61,15 +33,151 @@ pub(super) fn replica_set(set: &Value, now: Timestamp) -> Vec<Value> {
     cells
 }
 
-/// Containers, their images, and the selector.
-fn wide(workload: &Value) -> [Value; 3] {
-    let containers = object::items(workload, &["spec", "template", "spec", "containers"]);
-    let of = |field: &str| {
+pub(super) fn stateful_set(set: &Value, now: Timestamp) -> Vec<Value> {
+    let ready = number(set, &["status", "readyReplicas"]);
+    let [names, images, _] = wide(set);
+    vec![
+        json!(object::name(set)),
+        json!(format!("{ready}/{}", number(set, &["spec", "replicas"]))),
+        json!(created_ago(set, now)),
+        names,
+        images,
+    ]
+}
+
+pub(super) fn daemon_set(set: &Value, now: Timestamp) -> Vec<Value> {
+    let mut cells = vec![json!(object::name(set))];
+    for field in [
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    ] {
+        cells.push(json!(number(set, &["status", field])));
+    }
+    cells.push(labels(&set["spec"]["template"]["spec"]["nodeSelector"]));
+    cells.push(json!(created_ago(set, now)));
+    cells.extend(wide(set));
+    cells
+}
+
+pub(super) fn job(job: &Value, now: Timestamp) -> Vec<Value> {
+    let succeeded = number(job, &["status", "succeeded"]);
+    let completions = match (
+        job["spec"]["completions"].as_i64(),
+        number(job, &["spec", "parallelism"]),
+    ) {
+        (Some(wanted), _) => format!("{succeeded}/{wanted}"),
+        (None, many @ 2..) => format!("{succeeded}/1 of {many}"),
+        (None, _) => format!("{succeeded}/1"),
+    };
+    let at = |field: &str| time::parse(object::text(job, &["status", field]));
+    let took = at("startTime").map(|start| {
+        let end = at("completionTime").unwrap_or(now);
+        time::human(end.duration_since(start))
+    });
+    let mut cells = vec![
+        json!(object::name(job)),
+        json!(job_status(job)),
+        json!(completions),
+        json!(took.unwrap_or_default()),
+        json!(created_ago(job, now)),
+    ];
+    cells.extend(wide(job));
+    cells
+}
+
+fn job_status(job: &Value) -> &'static str {
+    let conditions = object::items(job, &["status", "conditions"]);
+    let has = |kind: &str| {
+        let mut conditions = conditions.iter();
+        conditions.any(|one| one["type"] == kind && one["status"] == "True")
+    };
+    match () {
+        () if has("Complete") => "Complete",
+        () if has("Failed") => "Failed",
+        () if object::is_terminating(job) => "Terminating",
+        () if has("Suspended") => "Suspended",
+        () if has("FailureTarget") => "FailureTarget",
+        () if has("SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    }
+}
+
+pub(super) fn cron_job(job: &Value, now: Timestamp) -> Vec<Value> {
+    let last = object::text(job, &["status", "lastScheduleTime"]);
+    let last = match time::parse(last) {
+        Some(last) => time::age(Some(last), now),
+        None => "<none>".to_owned(),
+    };
+    let suspend = match job["spec"]["suspend"].as_bool() {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    };
+    let mut cells = vec![
+        json!(object::name(job)),
+        job["spec"]["schedule"].clone(),
+        text_or(job, &["spec", "timeZone"], "<none>"),
+        json!(suspend),
+        json!(count(&job["status"]["active"])),
+        json!(last),
+        json!(created_ago(job, now)),
+    ];
+    cells.extend(wide(&job["spec"]["jobTemplate"]));
+    cells
+}
+
+pub(super) fn pod_template(template: &Value) -> Vec<Value> {
+    let [names, images] = containers(&template["template"]);
+    let labels = labels(&template["template"]["metadata"]["labels"]);
+    vec![json!(object::name(template)), names, images, labels]
+}
+
+pub(super) fn revision(revision: &Value, now: Timestamp) -> Vec<Value> {
+    let mut owners = object::items(revision, &["metadata", "ownerReferences"]).iter();
+    let controller = owners
+        .find(|owner| owner["controller"] == true)
+        .map(|owner| {
+            let (kind, name) = (
+                object::text(owner, &["kind"]),
+                object::text(owner, &["name"]),
+            );
+            let group = object::text(owner, &["apiVersion"]).split_once('/');
+            match group {
+                Some((group, _)) => format!("{}.{group}/{name}", kind.to_lowercase()),
+                None => format!("{}/{name}", kind.to_lowercase()),
+            }
+        });
+    vec![
+        json!(object::name(revision)),
+        json!(controller.unwrap_or_else(|| "<none>".to_owned())),
+        json!(number(revision, &["revision"])),
+        json!(created_ago(revision, now)),
+    ]
+}
+
+/// Names of the containers of a template, and their images.
+fn containers(template: &Value) -> [Value; 2] {
+    let containers = object::items(template, &["spec", "containers"]);
+    ["name", "image"].map(|field| {
         let texts = containers.iter().map(|one| object::text(one, &[field]));
         json!(texts.collect::<Vec<_>>().join(","))
+    })
+}
+
+/// Containers, their images, and the selector.
+fn wide(workload: &Value) -> [Value; 3] {
+    let [names, images] = containers(&workload["spec"]["template"]);
+    let own = &workload["spec"]["selector"];
+    // That of a ReplicationController is labels only.
+    let selector = if own.get("matchLabels").is_some() || own.get("matchExpressions").is_some() {
+        selector(own)
+    } else {
+        labels(own)
     };
-    let selector = label_selector::format(&workload["spec"]["selector"]);
-    [of("name"), of("image"), json!(selector)]
+    [names, images, selector]
 }
 
 #[cfg(test)]

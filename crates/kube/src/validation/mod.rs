@@ -1,10 +1,14 @@
 //! Validation: the rules of each kind, told in upstream's words because people search for them.
 
+mod access;
+mod batch;
 mod certificate;
+mod cluster;
 pub(crate) mod names;
 mod pod;
 mod service;
 mod slice;
+mod storage;
 mod workload;
 
 use serde_json::{Value, json};
@@ -127,6 +131,31 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
         ("node.k8s.io", "runtimeclasses") => handler(object),
         ("coordination.k8s.io", "leases") => lease(object),
         ("", "events") => event(object),
+        ("", "persistentvolumeclaims") => storage::claim(object),
+        ("", "persistentvolumes") => storage::volume(object),
+        ("", "replicationcontrollers") => workload::replication_controller(object),
+        ("", "resourcequotas") => cluster::quota(object),
+        ("apps", "daemonsets") => workload::daemon_set(object),
+        ("apps", "statefulsets") => workload::stateful_set(object),
+        ("batch", "cronjobs") => batch::cron_job(object),
+        ("batch", "jobs") => batch::job(object),
+        ("autoscaling", "horizontalpodautoscalers") => cluster::autoscaler(object),
+        ("networking.k8s.io", "ingresses") => cluster::ingress(object),
+        ("networking.k8s.io", "networkpolicies") => cluster::network_policy(object),
+        ("policy", "poddisruptionbudgets") => cluster::budget(object),
+        ("rbac.authorization.k8s.io", plural) => match plural {
+            "roles" => access::role(access::Of::Namespace, object),
+            "clusterroles" => access::role(access::Of::Cluster, object),
+            "rolebindings" => access::binding(access::Of::Namespace, object),
+            _ => access::binding(access::Of::Cluster, object),
+        },
+        ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object),
+        ("storage.k8s.io", "storageclasses") => storage::class(object),
+        (
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations" | "validatingwebhookconfigurations",
+        ) => cluster::webhooks(object),
+        ("apiregistration.k8s.io", "apiservices") => cluster::api_service(object),
         ("certificates.k8s.io", "certificatesigningrequests") => certificate::request(object),
         _ => Vec::new(),
     }
@@ -209,7 +238,22 @@ fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
             }
         }
         ("", "secrets") => causes.extend(unchanged(old, new, "type")),
-        ("apps", "deployments" | "replicasets") => {
+        ("", "persistentvolumeclaims") => causes.extend(storage::claim_change(old, new)),
+        ("", "persistentvolumes") => causes.extend(storage::volume_change(old, new)),
+        ("apps", "statefulsets") => causes.extend(workload::stateful_set_change(old, new)),
+        ("apps", "controllerrevisions") => causes.extend(unchanged(old, new, "data")),
+        ("batch", "jobs") => causes.extend(batch::job_change(old, new)),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            causes.extend(access::binding_change(old, new));
+        }
+        ("scheduling.k8s.io", "priorityclasses") => {
+            causes.extend(cluster::priority_change(old, new));
+        }
+        ("storage.k8s.io", "storageclasses") => causes.extend(storage::class_change(old, new)),
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            causes.extend(unchanged(old, new, "spec"));
+        }
+        ("apps", "daemonsets" | "deployments" | "replicasets") => {
             let (old, new) = (&old["spec"]["selector"], &new["spec"]["selector"]);
             if old != new {
                 causes.push(Cause::invalid("spec.selector", new, "field is immutable"));
@@ -223,6 +267,31 @@ fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
         _ => {}
     }
     causes
+}
+
+/// Fields of a part that may not change.
+fn unchanged_below(old: &Value, new: &Value, part: &str, fields: &[&str]) -> Vec<Cause> {
+    let changed = fields
+        .iter()
+        .filter(|field| old[part].get(**field) != new[part].get(**field));
+    changed
+        .map(|field| {
+            let at = format!("{part}.{field}");
+            Cause::invalid(at, &new[part][*field], "field is immutable")
+        })
+        .collect()
+}
+
+/// Numbers that may not be negative.
+fn not_negative(spec: &Value, at: &str, fields: &[&str]) -> Vec<Cause> {
+    let number = |field: &&&str| spec[**field].as_i64() < Some(0) && !spec[**field].is_null();
+    let wrong = fields.iter().filter(number);
+    wrong
+        .map(|field| {
+            let why = "must be greater than or equal to 0";
+            Cause::invalid(format!("{at}.{field}"), &spec[*field], why)
+        })
+        .collect()
 }
 
 fn unchanged(old: &Value, new: &Value, field: &str) -> Option<Cause> {

@@ -29,6 +29,74 @@ pub(super) fn replica_set(object: &Value) -> Vec<Cause> {
     common(object, "replicaset")
 }
 
+pub(super) fn daemon_set(object: &Value) -> Vec<Cause> {
+    let mut causes = common(object, "daemonset");
+    let kinds = ["OnDelete", "RollingUpdate"];
+    causes.extend(update_type(&object["spec"], &kinds));
+    causes
+}
+
+pub(super) fn stateful_set(object: &Value) -> Vec<Cause> {
+    let mut causes = common(object, "statefulset");
+    let spec = &object["spec"];
+    causes.extend(update_type(spec, &["OnDelete", "RollingUpdate"]));
+    let policies = ["OrderedReady", "Parallel"];
+    let policy = object::text(spec, &["podManagementPolicy"]);
+    if !policies.contains(&policy) {
+        let (field, why) = (
+            "spec.podManagementPolicy",
+            "must be 'OrderedReady' or 'Parallel'",
+        );
+        causes.push(Cause::invalid(field, &json!(policy), why));
+    }
+    causes
+}
+
+/// What a StatefulSet may change, as upstream lists it.
+const CHANGEABLE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
+
+pub(super) fn stateful_set_change(old: &Value, new: &Value) -> Option<Cause> {
+    let fixed = |set: &Value| {
+        let mut spec = set["spec"].clone();
+        if let Some(map) = spec.as_object_mut() {
+            map.retain(|field, _| !CHANGEABLE.contains(&field.as_str()));
+        }
+        spec
+    };
+    let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
+               'template', 'updateStrategy', 'revisionHistoryLimit', \
+               'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+    (fixed(old) != fixed(new)).then(|| Cause::forbidden("spec", why))
+}
+
+fn update_type(spec: &Value, kinds: &[&str]) -> Option<Cause> {
+    let kind = object::text(spec, &["updateStrategy", "type"]);
+    let field = "spec.updateStrategy.type";
+    (!kinds.contains(&kind)).then(|| Cause::not_supported(field, &json!(kind), kinds))
+}
+
+/// A ReplicationController's selector is labels only, and its template may be missing.
+pub(super) fn replication_controller(object: &Value) -> Vec<Cause> {
+    let mut object = object.clone();
+    let selector = object["spec"]["selector"].take();
+    let mut causes = Vec::new();
+    if selector.as_object().is_none_or(serde_json::Map::is_empty) {
+        causes.push(Cause::required("spec.selector", ""));
+        return causes;
+    }
+    object["spec"]["selector"] = json!({ "matchLabels": selector });
+    causes.extend(common(&object, "replicationcontroller"));
+    causes
+}
+
 /// What both have: a number, a selector, and a template that the selector selects.
 fn common(object: &Value, kind: &str) -> Vec<Cause> {
     let spec = &object["spec"];
