@@ -105,6 +105,8 @@ pub enum Part {
     Finalize,
     /// The replicas of a workload.
     Scale,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
 }
 
 impl Part {
@@ -115,6 +117,7 @@ impl Part {
             Part::Status => Some("status"),
             Part::Finalize => Some("finalize"),
             Part::Scale => Some("scale"),
+            Part::EphemeralContainers => Some("ephemeralcontainers"),
         }
     }
 }

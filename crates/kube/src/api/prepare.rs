@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{FieldValidation, Part};
 use crate::defaults;
 use crate::object::{self, meta_mut};
-use crate::resource::{Resource, SERVICES, StatusPart};
+use crate::resource::{NAMESPACES, Resource, SERVICES, StatusPart};
 use crate::schema;
 use crate::status::{Cause, Status};
 use crate::time;
@@ -157,6 +157,9 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             if resource.is(&SERVICES) {
                 defaults::keep_addresses(old, new);
             }
+            if resource.is(&NAMESPACES) {
+                take_over(&old["spec"], object::ensure_at(new, "spec"), "finalizers");
+            }
         }
         Part::Status if resource.custom.is_some() => {
             let status = std::mem::take(new);
@@ -171,6 +174,16 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             *new = old.clone();
             new["metadata"] = meta;
             new["status"] = status.unwrap_or_else(|| json!({}));
+        }
+        Part::EphemeralContainers => {
+            let wanted = std::mem::take(new);
+            *new = old.clone();
+            take_over(
+                &wanted["spec"],
+                object::ensure_at(new, "spec"),
+                "ephemeralContainers",
+            );
+            take_over(&wanted["metadata"], &mut new["metadata"], "managedFields");
         }
         Part::Finalize => {
             let finalizers = object::items(new, &["spec", "finalizers"]).to_vec();
@@ -199,7 +212,7 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
 /// Counts a change of the specification, once the new object is what it is going to be.
 pub(super) fn raise_generation(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     if resource.has_generation
-        && matches!(part, Part::Object | Part::Scale)
+        && matches!(part, Part::Object | Part::Scale | Part::EphemeralContainers)
         && is_specified_anew(resource, old, new)
     {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;

@@ -11,7 +11,7 @@ use super::informer::{self, Change};
 use super::queue::{Outcome, Queue};
 use crate::api::{Api, DeleteOptions, Selector};
 use crate::object;
-use crate::resource::NAMESPACES;
+use crate::resource::{NAMESPACES, PODS, Row};
 use crate::status::Status;
 
 /// What keeps a namespace until this controller has emptied it.
@@ -72,19 +72,11 @@ async fn empty(api: &Api, name: &str) -> Result<Outcome, Status> {
         Err(status) if status.is_not_found() => return Ok(Outcome::Done),
         Err(status) => return Err(status),
     };
-    let mut left = 0;
-    let everything = Selector::default();
-    for resource in &api.resources().stored() {
-        if !resource.is_namespaced() || !resource.verbs.contains(&"delete") {
-            continue;
-        }
-        let options = DeleteOptions::default();
-        api.delete_collection(resource, Some(name), &everything, &options)
-            .await?;
-        let (items, _) = api.list(resource, Some(name), &everything).await?;
-        left += items.len();
-    }
-    if left > 0 {
+    let mut kinds = api.resources().stored();
+    kinds.retain(|kind| kind.is_namespaced() && kind.verbs.contains(&"delete"));
+    // Pods may need what is beside them to end well, such as policies of the network.
+    let (pods, others): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|kind| kind.is(&PODS));
+    if !is_emptied(api, name, &pods).await? || !is_emptied(api, name, &others).await? {
         return Ok(Outcome::After(LOOK_AGAIN));
     }
     let finalizers = object::items(&namespace, &["spec", "finalizers"]);
@@ -101,4 +93,18 @@ async fn empty(api: &Api, name: &str) -> Result<Outcome, Status> {
         Err(status) => return Err(status),
     }
     Ok(Outcome::Done)
+}
+
+/// Deletes all objects of these kinds; whether none is left.
+async fn is_emptied(api: &Api, namespace: &str, kinds: &[Row]) -> Result<bool, Status> {
+    let everything = Selector::default();
+    let mut left = 0;
+    for kind in kinds {
+        let options = DeleteOptions::default();
+        api.delete_collection(kind, Some(namespace), &everything, &options)
+            .await?;
+        let (items, _) = api.list(kind, Some(namespace), &everything).await?;
+        left += items.len();
+    }
+    Ok(left == 0)
 }

@@ -46,6 +46,12 @@ pub static PODS: Resource = Resource {
             verbs: &["create"],
         },
         Subresource {
+            name: "ephemeralcontainers",
+            kind: "Pod",
+            group_version: None,
+            verbs: &["get", "patch", "update"],
+        },
+        Subresource {
             name: "eviction",
             kind: "Eviction",
             group_version: Some(("policy", "v1")),

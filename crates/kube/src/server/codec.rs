@@ -14,7 +14,7 @@ use crate::yaml;
 /// Upstream's bound.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const AVAILABLE: &str = "application/json, application/json;stream=watch";
+pub(super) const AVAILABLE: &str = "application/json, application/json;stream=watch";
 
 /// A body and what it says it is.
 #[derive(Default)]

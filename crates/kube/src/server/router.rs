@@ -177,7 +177,7 @@ async fn objects(
         let row = match (row, subresource.as_str(), resource.plural) {
             (Some(row), _, _) => row,
             (None, "portforward", "pods") => return Err(Status::not_implemented("port-forward")),
-            (None, "ephemeralcontainers" | "resize" | "proxy", "pods") => {
+            (None, "resize" | "proxy", "pods") => {
                 return Err(Status::not_implemented(&format!("pods/{subresource}")));
             }
             (None, "token", "serviceaccounts") => {
@@ -188,7 +188,8 @@ async fn objects(
         if !row.verbs.contains(&target.verb.as_str()) {
             return Err(Status::method_not_allowed());
         }
-        if resource.is(&resource::PODS) && subresource != "status" {
+        let is_part = matches!(subresource.as_str(), "status" | "ephemeralcontainers");
+        if resource.is(&resource::PODS) && !is_part {
             return pods::handle(server, user, &target, query, request).await;
         }
         if subresource == "scale" {

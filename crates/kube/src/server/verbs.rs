@@ -150,6 +150,7 @@ fn part(target: &Target) -> Part {
     match target.subresource.as_deref() {
         Some("status" | "approval") => Part::Status,
         Some("finalize") => Part::Finalize,
+        Some("ephemeralcontainers") => Part::EphemeralContainers,
         Some(_) | None => Part::Object,
     }
 }
@@ -213,6 +214,11 @@ struct Shape {
 impl Shape {
     fn of(resource: &Row, query: &Query, request: &Request<Incoming>) -> Result<Self, Status> {
         let representation = negotiate(request)?;
+        // Reviews are answers, not objects that could be shown in a list.
+        let is_stored = resource.verbs.contains(&"get");
+        if !is_stored && representation != Representation::Object {
+            return Err(Status::not_acceptable(codec::AVAILABLE));
+        }
         let include = IncludeObject::parse(query.get("includeObject"))?;
         Ok(Self {
             resource: resource.clone(),

@@ -47,6 +47,9 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = metadata(new);
     causes.extend(custom_rules(resource, new, Some(old)));
+    if part == Part::EphemeralContainers {
+        causes.extend(pod::ephemeral_containers(old, new));
+    }
     if !matches!(part, Part::Object | Part::Scale) {
         return causes;
     }

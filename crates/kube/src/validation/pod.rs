@@ -308,6 +308,45 @@ pub(super) fn immutability(old: &Value, new: &Value) -> Vec<Cause> {
     }
 }
 
+/// Containers for a look into a running pod can be added, and stay as they are from then on.
+pub(super) fn ephemeral_containers(old: &Value, new: &Value) -> Vec<Cause> {
+    const PATH: &str = "spec.ephemeralContainers";
+    let of = |pod: &Value| object::items(pod, &["spec", "ephemeralContainers"]).to_vec();
+    let (old, ephemeral) = (of(old), of(new));
+    let mut causes = Vec::new();
+    for before in &old {
+        let name = object::text(before, &["name"]);
+        match ephemeral.iter().find(|one| one["name"] == name) {
+            Some(after) if after == before => {}
+            Some(_) => {
+                let why = format!("existing ephemeral containers {name:?} may not be changed\n");
+                causes.push(Cause::forbidden(PATH, &why));
+            }
+            None => {
+                let why = format!("existing ephemeral containers {name:?} may not be removed\n");
+                causes.push(Cause::forbidden(PATH, &why));
+            }
+        }
+    }
+    let mut names = HashSet::new();
+    for list in ["containers", "initContainers"] {
+        let containers = object::items(new, &["spec", list]);
+        names.extend(containers.iter().map(|one| object::text(one, &["name"])));
+    }
+    for (index, container) in ephemeral.iter().enumerate() {
+        let (path, name) = (
+            format!("{PATH}[{index}].name"),
+            object::text(container, &["name"]),
+        );
+        if name.is_empty() {
+            causes.push(Cause::required(path, ""));
+        } else if !names.insert(name) {
+            causes.push(Cause::duplicate(path, &container["name"]));
+        }
+    }
+    causes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

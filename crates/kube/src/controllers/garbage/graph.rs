@@ -56,6 +56,9 @@ pub(super) enum Step {
     LetGo(&'static str),
     /// Take the references to these owners away.
     Drop(Vec<String>),
+    /// Its owner waits for it and it would wait for its owner: let it block nobody, then delete it
+    /// in the foreground.
+    BreakCycle,
     Delete(Propagation),
 }
 
@@ -113,21 +116,33 @@ impl Graph {
 
     /// Takes in an object as it is now, and returns whom to look at.
     pub(super) fn put(&mut self, uid: &str, node: Node) -> Vec<String> {
+        let mut look = self.waiting_owners(uid);
         self.unlink(uid);
-        let mut look = Vec::new();
         if node.is_kept_by_us() || node.owners.iter().any(|owner| !self.stays(&owner.uid)) {
             look.push(uid.to_owned());
         }
         for owner in &node.owners {
             let all = self.dependents.entry(owner.uid.clone()).or_default();
             all.insert(uid.to_owned());
-            // It may block no longer.
-            if self.nodes.get(&owner.uid).is_some_and(Node::waits) {
-                look.push(owner.uid.clone());
-            }
         }
         self.nodes.insert(uid.to_owned(), node);
+        look.extend(self.waiting_owners(uid));
         look
+    }
+
+    /// Owners that an object may block no longer.
+    fn waiting_owners(&self, uid: &str) -> Vec<String> {
+        let owners = self
+            .nodes
+            .get(uid)
+            .into_iter()
+            .flat_map(|node| &node.owners);
+        let waits = |uid: &&String| self.nodes.get(*uid).is_some_and(Node::waits);
+        owners
+            .map(|owner| &owner.uid)
+            .filter(waits)
+            .cloned()
+            .collect()
     }
 
     /// Forgets an object that is gone, and returns whom to look at.
@@ -164,6 +179,9 @@ impl Graph {
             _ if is_leaving == 0 => Step::Nothing,
             0 if node.has(ORPHAN) => Step::Delete(Propagation::Orphan),
             0 if node.has(FOREGROUND) => Step::Delete(Propagation::Foreground),
+            0 if with(Stand::Waits).count() > 0 && self.owns_one_that_waits(uid) => {
+                Step::BreakCycle
+            }
             // Its owner waits for it, so it waits for what it owns itself.
             0 if with(Stand::Waits).count() > 0 && self.dependents(uid).next().is_some() => {
                 Step::Delete(Propagation::Foreground)
@@ -195,6 +213,11 @@ impl Graph {
             return Step::DeleteDependents(all.cloned().collect());
         }
         Step::LetGo(FOREGROUND)
+    }
+
+    fn owns_one_that_waits(&self, uid: &str) -> bool {
+        let mut owned = self.dependents(uid).filter_map(|one| self.nodes.get(one));
+        owned.any(Node::waits)
     }
 
     fn stays(&self, uid: &str) -> bool {
@@ -270,6 +293,24 @@ mod tests {
         assert_eq!(graph.remove("pod"), ["set"]);
         assert_eq!(graph.remove("set"), ["deployment"]);
         assert_eq!(graph.step("deployment", stays), Step::LetGo(FOREGROUND));
+    }
+
+    #[test]
+    fn an_owner_waits_no_longer_for_what_it_owns_no_longer() {
+        let mut graph = Graph::default();
+        graph.put("one", node(&[], Some(FOREGROUND)));
+        graph.put("two", node(&[], None));
+        graph.put("shared", node(&["one", "two"], None));
+        assert_eq!(graph.put("shared", node(&["two"], None)), ["one"]);
+        assert_eq!(graph.step("one", |_| Stand::Stays), Step::LetGo(FOREGROUND));
+    }
+
+    #[test]
+    fn of_two_that_own_each_other_one_stops_blocking() {
+        let mut graph = Graph::default();
+        graph.put("one", node(&["two"], Some(FOREGROUND)));
+        graph.put("two", node(&["one"], None));
+        assert_eq!(graph.step("two", |_| Stand::Waits), Step::BreakCycle);
     }
 
     #[test]

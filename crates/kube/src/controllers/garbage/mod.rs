@@ -172,6 +172,7 @@ async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
         Step::Nothing => Ok(()),
         Step::Drop(owners) => drop_owners(api, node, uid, &owners).await,
         Step::Delete(propagation) => delete(api, node, uid, propagation).await,
+        Step::BreakCycle => break_cycle(api, node, uid).await,
         Step::LetGo(finalizer) => let_go(api, node, uid, finalizer).await,
         Step::Free(dependents) => {
             for dependent in dependents {
@@ -193,6 +194,7 @@ async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
                 let result = match graph.step(&dependent, |owner| stand(api, found, owner)) {
                     Step::Delete(propagation) => delete(api, found, &dependent, propagation).await,
                     Step::Drop(owners) => drop_owners(api, found, &dependent, &owners).await,
+                    Step::BreakCycle => break_cycle(api, found, &dependent).await,
                     Step::Nothing | Step::Free(_) | Step::DeleteDependents(_) | Step::LetGo(_) => {
                         Ok(())
                     }
@@ -239,6 +241,16 @@ async fn delete(api: &Api, node: &Node, uid: &str, propagation: Propagation) -> 
     api.delete(&resource, node.namespace.as_deref(), &node.name, &options)
         .await
         .map(drop)
+}
+
+async fn break_cycle(api: &Api, node: &Node, uid: &str) -> Result<(), Status> {
+    let found = current(api, node, uid).await?;
+    let mut references = object::items(&found, &["metadata", "ownerReferences"]).to_vec();
+    for reference in &mut references {
+        reference["blockOwnerDeletion"] = false.into();
+    }
+    write_meta(api, node, &found, "ownerReferences", references).await?;
+    delete(api, node, uid, Propagation::Foreground).await
 }
 
 /// The resource of an object as it is defined now.

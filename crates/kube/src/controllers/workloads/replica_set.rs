@@ -50,6 +50,7 @@ pub(in crate::controllers) fn pod(set: &Value) -> Value {
     let template = &set["spec"]["template"];
     let mut meta = json!({
         "generateName": format!("{}-", object::name(set)),
+        "namespace": set["metadata"]["namespace"],
         "ownerReferences": [owner::reference(set)],
     });
     for field in ["labels", "annotations", "finalizers"] {
