@@ -1,9 +1,13 @@
-//! The API server alone, to poke at with kubectl: nothing schedules or runs the pods.
+//! The API server and the controllers, to poke at with kubectl: a kubelet on paper says of every
+//! pod that it runs.
 //!
 //! ```text
 //! cargo run -p kube --example api_server -- <directory> [port]
 //! export KUBECONFIG=<directory>/admin.conf
 //! ```
+
+#[path = "../tests/kubelet/mod.rs"]
+mod kubelet;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dir.join("kube.db"),
     ))?);
     api.bootstrap().await?;
+    kubelet::start(&api);
     let pki = Pki::open(&dir)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let url = format!("https://{}", listener.local_addr()?);

@@ -1,4 +1,5 @@
 //! A kubelet on paper: binds every pod, says that it is ready, and lets it go when it is deleted.
+//! A pod that runs `true` has succeeded at once.
 
 use kube::api::{Api, DeleteOptions, EventKind, Selector};
 use kube::controllers::{ControllersConfig, run};
@@ -36,19 +37,35 @@ async fn care(api: &Api, pod: &Value) {
     } else if object::text(pod, &["spec", "nodeName"]).is_empty() {
         let _ = api.bind(namespace.unwrap_or_default(), name, "fra").await;
     } else if object::text(pod, &["status", "phase"]) == "Pending" {
-        let image = pod["spec"]["containers"][0]["image"].clone();
-        let mut running = pod.clone();
-        running["status"]["phase"] = "Running".into();
-        // An address of its own, made of its uid.
-        let uid = object::uid(pod).replace('-', "");
-        let address = format!("fdaa:0:7:a7b:2:{}:{}:2", &uid[..4], &uid[4..8]);
-        running["status"]["podIP"] = address.as_str().into();
-        running["status"]["podIPs"] = json!([{"ip": address}]);
-        running["status"]["conditions"] = json!([{"type": "Ready",
-            "status": "True",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-        running["status"]["containerStatuses"] = json!([{"name": "c", "image": image,
-            "imageID": "", "ready": true, "restartCount": 0}]);
-        let _ = api.update_status(&PODS, namespace, running).await;
+        let _ = api.update_status(&PODS, namespace, settled(pod)).await;
     }
+}
+
+/// The pod as it is once its containers run, or have run.
+fn settled(pod: &Value) -> Value {
+    let over = pod["spec"]["containers"][0]["command"] == json!(["true"]);
+    let at = "2026-01-01T00:00:00Z";
+    let state = if over {
+        json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": at,
+            "finishedAt": at}})
+    } else {
+        json!({"running": {"startedAt": at}})
+    };
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let statuses = containers.map(|container| {
+        json!({"name": container["name"], "image": container["image"], "imageID": "",
+            "ready": !over, "started": !over, "restartCount": 0, "state": state})
+    });
+    let mut settled = pod.clone();
+    let status = &mut settled["status"];
+    status["containerStatuses"] = statuses.collect();
+    status["phase"] = if over { "Succeeded" } else { "Running" }.into();
+    status["conditions"] = json!([{"type": "Ready", "status": if over { "False" } else { "True" },
+        "lastTransitionTime": at}]);
+    // An address of its own, made of its uid.
+    let uid = object::uid(pod).replace('-', "");
+    let address = format!("fdaa:0:7:a7b:2:{}:{}:2", &uid[..4], &uid[4..8]);
+    status["podIP"] = address.as_str().into();
+    status["podIPs"] = json!([{"ip": address}]);
+    settled
 }

@@ -1,0 +1,21 @@
+//! Programs that nobody here wrote, against the server: kubectl of seven releases, Helm, client-go
+//! and controller-runtime, the Python and JavaScript clients, kube-rs.
+//!
+//! What they are told to do and what they should answer stands in [`clients::transcript`]s beside
+//! this file; `clients/setup` gets the programs once and keeps them in `.cache/clients`.
+
+#[expect(
+    dead_code,
+    reason = "half of it is for tests that call kubectl one by one"
+)]
+mod common;
+mod kubelet;
+
+mod clients {
+    mod flows;
+    mod helm;
+    mod kubectl;
+    mod programs;
+    mod transcript;
+    mod world;
+}
