@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 use kube::api::Api;
+use kube::identity::{self, Identity};
 use kube::pki::{self, Pki};
 use kube::server::{ServerConfig, serve};
 use kube::status::Status;
@@ -60,6 +61,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             listener,
             tls,
             streams: Arc::new(NoPods),
+            identity: Identity::open(identity::Config::new(&dir), &pki)?,
+            audit: None,
         },
         api,
         interrupted,

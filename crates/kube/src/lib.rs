@@ -28,6 +28,7 @@ pub mod resource;
 mod rollout;
 pub mod scheduler;
 pub mod schema;
+pub mod secrecy;
 mod selectors;
 pub mod server;
 pub mod services;

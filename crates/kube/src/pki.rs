@@ -15,10 +15,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::RootCertStore;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, RootCertStore};
 
 use crate::api::User;
 
@@ -137,15 +139,7 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let served = self.sign("aerostat-kube", params)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(self.der(&self.ca_pem)?)
-            .map_err(|source| PkiError::Tls { source })?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .allow_unauthenticated()
-                .build()
-                .map_err(|source| PkiError::Verifier { source })?;
+        let verifier = Arc::new(AnyCertificate(self.client_verifier()?));
         let key = PrivateKeyDer::from_pem_slice(served.key_pem.as_bytes()).map_err(|_| {
             PkiError::Parse {
                 path: self.dir.clone(),
@@ -204,6 +198,19 @@ impl Pki {
         Ok(certificate.pem())
     }
 
+    /// Tells whether a client certificate is of this authority, and of now.
+    pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.der(&self.ca_pem)?)
+            .map_err(|source| PkiError::Tls { source })?;
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|source| PkiError::Verifier { source })
+    }
+
     fn sign(&self, subject: &str, params: CertificateParams) -> Result<Credentials, PkiError> {
         let make = |source| PkiError::Make {
             subject: subject.to_owned(),
@@ -221,6 +228,55 @@ impl Pki {
         CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::Parse {
             path: self.dir.clone(),
         })
+    }
+}
+
+/// Lets any client certificate pass whose key the client has. Who it names, and whether it is good
+/// at all, is asked with each request: a handshake that fails tells the client nothing, and a 401
+/// does.
+#[derive(Debug)]
+struct AnyCertificate(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

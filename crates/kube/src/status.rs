@@ -356,6 +356,15 @@ impl Status {
         }
     }
 
+    /// 504: the server gave up after the time that a request may take.
+    pub fn request_timeout() -> Self {
+        let message = "Timeout: request did not complete within the allotted timeout".to_owned();
+        Self {
+            details: Some(Box::default()),
+            ..Self::new(504, "Timeout", message)
+        }
+    }
+
     pub fn request_too_large(limit_bytes: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit_bytes}");
         Self::new(413, "RequestEntityTooLarge", message)

@@ -193,3 +193,20 @@ fn any_schema_and_object_are_judged() {
     ];
     check("custom", &words, kube::fuzz::custom);
 }
+
+#[test]
+fn any_credential_is_somebodys_or_refused() {
+    let words = [
+        "authorization: Bearer ",
+        "impersonate-user: ",
+        "impersonate-group: ",
+        "impersonate-uid: ",
+        "impersonate-extra-",
+        "system:serviceaccount:",
+        "system:anonymous",
+        "eyJhbGciOiJub25lIn0",
+        "%2f",
+        "\n",
+    ];
+    check("credentials", &words, kube::fuzz::credentials);
+}

@@ -105,14 +105,21 @@ pub(crate) async fn start(
     let services = kube::services::AppServices::new(plane.client.clone(), plane.app.clone());
     let services: Arc<dyn kube::services::Services> = Arc::new(services);
     let vips = kube::services::Vips(Arc::clone(&services));
-    let api = kube::api::Api::new(store.clone()).with_cluster_ips(Arc::new(vips));
+    let secrecy = kube::secrecy::Secrecy::open(&pki_dir.join("secrets.keys"))?;
+    let api = kube::api::Api::new(store.clone())
+        .with_cluster_ips(Arc::new(vips))
+        .with_secrecy(secrecy);
     api.bootstrap().await?;
 
     let streams = kube::provider::Streams::new(plane.client.clone(), plane.app.clone());
+    let identity_config = kube::identity::Config::new(&pki_dir);
+    let identity = kube::identity::Identity::open(identity_config, &pki)?;
     let server_config = kube::server::ServerConfig {
         listener,
         tls: pki.server_config(&[address.ip().to_string()])?,
         streams: Arc::new(streams),
+        identity: identity.clone(),
+        audit: None,
     };
     let token = drain.token();
     drain.spawn(
@@ -120,6 +127,19 @@ pub(crate) async fn start(
         kube::server::serve(server_config, api.clone(), token.cancelled_owned()),
     );
     let pki = Arc::new(pki);
+    drain.spawn(
+        "encryption of secrets",
+        kube::secrecy::run(api.clone(), drain.token()),
+    );
+    drain.spawn(
+        "token secrets",
+        kube::identity::fill_token_secrets(
+            api.clone(),
+            identity,
+            pki.ca_pem().to_owned(),
+            drain.token(),
+        ),
+    );
     let controllers = kube::controllers::ControllersConfig {
         pki: Some(Arc::clone(&pki)),
         isolation: plane.classes.iter().copied().collect(),

@@ -26,6 +26,7 @@ pub(crate) use index::Index;
 pub(crate) use state::State;
 pub use state::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
 
+use crate::rbac;
 use crate::status::Status;
 
 /// What admission holds for a write until it is known how the write ended.
@@ -58,6 +59,15 @@ pub(crate) async fn mutate(attributes: &mut Attributes<'_>) -> Result<(), Status
 
 /// The phase that may only refuse: after validation, before the store.
 pub(crate) async fn validate(attributes: &Attributes<'_>) -> Result<Admitted, Status> {
+    if matches!(attributes.operation, Operation::Create | Operation::Update) {
+        rbac::check_escalation(
+            attributes.api,
+            attributes.resource,
+            attributes.namespace,
+            attributes.old,
+            &attributes.object,
+        )?;
+    }
     builtin::validate(attributes).await?;
     policies::validate(attributes).await?;
     webhooks::validate(attributes).await?;

@@ -3,27 +3,12 @@
 use serde_json::json;
 
 use super::Api;
-use crate::resource::{NAMESPACES, PRIORITY_CLASSES};
+use crate::resource::NAMESPACES;
 use crate::status::Status;
 
-/// Priorities above everything that users may define.
-const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another \
-         node if necessary.",
-    ),
-    (
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-];
-
 impl Api {
-    /// Creates the namespaces and priority classes that are always there, and finds out which
-    /// custom resources are. May be repeated.
+    /// Creates the namespaces, roles and limits that are always there, adds what is missing of
+    /// them, and finds out which custom resources there are. May be repeated.
     pub async fn bootstrap(&self) -> Result<(), Status> {
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let namespace = json!({"metadata": {"name": name}});
@@ -33,15 +18,7 @@ impl Api {
                 Err(status) => return Err(status),
             }
         }
-        for (name, value, description) in SYSTEM_PRIORITIES {
-            let class = json!({"metadata": {"name": name}, "value": value,
-                "description": description});
-            match Box::pin(self.create(&PRIORITY_CLASSES, None, class)).await {
-                Ok(_) => {}
-                Err(status) if status.reason == "AlreadyExists" => {}
-                Err(status) => return Err(status),
-            }
-        }
+        Box::pin(crate::rbac::reconcile(self)).await?;
         Box::pin(crate::custom::keeper::load(self)).await
     }
 

@@ -39,7 +39,6 @@ mod notes;
 mod pod;
 mod prepare;
 mod read;
-mod review;
 pub(crate) mod scale;
 mod stored;
 mod update;
@@ -54,6 +53,7 @@ use store::{Store, WriteError};
 use crate::egress;
 use crate::rbac::{self, Authorizer};
 use crate::resource::{Catalog, Resource};
+use crate::secrecy::{Secrecy, Vault};
 use crate::status::Status;
 
 pub use crate::admission::{AdmissionConfig, NodeTaints, PodSecurityConfig, ServiceAccounts};
@@ -76,7 +76,7 @@ const CONFLICT_RETRIES: usize = 8;
 /// A handle to the API, of one [`Caller`]; clones share the store.
 #[derive(Debug, Clone)]
 pub struct Api {
-    store: Store,
+    store: Vault,
     caller: Arc<Caller>,
     resources: Catalog,
     authorizer: Authorizer,
@@ -165,7 +165,7 @@ impl Api {
         };
         Self {
             authorizer: Authorizer::new(store.clone()),
-            store,
+            store: Vault::new(store),
             caller: Arc::new(caller),
             resources: Catalog::default(),
             cluster_ips: None,
@@ -191,6 +191,22 @@ impl Api {
     pub fn as_controller(&self, name: &str) -> Self {
         // All of upstream's controllers are one program, and that owns what they write.
         self.acting_as(Arc::new(User::controller(name)), "kube-controller-manager")
+    }
+
+    /// The same API, which encrypts Secrets in the store.
+    pub fn with_secrecy(mut self, secrecy: Secrecy) -> Self {
+        self.store = self.store.with(secrecy);
+        self
+    }
+
+    /// The keys of Secrets, where they are encrypted.
+    pub fn secrecy(&self) -> Option<&Secrecy> {
+        self.store.secrecy()
+    }
+
+    /// The store below, where Secrets are sealed.
+    pub(crate) fn store(&self) -> &Store {
+        self.store.store()
     }
 
     /// The same API for one request, which hears what admission has to say beside yes and no.

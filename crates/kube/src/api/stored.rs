@@ -16,6 +16,7 @@ use super::verbatim;
 use crate::convert;
 use crate::object;
 use crate::resource::Resource;
+use crate::secrecy;
 use crate::status::Status;
 
 /// The object as it is stored: without its revision, which the store knows better.
@@ -43,6 +44,9 @@ pub(super) fn decode_at(
     entry: &store::Entry,
     rev: u64,
 ) -> Result<Value, Status> {
+    if secrecy::is_sealed(&entry.value) {
+        return Err(sealed(&entry.value));
+    }
     let mut object: Value = serde_json::from_slice(&entry.value)
         .map_err(|error| Status::internal(format!("cannot read a stored object: {error}")))?;
     object::set_resource_version(&mut object, rev);
@@ -51,6 +55,15 @@ pub(super) fn decode_at(
     }
     convert::from_stored(resource, &mut object);
     Ok(object)
+}
+
+/// An object that could not be opened on its way up. The log has the cause.
+fn sealed(value: &[u8]) -> Status {
+    let id = secrecy::key_id(value).unwrap_or_default();
+    Status::internal(format!(
+        "a stored Secret is encrypted with key {id:?}, and this server cannot open it; restore the \
+         key file from a backup"
+    ))
 }
 
 /// Brings decoded objects to the version of `resource`, by its webhook where it has one.

@@ -7,6 +7,7 @@ use store::WatchError;
 use super::stored::{convert_one, decode_at};
 use super::{Api, Selector, Verbatim};
 use crate::resource::Row;
+use crate::secrecy;
 use crate::status::Status;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(crate) enum Shown {
 #[derive(Debug)]
 pub struct Watch {
     resource: Row,
-    watch: store::Watch,
+    watch: secrecy::Watch,
     selector: Selector,
     verbatim: Verbatim,
     ready: VecDeque<store::Event>,

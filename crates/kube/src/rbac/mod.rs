@@ -10,10 +10,16 @@
 //! allow; what no rule allows is refused. Members of `system:masters` are not asked about.
 
 mod authorizer;
+mod bootstrap;
+mod cover;
+mod escalation;
 mod index;
 mod request;
 mod rule;
 
 pub use authorizer::{Authorizer, Decision};
+pub(crate) use bootstrap::reconcile;
+pub(crate) use cover::quoted;
+pub(crate) use escalation::check as check_escalation;
 pub use request::{Asked, Request};
 pub use rule::Rule;

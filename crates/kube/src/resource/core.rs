@@ -109,6 +109,12 @@ pub static SERVICE_ACCOUNTS: Resource = Resource {
     singular: "serviceaccount",
     kind: "ServiceAccount",
     short_names: &["sa"],
+    subresources: &[Subresource {
+        name: "token",
+        kind: "TokenRequest",
+        group_version: Some(("authentication.k8s.io", "v1")),
+        verbs: &["create"],
+    }],
     returns_deleted: true,
     schema: "io.k8s.api.core.v1.ServiceAccount",
     ..CORE

@@ -1,8 +1,8 @@
 //! Authorization of requests: what a path and method mean to [`crate::rbac`].
 
 use super::query::Query;
-use super::router::{Target, Verb};
-use crate::identity::{AUTHENTICATED, User};
+use super::router::{Target, Verb, target};
+use crate::identity::User;
 use crate::rbac::{Authorizer, Decision, Request};
 use crate::status::Status;
 
@@ -12,21 +12,42 @@ fn is_health(path: &str) -> bool {
     matches!(root, Some("livez" | "readyz" | "healthz"))
 }
 
-/// What everybody may ask while the roles that say so are not there: discovery, questions about
-/// oneself and, without being anybody, the version.
-fn is_basic(user: &User, path: &str, target: Option<&Target>) -> bool {
-    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
-    let is_discovery = matches!(
-        parts[..],
-        ["api"] | ["api", _] | ["apis"] | ["apis", _] | ["apis", _, _] | ["openapi", ..]
-    );
-    let is_question = target.is_some_and(|target| {
-        matches!(
-            target.resource.as_str(),
-            "selfsubjectreviews" | "selfsubjectaccessreviews"
-        )
-    });
-    parts == ["version"] || user.is_in(AUTHENTICATED) && (is_discovery || is_question)
+/// Whether it is a stream that a client keeps open for as long as it likes. A watch is one too,
+/// but its answer begins at once.
+pub(super) fn is_stream(call: &Call) -> bool {
+    let subresource = call
+        .target
+        .as_ref()
+        .and_then(|target| target.subresource.as_deref());
+    let first = subresource.and_then(|subresource| subresource.split('/').next());
+    matches!(
+        first,
+        Some("attach" | "exec" | "log" | "portforward" | "proxy")
+    )
+}
+
+/// What a request says of itself, parsed once.
+pub(super) struct Call {
+    pub(super) path: String,
+    pub(super) query: Query,
+    /// The objects it is about, if it is.
+    pub(super) target: Option<Target>,
+    pub(super) asked: Request,
+}
+
+impl Call {
+    pub(super) fn parse(method: &hyper::Method, uri: &hyper::Uri) -> Self {
+        let path = uri.path().to_owned();
+        let query = Query::parse(uri.query());
+        let target = target(method, &path, &query);
+        let asked = asked(method, &path, &query, target.as_ref());
+        Self {
+            path,
+            query,
+            target,
+            asked,
+        }
+    }
 }
 
 /// What a request for objects, or for a path that is no object's, wants to do.
@@ -76,17 +97,14 @@ fn only_name(selector: &str) -> &str {
 pub(super) fn authorize(
     authorizer: &Authorizer,
     user: &User,
-    path: &str,
-    target: Option<&Target>,
-    request: &Request,
+    call: &Call,
 ) -> Result<String, Status> {
-    if is_health(path) {
+    if is_health(&call.path) {
         return Ok(String::new());
     }
-    match authorizer.allowed(user, request) {
+    match authorizer.allowed(user, &call.asked) {
         Decision::Allowed { reason } => Ok(reason),
-        Decision::Refused { .. } if is_basic(user, path, target) => Ok(String::new()),
-        Decision::Refused { reason } => Err(request.refusal(user, &reason)),
+        Decision::Refused { reason } => Err(call.asked.refusal(user, &reason)),
     }
 }
 
@@ -94,7 +112,6 @@ pub(super) fn authorize(
 mod tests {
     use hyper::Method;
 
-    use super::super::router::target;
     use super::*;
 
     fn parse(path: &str) -> Request {

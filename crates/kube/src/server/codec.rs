@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Map, Value};
 
+use super::audit::Recorder;
 use crate::schema;
 use crate::status::Status;
 use crate::yaml;
@@ -22,6 +23,8 @@ pub(super) struct Body {
     pub(super) bytes: Bytes,
     /// Media type without parameters, lowercase; empty if the client does not say.
     pub(super) media_type: String,
+    /// Who wants to know what is in it.
+    recorder: Option<Recorder>,
 }
 
 pub(super) async fn read(request: Request<Incoming>) -> Result<Body, Status> {
@@ -30,6 +33,7 @@ pub(super) async fn read(request: Request<Incoming>) -> Result<Body, Status> {
         .next()
         .unwrap_or_default();
     let media_type = media_type.trim().to_lowercase();
+    let recorder = request.extensions().get::<Recorder>().cloned();
     let limited = Limited::new(request.into_body(), BODY_BYTES_MAX);
     let collected = limited.collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
@@ -41,6 +45,7 @@ pub(super) async fn read(request: Request<Incoming>) -> Result<Body, Status> {
     Ok(Body {
         bytes: collected.to_bytes(),
         media_type,
+        recorder,
     })
 }
 
@@ -61,8 +66,8 @@ impl Body {
             PROTOBUF if !type_name.is_empty() => {
                 let schema = schema::type_named(type_name)
                     .ok_or_else(|| Status::internal(format!("{type_name} has no schema")))?;
-                schema::protobuf::decode(schema.get(), &self.bytes)
-                    .map_err(|error| Status::bad_request(error.to_string()))
+                let object = schema::protobuf::decode(schema.get(), &self.bytes);
+                self.recorded(object.map_err(|error| Status::bad_request(error.to_string())))
             }
             "application/yaml" => self.yaml(),
             _ => Err(Status::unsupported_media_type(&format!(
@@ -71,17 +76,24 @@ impl Body {
         }
     }
 
+    fn recorded(&self, object: Result<Value, Status>) -> Result<Value, Status> {
+        if let (Some(recorder), Ok(object)) = (&self.recorder, &object) {
+            recorder.put(object);
+        }
+        object
+    }
+
     fn yaml(&self) -> Result<Value, Status> {
-        yaml::parse(&self.bytes).map_err(|error| {
+        self.recorded(yaml::parse(&self.bytes).map_err(|error| {
             Status::bad_request(format!(
                 "the body of the request is not valid YAML: {error}"
             ))
-        })
+        }))
     }
 
     /// What a server-side apply wants, in YAML.
     pub(super) fn wanted(&self) -> Result<Value, Status> {
-        match yaml::parse(&self.bytes) {
+        self.recorded(match yaml::parse(&self.bytes) {
             // Nothing is wanted of nothing.
             Ok(Value::Null) => Ok(Value::Object(Map::new())),
             Ok(wanted @ Value::Object(_)) => Ok(wanted),
@@ -91,15 +103,15 @@ impl Body {
             Err(error) => Err(Status::bad_request(format!(
                 "error decoding patch: {error}"
             ))),
-        }
+        })
     }
 
     pub(super) fn json(&self) -> Result<Value, Status> {
-        serde_json::from_slice(&self.bytes).map_err(|error| {
+        self.recorded(serde_json::from_slice(&self.bytes).map_err(|error| {
             Status::bad_request(format!(
                 "the body of the request is not valid JSON: {error}"
             ))
-        })
+        }))
     }
 }
 

@@ -67,6 +67,18 @@ pub(super) fn handle(
         ["openapi", "v3", ref rest @ ..] => {
             openapi::document(&server.api, served, &rest.join("/"), query)
         }
+        [".well-known", "openid-configuration"] => {
+            let document = server.identity.openid_configuration();
+            Ok(respond::json(StatusCode::OK, &document))
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = server.identity.jwks().to_string();
+            Ok(respond::bytes(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                keys,
+            ))
+        }
         [""] => Ok(respond::json(
             StatusCode::OK,
             &json!({"paths": paths(served)}),

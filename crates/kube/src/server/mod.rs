@@ -7,12 +7,15 @@
 //!                                                          └─ logs, exec, attach (PodStreams)
 //! ```
 
+mod admit;
 pub(crate) mod aggregate;
+mod audit;
 mod auth;
 mod body;
 mod codec;
 mod discovery;
 mod exec;
+mod fairness;
 pub(crate) mod fuzz;
 mod logs;
 mod openapi;
@@ -21,6 +24,7 @@ mod options;
 mod pods;
 mod query;
 mod respond;
+mod reviews;
 mod router;
 mod scale;
 mod verbs;
@@ -30,8 +34,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,11 +41,12 @@ use tokio::sync::{Semaphore, watch as signal};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::api::{Api, User};
-use crate::pki;
+use crate::api::Api;
+use crate::identity::Identity;
 use crate::streams::PodStreams;
-use body::Body;
+use fairness::Fairness;
 
+pub use audit::{Audit, AuditConfig, AuditError};
 pub use openapi::VERSION;
 
 /// Far beyond what clients of one host open; each costs a task and its TLS state.
@@ -64,6 +67,9 @@ pub struct ServerConfig {
     /// From [`pki::Pki::server_config`].
     pub tls: rustls::ServerConfig,
     pub streams: Arc<dyn PodStreams>,
+    pub identity: Identity,
+    /// None: there is no audit log.
+    pub audit: Option<Audit>,
 }
 
 impl std::fmt::Debug for ServerConfig {
@@ -78,6 +84,9 @@ impl std::fmt::Debug for ServerConfig {
 struct Server {
     api: Api,
     streams: Arc<dyn PodStreams>,
+    identity: Identity,
+    audit: Option<Audit>,
+    fairness: Fairness,
     /// Becomes true when the server stops: watches and streams end.
     stopping: signal::Receiver<bool>,
     aggregated: aggregate::Aggregated,
@@ -88,8 +97,11 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
     let (stop, stopping) = signal::channel(false);
     let acceptor = TlsAcceptor::from(Arc::new(config.tls));
     let server = Arc::new(Server {
+        fairness: Fairness::new(api.store().clone()),
         api,
         streams: config.streams,
+        identity: config.identity,
+        audit: config.audit,
         stopping,
         aggregated: aggregate::Aggregated::default(),
     });
@@ -166,15 +178,14 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         Err(_) => return debug!("TLS handshake took too long"),
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let user = certificates
-        .first()
-        .and_then(pki::user_of)
-        .unwrap_or_else(User::anonymous);
-    let user = Arc::new(user);
+    let from = Arc::new(admit::Connection {
+        peer: server.identity.peer(certificates),
+        address: stream.get_ref().0.peer_addr().ok(),
+    });
     let mut stopping = server.stopping.clone();
     let service = hyper::service::service_fn(move |request| {
-        let (server, user) = (server.clone(), user.clone());
-        async move { Ok::<_, Infallible>(answer(server, user, request).await) }
+        let (server, from) = (server.clone(), from.clone());
+        async move { Ok::<_, Infallible>(admit::answer(server, from, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -194,17 +205,4 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
     if let Err(error) = outcome {
         debug!(%error, "connection ended");
     }
-}
-
-async fn answer(
-    server: Arc<Server>,
-    user: Arc<User>,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // The futures of all the verbs are in one; on the heap it does not travel with the caller.
-    let answered = Box::pin(router::handle(server, user.clone(), request)).await;
-    let response = answered.unwrap_or_else(|status| respond::status(&status));
-    debug!(user = %user.name, %method, path, code = response.status().as_u16(), "request");
-    response
 }

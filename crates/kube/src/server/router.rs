@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::auth::Call;
 use super::body::Body;
 use super::query::Query;
-use super::{Server, aggregate, auth, discovery, pods, respond, scale, verbs, watch};
+use super::{Server, aggregate, discovery, pods, respond, reviews, scale, verbs, watch};
 use crate::api::User;
 use crate::resource::{self, Catalog, Row};
 use crate::status::Status;
@@ -103,19 +104,15 @@ pub(super) fn target(method: &Method, path: &str, query: &Query) -> Option<Targe
 pub(super) async fn handle(
     server: Arc<Server>,
     user: Arc<User>,
+    call: Call,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let path = request.uri().path().to_owned();
-    let query = Query::parse(request.uri().query());
-    let target = target(request.method(), &path, &query);
-    let asked = auth::asked(request.method(), &path, &query, target.as_ref());
-    auth::authorize(
-        server.api.authorizer(),
-        &user,
-        &path,
-        target.as_ref(),
-        &asked,
-    )?;
+    let Call {
+        path,
+        query,
+        target,
+        asked: _,
+    } = call;
     let request = match aggregate::handle(&server, &user, request).await {
         Ok(answered) => return answered,
         Err(ours) => ours,
@@ -180,9 +177,6 @@ async fn objects(
             (None, "resize" | "proxy", "pods") => {
                 return Err(Status::not_implemented(&format!("pods/{subresource}")));
             }
-            (None, "token", "serviceaccounts") => {
-                return Err(Status::not_implemented("serviceaccounts/token"));
-            }
             (None, _, _) => return Err(Status::no_such_resource()),
         };
         if !row.verbs.contains(&target.verb.as_str()) {
@@ -191,6 +185,9 @@ async fn objects(
         let is_part = matches!(subresource.as_str(), "status" | "ephemeralcontainers");
         if resource.is(&resource::PODS) && !is_part {
             return pods::handle(server, user, &target, query, request).await;
+        }
+        if resource.is(&resource::SERVICE_ACCOUNTS) && subresource == "token" {
+            return reviews::token(server, user, &target, query, request).await;
         }
         if subresource == "scale" {
             return scale::handle(server, user, resource, &target, query, request).await;

@@ -11,10 +11,10 @@ use super::body::{self, Body};
 use super::codec::{self, Representation, negotiate};
 use super::query::Query;
 use super::router::{Target, Verb};
-use super::{Server, options, respond};
+use super::{Server, options, respond, reviews};
 use crate::api::{Api, Deleted, List, Notes, Part, Patch, StoredList, User, Verbatim};
 use crate::object;
-use crate::resource::{self, Resource, Row, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS};
+use crate::resource::{self, Resource, Row};
 use crate::status::{Cause, Status};
 use crate::table::{self, IncludeObject};
 
@@ -37,7 +37,7 @@ pub(super) async fn handle(
     if let Some(warning) = kind.and_then(|kind| kind.deprecation.clone()) {
         notes.warn(warning);
     }
-    let answer = answer(api, user, &shape, target, query, request);
+    let answer = answer(server, api, user, &shape, target, query, request);
     Ok(respond::noted(answer.await, notes))
 }
 
@@ -55,6 +55,7 @@ pub(super) fn calling(
 }
 
 async fn answer(
+    server: &Server,
     api: &Api,
     user: &User,
     shape: &Shape,
@@ -83,8 +84,9 @@ async fn answer(
         Verb::Create => {
             let options = options::write(query)?;
             let body = codec::read(request).await?.object(resource.schema)?;
-            if let Some(answer) = review(user, resource, &body) {
-                return Ok(respond::json(StatusCode::CREATED, &answer));
+            let review = reviews::answer(server, user, resource, namespace, &body);
+            if let Some(answer) = review.await {
+                return Ok(respond::json(StatusCode::CREATED, &answer?));
             }
             let written = api.create_with(resource, namespace, body, options).await?;
             shape.object(StatusCode::CREATED, written.object, &written.warnings)
@@ -153,15 +155,6 @@ fn part(target: &Target) -> Part {
         Some("ephemeralcontainers") => Part::EphemeralContainers,
         Some(_) | None => Part::Object,
     }
-}
-
-fn review(user: &User, resource: &Resource, body: &Value) -> Option<Value> {
-    if resource.is(&SELF_SUBJECT_REVIEWS) {
-        return Some(user.self_review());
-    }
-    resource
-        .is(&SELF_SUBJECT_ACCESS_REVIEWS)
-        .then(|| user.access_review(body))
 }
 
 pub(super) fn patch(

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::api::{Api, ClusterIpError, ClusterIps};
+use kube::identity::{self, Identity};
 use kube::pki::{self, Pki};
-use kube::server::{ServerConfig, serve};
+use kube::server::{Audit, AuditConfig, ServerConfig, serve};
 use kube::status::Status;
 use kube::streams::{
     EXEC_CHANNEL_MAX, ExecInput, ExecIo, ExecOutput, ExecRequest, LogQuery, LogStream, PodStreams,
@@ -113,10 +114,13 @@ impl TestServer {
             .expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let tls = pki.server_config(&[]).expect("TLS");
+        let audit = Audit::open(&AuditConfig::new(dir.path().join("audit.log"))).expect("a log");
         let config = ServerConfig {
             listener,
             tls,
             streams: Arc::new(PaperPods),
+            identity: Identity::open(identity::Config::new(dir.path()), &pki).expect("keys"),
+            audit: Some(audit),
         };
         let (stop, stopped) = oneshot::channel();
         let serving = serve(config, api.clone(), async move {
