@@ -15,12 +15,15 @@ use crate::resource::Resource;
 /// Parsed objects that are kept. Beyond, the index begins anew: it is a cache.
 const PARSED_MAX: usize = 4096;
 
+/// By key, with the revision that was parsed.
+type Parsed<T> = HashMap<Arc<str>, (u64, Arc<T>)>;
+
 /// Objects of one resource, each parsed by `parse` when it changes.
 #[derive(Debug)]
 pub(crate) struct Index<T> {
     resource: &'static Resource,
     parse: fn(Value) -> T,
-    parsed: Mutex<HashMap<Arc<str>, (u64, Arc<T>)>>,
+    parsed: Mutex<Parsed<T>>,
 }
 
 /// The objects as they are.
@@ -86,7 +89,7 @@ impl<T> Index<T> {
         Some(fresh)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, (u64, Arc<T>)>> {
+    fn lock(&self) -> MutexGuard<'_, Parsed<T>> {
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -137,7 +137,7 @@ impl Api {
             _ => false,
         };
         let ports = object::items(spec, &["ports"]);
-        let chosen: Vec<_> = ports.iter().map(|port| node_port(port)).collect();
+        let chosen: Vec<_> = ports.iter().map(node_port).collect();
         if chosen.iter().all(|port| port.is_some() || !wants) && chosen.iter().all(Option::is_none)
         {
             return Ok(None);

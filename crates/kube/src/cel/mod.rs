@@ -124,7 +124,8 @@ impl Outcome {
     }
 
     /// None for what JSON does not have.
-    pub(crate) fn to_json(&self) -> Option<Value> {
+    #[cfg(test)]
+    fn to_json(&self) -> Option<Value> {
         values::to_json(&self.value)
     }
 }

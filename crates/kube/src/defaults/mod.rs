@@ -25,7 +25,7 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) {
     complete(resource, object);
     match (resource.group, resource.plural) {
         ("", "pods") => {
-            let class = pod::qos_class(object);
+            let class = qos_class(object);
             object["status"] = json!({"phase": "Pending", "qosClass": class});
         }
         ("", "namespaces") => {

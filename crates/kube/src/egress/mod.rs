@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use self::client::{Answer, Client};
+pub(crate) use self::client::Client;
 pub use self::services::ClusterServices;
 pub(crate) use self::tls::{Identity, Trust};
 

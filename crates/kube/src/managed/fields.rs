@@ -17,13 +17,6 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// The set of one field, named by the names of maps.
-    pub(super) fn of_path(names: &[&str]) -> Self {
-        let mut fields = Self::default();
-        fields.add_path(names);
-        fields
-    }
-
     pub(super) fn add_path(&mut self, names: &[&str]) {
         let mut node = self;
         for name in names {

@@ -49,8 +49,10 @@ fn of_list(items: Items<'_>, schema: &dyn Schema, list: &[Value], into: &mut Fie
     }
     let is_one = |element: &str| times.get(element) == Some(&1);
     for (element, item) in &elements {
-        let mut below = Fields::default();
-        below.is_member = true;
+        let mut below = Fields {
+            is_member: true,
+            ..Fields::default()
+        };
         // Items that cannot be told apart have no parts of their own.
         if is_one(element) {
             collect(schema, item, &mut below);

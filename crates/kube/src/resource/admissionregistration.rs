@@ -1,6 +1,6 @@
 //! Rows of `admissionregistration.k8s.io`.
 
-use super::{CORE, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, Scope, StatusPart, status_of};
 
 pub static MUTATING_ADMISSION_POLICIES: Resource = Resource {
     group: "admissionregistration.k8s.io",

@@ -1,6 +1,6 @@
 //! Rows of `apiextensions.k8s.io`.
 
-use super::{CORE, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, Scope, StatusPart, status_of};
 
 pub static CUSTOM_RESOURCE_DEFINITIONS: Resource = Resource {
     group: "apiextensions.k8s.io",

@@ -1,6 +1,6 @@
 //! Rows of `apiregistration.k8s.io`.
 
-use super::{CORE, NameRule, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, NameRule, Resource, Scope, StatusPart, status_of};
 
 pub static API_SERVICES: Resource = Resource {
     group: "apiregistration.k8s.io",

@@ -1,6 +1,6 @@
 //! Rows of `apps`.
 
-use super::{CORE, NameRule, Resource, SCALE, StatusPart, Subresource, status_of};
+use super::{CORE, NameRule, Resource, SCALE, StatusPart, status_of};
 
 pub static CONTROLLER_REVISIONS: Resource = Resource {
     group: "apps",

@@ -1,6 +1,6 @@
 //! Rows of `batch`.
 
-use super::{CORE, Resource, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, StatusPart, status_of};
 
 pub static CRON_JOBS: Resource = Resource {
     group: "batch",

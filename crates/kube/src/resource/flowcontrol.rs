@@ -1,6 +1,6 @@
 //! Rows of `flowcontrol.apiserver.k8s.io`.
 
-use super::{CORE, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, Scope, StatusPart, status_of};
 
 pub static FLOW_SCHEMAS: Resource = Resource {
     group: "flowcontrol.apiserver.k8s.io",

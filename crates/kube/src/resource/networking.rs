@@ -1,6 +1,6 @@
 //! Rows of `networking.k8s.io`.
 
-use super::{CORE, NameRule, Resource, Scope, StatusPart, Subresource, status_of};
+use super::{CORE, NameRule, Resource, Scope, StatusPart, status_of};
 
 pub static INGRESS_CLASSES: Resource = Resource {
     group: "networking.k8s.io",

@@ -1,6 +1,6 @@
 //! Rows of `policy`.
 
-use super::{CORE, Resource, StatusPart, Subresource, status_of};
+use super::{CORE, Resource, StatusPart, status_of};
 
 pub static POD_DISRUPTION_BUDGETS: Resource = Resource {
     group: "policy",

@@ -96,7 +96,7 @@ impl Keys {
             filled.map_err(|source| KeyFileError::Random { source })?;
         }
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let secret = Zeroizing::new(BASE64_STANDARD.encode(&*secret));
+        let secret = Zeroizing::new(BASE64_STANDARD.encode(*secret));
         let text = Zeroizing::new(format!("{id} {}\n{others}", &*secret));
         pki::write_private(path, &text).map_err(|source| KeyFileError::Write { source })?;
         Ok(id)

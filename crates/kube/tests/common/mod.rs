@@ -93,6 +93,10 @@ impl ClusterIps for Addresses {
 }
 
 pub(crate) struct TestServer {
+    #[allow(
+        dead_code,
+        reason = "not every program of tests looks behind the server"
+    )]
     pub(crate) api: Api,
     pub(crate) port: u16,
     pub(crate) dir: tempfile::TempDir,

@@ -110,7 +110,10 @@ fn read(steps: &mut Vec<Step>, number: usize, line: &str) -> Option<()> {
         match word {
             "PATCH" if rest.starts_with('{') => return value().map(|it| life.patch = Some(it)),
             "STATUS" => return value().map(|it| life.status = Some(it)),
-            "SECOND" => return Some(life.second = Some(rest.to_owned())),
+            "SECOND" => {
+                life.second = Some(rest.to_owned());
+                return Some(());
+            }
             _ if line.starts_with('{') => {
                 return serde_json::from_str(line).ok().map(|it| life.object = it);
             }
@@ -200,7 +203,10 @@ fn expect(exchange: &mut Exchange, word: &str, rest: &str, line: &str) -> Option
             _ => return None,
         },
         // A body of one or more lines.
-        _ => return Some(exchange.sent.body.extend([line, "\n"])),
+        _ => {
+            exchange.sent.body.extend([line, "\n"]);
+            return Some(());
+        }
     };
     exchange.checks.push(check);
     Some(())

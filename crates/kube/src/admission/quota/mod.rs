@@ -144,7 +144,7 @@ fn ask(attributes: &Attributes<'_>, key: &str) -> Result<Option<Asked>, Status> 
     let name = object::name(&quota);
     let hard = amounts::amounts(&quota["status"]["hard"]);
     let used = amounts::amounts(&quota["status"]["used"]);
-    let selects = |object: &Value| scopes::selects(&quota, attributes.resource, object);
+    let selects = |object: &Value| selects(&quota, attributes.resource, object);
     let counts = |object: &Value| {
         let mut amounts = usage::of(attributes.resource, object);
         amounts.retain(|name, _| hard.contains_key(name));

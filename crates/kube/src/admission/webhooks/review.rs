@@ -236,11 +236,11 @@ mod tests {
             wrong(true, json!({"allowed": true, "patch": "W10="})),
             "webhook returned response.patch but not response.patchType"
         );
-        let absent = super::response("w", "v1", "u", false, &json!({}));
+        let absent = response("w", "v1", "u", false, &json!({}));
         assert_eq!(absent.expect_err("absent"), "webhook response was absent");
         let other = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
             "response": {"uid": "other", "allowed": true}});
-        let other = super::response("w", "v1", "u", false, &other);
+        let other = response("w", "v1", "u", false, &other);
         assert_eq!(
             other.expect_err("other"),
             "expected response.uid=\"u\", got \"other\""

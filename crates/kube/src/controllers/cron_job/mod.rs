@@ -64,7 +64,7 @@ impl Controller for CronJobs {
             self.create(&cron, job).await?;
             // What runs now is told at once.
             let jobs = self.hands.known.owned(&JOBS, object::uid(&cron));
-            let status = plan::plan(&cron, &jobs, now).status;
+            let status = plan(&cron, &jobs, now).status;
             self.hands.update_status(&CRON_JOBS, &cron, status).await?;
         }
         Ok(again.map_or(Outcome::Done, Outcome::After))

@@ -112,7 +112,7 @@ fn each_node_that_matches_has_one_pod() {
     world.settle();
     assert_eq!(world.places(), ["node-1"]);
     let pod = &world.pods[0];
-    assert_eq!(object::label(pod, plan::HASH_LABEL), Some("h0"));
+    assert_eq!(object::label(pod, HASH_LABEL), Some("h0"));
     assert!(object::items(pod, &["spec", "tolerations"]).len() >= 6);
     world.set["spec"]["template"]["spec"]["nodeSelector"] = Value::Null;
     world.nodes[2]["spec"] = json!({"taints": [{"key": "a", "effect": "NoSchedule"}]});

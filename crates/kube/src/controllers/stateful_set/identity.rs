@@ -99,7 +99,7 @@ fn identify(pod: &mut Value, name: &str, ordinal: i64) {
 /// The pod with its identity mended, if it has lost it.
 pub(super) fn mended(pod: &Value, ordinal: i64) -> Option<Value> {
     let mut mended = pod.clone();
-    identify(&mut mended, &object::name(pod).to_owned(), ordinal);
+    identify(&mut mended, object::name(pod), ordinal);
     (mended != *pod).then_some(mended)
 }
 

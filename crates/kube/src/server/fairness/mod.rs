@@ -54,7 +54,6 @@ pub(super) struct Fairness {
 /// A request that may go on. Dropped, its seat is free.
 #[derive(Debug)]
 pub(super) struct Pass {
-    pub(super) marks: Marks,
     _seat: Option<Seat>,
 }
 
@@ -115,7 +114,7 @@ impl Fairness {
         // Without any objects there is nothing to go by; the connections are limited anyhow.
         let Some(flow) = flow else {
             let marks = Marks::default();
-            return (marks.clone(), Ok(Pass { marks, _seat: None }));
+            return (marks.clone(), Ok(Pass { _seat: None }));
         };
         let marks = Marks {
             schema_uid: flow.schema.uid.clone(),
@@ -125,10 +124,7 @@ impl Fairness {
             Limit::Exempt => Ok(None),
             Limit::Limited { queue_max, .. } => self.seat(&flow, seats, queue_max).await.map(Some),
         };
-        let pass = seat.map(|seat| Pass {
-            marks: marks.clone(),
-            _seat: seat,
-        });
+        let pass = seat.map(|seat| Pass { _seat: seat });
         (marks, pass)
     }
 
@@ -234,7 +230,7 @@ mod tests {
     async fn fairness(seats: u32) -> (Fairness, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("temporary directory");
         let config = store::Config::new(dir.path().join("kube.db"));
-        let store = store::Store::open(&config).expect("opens");
+        let store = Store::open(&config).expect("opens");
         let api = Api::new(store.clone());
         api.bootstrap().await.expect("bootstrapped");
         (Fairness::with_seats(store, seats), dir)

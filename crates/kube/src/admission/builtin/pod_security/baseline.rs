@@ -102,16 +102,11 @@ fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
         return None;
     }
     old.sort();
-    let verb = if bad.len() > 1 || names.len() > 1 {
-        "must not set"
-    } else {
-        "must not set"
-    };
     let mut details = Vec::new();
     if !bad.is_empty() {
         let values = distinct(values.iter().map(String::as_str));
         details.push(format!(
-            "{} {verb} AppArmor profile type to {}",
+            "{} must not set AppArmor profile type to {}",
             bad.join(" and "),
             quoted(&values)
         ));

@@ -269,7 +269,7 @@ async fn namespace(attributes: &Attributes<'_>) -> Result<(), Status> {
     let (old, _) = Policies::of(old, config);
     let is_raised = new.enforce != old.enforce && new.enforce.level > Level::Privileged;
     let is_exempt = config.exempt_namespaces.contains(&attributes.name);
-    if is_raised && !is_exempt && !(new.enforce.level < old.enforce.level) {
+    if is_raised && !is_exempt && new.enforce.level >= old.enforce.level {
         warn_of_pods(attributes, &new.enforce).await;
     }
     Ok(())
