@@ -4,10 +4,6 @@
 //! What they are told to do and what they should answer stands in [`clients::transcript`]s beside
 //! this file; `clients/setup` gets the programs once and keeps them in `.cache/clients`.
 
-#[expect(
-    dead_code,
-    reason = "half of it is for tests that call kubectl one by one"
-)]
 mod common;
 mod kubelet;
 

@@ -3,10 +3,6 @@
 //! What is sent and what must come back stands in `conformance/*.txt`, one heading per behaviour;
 //! [`conformance::scenario`] says how to read them. `docs/conformance.md` is the table of all.
 
-#[expect(
-    dead_code,
-    reason = "half of it is for tests that call kubectl one by one"
-)]
 mod common;
 mod kubelet;
 

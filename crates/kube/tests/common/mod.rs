@@ -1,4 +1,5 @@
 //! A server on a loopback port with pods that exist on paper only, and kubectl to drive it.
+#![allow(dead_code, reason = "no program of tests uses all of it")]
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
