@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
-/// Levels of an object. `serde_json` reads no more either.
-const LEVELS_MAX: usize = 127;
+/// Levels of an object: what fits the stack of a thread that answers requests, in a debug build too.
+/// Bodies that are JSON may have twice as many.
+const LEVELS_MAX: usize = 64;
+/// What aliases may bring in. People use them for a few labels.
+const REPEATED_NODES_MAX: usize = 20_000;
 
 /// The body is not YAML, or so much comes out of its aliases that it is an attack.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, YamlError> {
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: LEVELS_MAX },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: REPEATED_NODES_MAX,
+        },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };
     serde_saphyr::from_slice_with_options(bytes, options)
