@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use kube::api::{Api, DeleteOptions, Part, Patch, Propagation, Selector};
 use kube::object;
 use kube::resource::{
-    CONTROLLER_REVISIONS, CRON_JOBS, EVENTS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS, Resource,
-    STATEFUL_SETS,
+    CONTROLLER_REVISIONS, CRON_JOBS, EVENTS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS,
+    REPLICATION_CONTROLLERS, Resource, STATEFUL_SETS,
 };
 use serde_json::{Value, json};
 
@@ -219,4 +219,27 @@ async fn a_cron_job_makes_jobs_by_the_clock() {
         .await
         .expect("deleted");
     until("gone", async || all(&api, &JOBS).await.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_keeps_its_number_of_pods() {
+    let (api, _dir) = start().await;
+    let controller = json!({"metadata": {"name": "old"}, "spec": {"replicas": 3,
+        "selector": {"app": "old"}, "template": template("old", "web:1", "Always")}});
+    api.create(&REPLICATION_CONTROLLERS, HERE, controller)
+        .await
+        .expect("created");
+    until("three", async || running(&api).await.len() == 3).await;
+    merge(
+        &api,
+        &REPLICATION_CONTROLLERS,
+        "old",
+        json!({"spec": {"replicas": 1}}),
+    )
+    .await;
+    until("one", async || {
+        let found = api.get(&REPLICATION_CONTROLLERS, HERE, "old").await;
+        all(&api, &PODS).await.len() == 1 && found.expect("there")["status"]["replicas"] == 1
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::endpoint_slices::{endpoint, ports};
+use super::endpoint_slices::{endpoint, ports, selector};
 use super::hands::Hands;
 use super::queue::Outcome;
 use super::reconcile::Controller;
@@ -30,11 +30,6 @@ impl EndpointsOfServices {
         let hands = Hands::new(api, watches, "endpoint-controller");
         Self { hands }
     }
-}
-
-fn selector(service: &Value) -> Option<Value> {
-    let selector = service["spec"]["selector"].as_object()?;
-    (!selector.is_empty()).then(|| json!({"matchLabels": selector}))
 }
 
 /// The object as it should be.

@@ -18,8 +18,8 @@
 //! - [`leader`]: who runs all this when several API servers share one state.
 //! - [`bootstrap`]: a RuntimeClass per isolation class.
 //!
-//! `informer`, `queue` and `events` are what they, the scheduler and the provider are made of;
-//! newer ones share `watches`, `reconcile` and `hands`.
+//! `informer`, `queue` and `events` are what the scheduler and the provider are made of too;
+//! controllers share `watches`, `reconcile` and `hands`.
 
 mod bootstrap;
 pub(crate) mod cache;
@@ -71,6 +71,7 @@ use self::cron_job::CronJobs;
 use self::daemon_set::DaemonSets;
 use self::disruption::Disruption;
 use self::endpoint_slice_mirroring::Mirroring;
+use self::endpoint_slices::EndpointSlices;
 use self::endpoints::EndpointsOfServices;
 use self::horizontal::Horizontal;
 use self::job::Jobs;
@@ -83,6 +84,8 @@ use self::stateful_set::StatefulSets;
 use self::ttl::TtlAfterFinished;
 use self::volumes::Volumes;
 use self::watches::Watches;
+use self::workloads::deployment::Deployments;
+use self::workloads::replica_set::ReplicaSets;
 use crate::api::Api;
 use crate::custom;
 use crate::pki::Pki;
@@ -139,11 +142,11 @@ fn start(api: &Api, config: &ControllersConfig, tasks: &mut JoinSet<()>) {
         namespace_defaults::run(&api, &ca_pem).await;
     });
     spawn(tasks, api, async |api| garbage::run(&api).await);
-    spawn(tasks, api, async |api| workloads::run(&api).await);
-    spawn(tasks, api, async |api| endpoint_slices::run(&api).await);
     spawn(tasks, api, async |api| expire_events(&api).await);
     let mut watches = Watches::new(api);
     let all = &mut watches;
+    reconcile(tasks, all, |all| Deployments::new(api, all));
+    reconcile(tasks, all, |all| ReplicaSets::new(api, all));
     reconcile(tasks, all, |all| StatefulSets::new(api, all));
     reconcile(tasks, all, |all| DaemonSets::new(api, all));
     reconcile(tasks, all, |all| ReplicationControllers::new(api, all));
@@ -153,6 +156,7 @@ fn start(api: &Api, config: &ControllersConfig, tasks: &mut JoinSet<()>) {
     reconcile(tasks, all, |all| ClusterRoleAggregation::new(api, all));
     reconcile(tasks, all, |all| ResourceQuotas::new(api, all));
     reconcile(tasks, all, |all| Disruption::new(api, all));
+    reconcile(tasks, all, |all| EndpointSlices::new(api, all));
     reconcile(tasks, all, |all| EndpointsOfServices::new(api, all));
     reconcile(tasks, all, |all| Mirroring::new(api, all));
     reconcile(tasks, all, |all| Volumes::new(api, all));

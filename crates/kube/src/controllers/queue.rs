@@ -102,11 +102,6 @@ impl Queue {
         None
     }
 
-    /// Nothing waits to be taken.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Forgets the failures of a name that will not come again.
     pub(crate) fn forget(&mut self, name: &str) {
         self.failures.remove(name);

@@ -134,6 +134,7 @@ fn slice(
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "generateName": format!("{}-", object::name(service)),
+            "namespace": object::namespace(service),
             "labels": labels,
             "ownerReferences": [owner::reference(service)],
         },

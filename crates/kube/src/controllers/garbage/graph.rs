@@ -118,7 +118,8 @@ impl Graph {
     pub(super) fn put(&mut self, uid: &str, node: Node) -> Vec<String> {
         let mut look = self.waiting_owners(uid);
         self.unlink(uid);
-        if node.is_kept_by_us() || node.owners.iter().any(|owner| !self.stays(&owner.uid)) {
+        let is_alone = node.owners.iter().any(|owner| !self.stays(&owner.uid));
+        if node.is_kept_by_us() || is_alone || self.misplaced(&node).is_some() {
             look.push(uid.to_owned());
         }
         for owner in &node.owners {
@@ -162,6 +163,14 @@ impl Graph {
         all.filter(|(_, node)| (node.resource.group, node.resource.plural) == (group, plural))
             .map(|(uid, _)| uid.clone())
             .collect()
+    }
+
+    /// An owner that is in another namespace: there it owns nothing here.
+    pub(super) fn misplaced<'a>(&self, node: &'a Node) -> Option<&'a Owner> {
+        node.owners.iter().find(|owner| {
+            let found = self.nodes.get(&owner.uid);
+            found.is_some_and(|one| one.namespace.is_some() && one.namespace != node.namespace)
+        })
     }
 
     /// What to do about an object; `stand` tells how each of its owners stands.
@@ -276,6 +285,26 @@ mod tests {
             _ => Stand::Stays,
         };
         assert_eq!(graph.step("shared", stand), Step::Drop(vec!["set".into()]));
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_owns_nothing_here() {
+        let mut graph = Graph::default();
+        let within = |namespace: &str, mut node: Node| {
+            node.namespace = Some(namespace.to_owned());
+            node
+        };
+        graph.put("set", within("there", node(&[], None)));
+        let pod = within("here", node(&["set"], None));
+        assert_eq!(graph.put("pod", pod), ["pod"]);
+        let pod = graph.get("pod").expect("there");
+        assert_eq!(
+            graph.misplaced(pod).map(|owner| owner.uid.as_str()),
+            Some("set")
+        );
+        graph.put("set", within("here", node(&[], None)));
+        let pod = graph.get("pod").expect("there");
+        assert!(graph.misplaced(pod).is_none());
     }
 
     #[test]

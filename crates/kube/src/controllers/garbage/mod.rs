@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use self::graph::{Graph, Node, Owner, Stand, Step};
+use super::events::{News, Recorder};
 use super::informer::{self, Change};
 use super::queue::{Outcome, Queue};
 use crate::api::{Api, DeleteOptions, ORPHAN, Part, Patch, Propagation, Selector};
@@ -99,12 +100,14 @@ pub(super) async fn run(api: &Api) {
     let mut served = api.resources().changed();
     let mut followed = Followed::default();
     followed.follow(api);
+    let recorder = Recorder::new(api.clone(), "garbage-collector-controller", "");
     let mut graph = Graph::default();
     let mut queue = Queue::default();
     loop {
         let mut due = None;
         if followed.is_listed() {
             while let Some(uid) = queue.take() {
+                tell_misplaced(&recorder, &graph, &uid).await;
                 let outcome = outcome(collect(api, &graph, &uid).await);
                 queue.finish(Instant::now(), &uid, outcome);
             }
@@ -162,6 +165,33 @@ fn take(graph: &mut Graph, resource: &Row, change: Change) -> Vec<String> {
         Change::Changed(object) => graph.put(object::uid(&object), Node::of(resource, &object)),
         Change::Deleted(object) => graph.remove(object::uid(&object)),
     }
+}
+
+/// Tells of an owner that can own nothing here, before what it does not own goes.
+async fn tell_misplaced(recorder: &Recorder, graph: &Graph, uid: &str) {
+    let Some(node) = graph.get(uid) else { return };
+    let Some(owner) = graph.misplaced(node) else {
+        return;
+    };
+    let namespace = node.namespace.as_deref().unwrap_or_default();
+    let Owner {
+        api_version,
+        kind,
+        name,
+        uid: owner,
+        ..
+    } = owner;
+    let message = format!(
+        "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {owner}] does \
+         not exist in namespace {namespace:?}"
+    );
+    let mut object = serde_json::json!({"apiVersion": node.resource.api_version(),
+        "kind": node.resource.kind, "metadata": {"name": node.name, "uid": uid}});
+    if !namespace.is_empty() {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    let news = News::warning("OwnerRefInvalidNamespace", message);
+    recorder.tell(&object, news).await;
 }
 
 async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {

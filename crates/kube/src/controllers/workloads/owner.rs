@@ -38,11 +38,7 @@ pub(in crate::controllers) enum Claim {
     Leave,
 }
 
-pub(super) fn claim(owner: &Value, object: &Value) -> Claim {
-    claim_by(&owner["spec"]["selector"], owner, object)
-}
-
-/// As [`claim`], for owners whose selector is written differently.
+/// By the owner's selector, in the form that ReplicaSets have it.
 pub(in crate::controllers) fn claim_by(selector: &Value, owner: &Value, object: &Value) -> Claim {
     let is_selected = label_selector::matches(selector, &object["metadata"]["labels"]);
     let may_change = !object::is_terminating(owner) && !object::is_terminating(object);
@@ -98,6 +94,7 @@ mod tests {
                 "metadata": {"name": "web", "uid": uid},
                 "spec": {"selector": {"matchLabels": {"app": "web"}}}})
         };
+        let claim = |set: &Value, pod: &Value| claim_by(&set["spec"]["selector"], set, pod);
         let (ours, theirs) = (set("1"), set("2"));
         let pod = json!({"metadata": {"name": "p", "labels": {"app": "web"}}});
         assert_eq!(claim(&ours, &pod), Claim::Adopt);

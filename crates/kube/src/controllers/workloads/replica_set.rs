@@ -5,15 +5,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::owner::{self, Claim, claim};
-use super::{Workloads, is_active, victims};
-use crate::api::{DeleteOptions, Deleted};
-use crate::controllers::cache::key;
-use crate::controllers::events::News;
+use super::{is_active, owner, victims};
+use crate::api::Api;
+use crate::controllers::hands::Hands;
 use crate::controllers::queue::Outcome;
+use crate::controllers::reconcile::Controller;
+use crate::controllers::watches::{Changed, Watches};
 use crate::label_selector;
 use crate::object;
-use crate::resource::{PODS, REPLICA_SETS};
+use crate::resource::{PODS, REPLICA_SETS, Resource};
 use crate::status::Status;
 use crate::time;
 
@@ -22,13 +22,13 @@ const BURST: usize = 500;
 
 /// What a set does with pods.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::controllers) struct Plan {
-    pub(in crate::controllers) create: usize,
-    pub(in crate::controllers) delete: Vec<Value>,
+struct Plan {
+    create: usize,
+    delete: Vec<Value>,
 }
 
 /// Decides by the set's own active pods.
-pub(in crate::controllers) fn plan(set: &Value, pods: &[Value]) -> Plan {
+fn plan(set: &Value, pods: &[Value]) -> Plan {
     if object::is_terminating(set) {
         return Plan::default();
     }
@@ -46,11 +46,11 @@ pub(in crate::controllers) fn plan(set: &Value, pods: &[Value]) -> Plan {
 }
 
 /// The pod that the set's template describes.
-pub(in crate::controllers) fn pod(set: &Value) -> Value {
+fn pod(set: &Value) -> Value {
     let template = &set["spec"]["template"];
     let mut meta = json!({
         "generateName": format!("{}-", object::name(set)),
-        "namespace": set["metadata"]["namespace"],
+        "namespace": object::namespace(set),
         "ownerReferences": [owner::reference(set)],
     });
     for field in ["labels", "annotations", "finalizers"] {
@@ -62,7 +62,7 @@ pub(in crate::controllers) fn pod(set: &Value) -> Value {
 }
 
 /// The set's status, and when a pod that is ready becomes available.
-pub(in crate::controllers) fn status(
+fn status(
     set: &Value,
     pods: &[Value],
     failure: Option<(&str, &str)>,
@@ -113,129 +113,83 @@ pub(in crate::controllers) fn status(
     (status, again)
 }
 
-pub(super) async fn sync(workloads: &mut Workloads, at: &str) -> Result<Outcome, Status> {
-    let Some(set) = workloads.sets.get(at).cloned() else {
-        return Ok(Outcome::Done);
-    };
-    claim_pods(workloads, &set).await?;
-    let Plan { create, delete } = plan(&set, &own_pods(workloads, &set));
-    let mut failure = None;
-    if create > 0
-        && let Err(status) = create_pods(workloads, &set, create).await
-    {
-        if status.is_namespace_terminating() {
-            return Ok(Outcome::Done);
-        }
-        let news = News::warning("FailedCreate", format!("Error creating: {status}"));
-        workloads.set_events.tell(&set, news).await;
-        failure = Some(("FailedCreate", status.to_string()));
+pub(in crate::controllers) struct ReplicaSets {
+    hands: Hands,
+}
+
+impl ReplicaSets {
+    pub(in crate::controllers) fn new(api: &Api, watches: &Watches) -> Self {
+        let hands = Hands::new(api, watches, "replicaset-controller");
+        Self { hands }
     }
-    for pod in delete {
-        if let Err(status) = delete_pod(workloads, &set, &pod).await {
-            let news = News::warning("FailedDelete", format!("Error deleting: {status}"));
-            workloads.set_events.tell(&set, news).await;
-            failure = Some(("FailedDelete", status.to_string()));
+}
+
+impl Controller for ReplicaSets {
+    const NAME: &'static str = "replicaset";
+    const WATCHED: &'static [&'static Resource] = &[&REPLICA_SETS, &PODS];
+
+    fn concerns(&self, changed: &Changed) -> Vec<String> {
+        if changed.is(&REPLICA_SETS) {
+            return vec![changed.key()];
         }
+        if changed.has_controller() {
+            return changed.controller_key("ReplicaSet").into_iter().collect();
+        }
+        let namespace = Some(changed.namespace());
+        self.hands.known.keys(&REPLICA_SETS, namespace, |set| {
+            changed.is_or_was_selected(&set["spec"]["selector"])
+        })
+    }
+
+    async fn sync(&self, at: &str) -> Result<Outcome, Status> {
+        match self.hands.known.get(&REPLICA_SETS, at) {
+            Some(set) => {
+                let selector = &set["spec"]["selector"];
+                keep(&self.hands, &REPLICA_SETS, &set, selector).await
+            }
+            None => Ok(Outcome::Done),
+        }
+    }
+}
+
+/// Makes the pods as many as `set` wants: what a ReplicaSet and a ReplicationController have in
+/// common.
+pub(in crate::controllers) async fn keep(
+    hands: &Hands,
+    resource: &Resource,
+    set: &Value,
+    selector: &Value,
+) -> Result<Outcome, Status> {
+    let mut pods = hands.claim(&PODS, set, selector, is_active).await?;
+    pods.retain(is_active);
+    let Plan { create, delete } = plan(set, &pods);
+    let new = vec![pod(set); create];
+    let made = hands.create_pods(set, new.into_iter()).await;
+    let mut failure = made.err().map(|error| ("FailedCreate", error));
+    let gone = delete.iter().map(|pod| hands.delete_pod(set, pod));
+    for gone in futures::future::join_all(gone).await {
+        if let Err(error) = gone {
+            failure = Some(("FailedDelete", error));
+        }
+    }
+    if let Some((_, error)) = &failure
+        && error.is_namespace_terminating()
+    {
+        return Ok(Outcome::Done);
     }
     let told = failure
         .as_ref()
-        .map(|(reason, message)| (*reason, message.as_str()));
-    let pods = own_pods(workloads, &set);
-    let (status, again) = status(&set, &pods, told, Timestamp::now());
-    if status != set["status"] {
-        let mut changed = set.clone();
-        changed["status"] = status;
-        let namespace = object::namespace(&set);
-        let written = workloads
-            .api
-            .update_status(&REPLICA_SETS, namespace, changed)
-            .await?;
-        workloads.sets.wrote(written);
-    }
+        .map(|(why, error)| (*why, error.to_string()));
+    let told = told.as_ref().map(|(why, message)| (*why, message.as_str()));
+    let mut pods = hands.known.owned(&PODS, object::uid(set));
+    pods.retain(is_active);
+    let (status, again) = status(set, &pods, told, Timestamp::now());
+    hands.update_status(resource, set, status).await?;
     Ok(match (failure, again) {
         (Some(_), _) => Outcome::Failed,
         (None, Some(again)) => Outcome::After(again),
         (None, None) => Outcome::Done,
     })
-}
-
-fn own_pods(workloads: &Workloads, set: &Value) -> Vec<Value> {
-    let within = workloads
-        .pods
-        .within(object::namespace(set).unwrap_or_default());
-    within
-        .filter(|pod| is_active(pod) && owner::is_controlled_by(pod, set))
-        .cloned()
-        .collect()
-}
-
-async fn claim_pods(workloads: &mut Workloads, set: &Value) -> Result<(), Status> {
-    let namespace = object::namespace(set);
-    let within = workloads.pods.within(namespace.unwrap_or_default());
-    let changed: Vec<_> = within
-        .filter(|pod| is_active(pod))
-        .filter_map(|pod| match claim(set, pod) {
-            Claim::Adopt => Some(owner::adopted(set, pod)),
-            Claim::Release => Some(owner::released(set, pod)),
-            Claim::Own | Claim::Leave => None,
-        })
-        .collect();
-    for pod in changed {
-        let written = workloads.api.update(&PODS, namespace, pod).await?;
-        workloads.pods.wrote(written);
-    }
-    Ok(())
-}
-
-/// One, then two, then four at a time, so that what is refused is refused once and not five
-/// hundred times.
-async fn create_pods(workloads: &mut Workloads, set: &Value, count: usize) -> Result<(), Status> {
-    let namespace = object::namespace(set);
-    let (mut left, mut batch) = (count, 1);
-    while left > 0 {
-        let size = batch.min(left);
-        let api = workloads.api.clone();
-        let creations = (0..size).map(|_| api.create(&PODS, namespace, pod(set)));
-        let mut refusal = None;
-        for created in futures::future::join_all(creations).await {
-            match created {
-                Ok(pod) => {
-                    let message = format!("Created pod: {}", object::name(&pod));
-                    workloads.pods.wrote(pod);
-                    let news = News::normal("SuccessfulCreate", message);
-                    workloads.set_events.tell(set, news).await;
-                }
-                Err(status) => refusal = Some(status),
-            }
-        }
-        if let Some(status) = refusal {
-            return Err(status);
-        }
-        left -= size;
-        batch *= 2;
-    }
-    Ok(())
-}
-
-async fn delete_pod(workloads: &mut Workloads, set: &Value, pod: &Value) -> Result<(), Status> {
-    let options = DeleteOptions::default().with_uid(object::uid(pod));
-    let (namespace, name) = (object::namespace(pod), object::name(pod));
-    match workloads.api.delete(&PODS, namespace, name, &options).await {
-        Ok(Deleted::Gone(gone)) => workloads.pods.removed(&gone),
-        Ok(Deleted::Terminating(pod)) => workloads.pods.wrote(pod),
-        // Somebody else deleted it, or made another of its name: the watch tells.
-        Err(status) if status.is_not_found() || status.is_conflict() => {
-            debug_assert_eq!(
-                key(pod),
-                format!("{}/{name}", namespace.unwrap_or_default())
-            );
-            return Ok(());
-        }
-        Err(status) => return Err(status),
-    }
-    let news = News::normal("SuccessfulDelete", format!("Deleted pod: {name}"));
-    workloads.set_events.tell(set, news).await;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -15,101 +15,101 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::owner::{self, Claim, claim};
-use super::{Workloads, is_active};
-use crate::api::{DeleteOptions, Deleted, Part, Patch};
+use super::{is_active, owner};
+use crate::api::{Api, Part, Patch};
 use crate::controllers::cache::key;
 use crate::controllers::events::News;
+use crate::controllers::hands::Hands;
 use crate::controllers::queue::Outcome;
+use crate::controllers::reconcile::Controller;
+use crate::controllers::watches::{Changed, Watches};
 use crate::object;
-use crate::resource::{DEPLOYMENTS, REPLICA_SETS};
+use crate::resource::{DEPLOYMENTS, PODS, REPLICA_SETS, Resource};
 use crate::status::Status;
 
 /// A template whose name is taken by another's gets a new one.
 const COLLISION_RETRY: Duration = Duration::from_millis(100);
 
-pub(super) async fn sync(workloads: &mut Workloads, at: &str) -> Result<Outcome, Status> {
-    let Some(deployment) = workloads.deployments.get(at).cloned() else {
-        return Ok(Outcome::Done);
-    };
-    let sets = claim_sets(workloads, &deployment).await?;
-    let old_pods = runs_old_pods(workloads, &deployment, &sets);
-    let plan = plan(&deployment, &sets, old_pods);
-    if let Some(outcome) = perform(workloads, &deployment, plan).await? {
-        return Ok(outcome);
-    }
-    let sets = own_sets(workloads, &deployment);
-    let deployment = record_revision(workloads, deployment, &sets).await?;
-    let (status, again) = status(&deployment, &sets, Timestamp::now());
-    if status != deployment["status"] {
-        let mut changed = deployment.clone();
-        changed["status"] = status;
-        let namespace = object::namespace(&deployment);
-        let written = workloads
-            .api
-            .update_status(&DEPLOYMENTS, namespace, changed)
-            .await?;
-        workloads.deployments.wrote(written);
-    }
-    Ok(again.map_or(Outcome::Done, Outcome::After))
+pub(in crate::controllers) struct Deployments {
+    hands: Hands,
 }
 
-fn own_sets(workloads: &Workloads, deployment: &Value) -> Vec<Value> {
-    let within = workloads
-        .sets
-        .within(object::namespace(deployment).unwrap_or_default());
-    within
-        .filter(|set| owner::is_controlled_by(set, deployment))
-        .cloned()
-        .collect()
+impl Deployments {
+    pub(in crate::controllers) fn new(api: &Api, watches: &Watches) -> Self {
+        let hands = Hands::new(api, watches, "deployment-controller");
+        Self { hands }
+    }
 }
 
-/// Adopts and releases, and returns what is the Deployment's then.
-async fn claim_sets(workloads: &mut Workloads, deployment: &Value) -> Result<Vec<Value>, Status> {
-    let namespace = object::namespace(deployment);
-    let within = workloads.sets.within(namespace.unwrap_or_default());
-    let changed: Vec<_> = within
-        .filter_map(|set| match claim(deployment, set) {
-            Claim::Adopt => Some(owner::adopted(deployment, set)),
-            Claim::Release => Some(owner::released(deployment, set)),
-            Claim::Own | Claim::Leave => None,
+impl Controller for Deployments {
+    const NAME: &'static str = "deployment";
+    const WATCHED: &'static [&'static Resource] = &[&DEPLOYMENTS, &REPLICA_SETS, &PODS];
+
+    fn concerns(&self, changed: &Changed) -> Vec<String> {
+        let known = &self.hands.known;
+        if changed.is(&DEPLOYMENTS) {
+            return vec![changed.key()];
+        }
+        if changed.is(&PODS) {
+            // A Deployment that recreates waits for the end of its old pods.
+            let set = changed.controller_key("ReplicaSet");
+            let set = set.and_then(|key| known.get(&REPLICA_SETS, &key));
+            let reference = set.as_ref().and_then(owner::controller);
+            let name = reference.map(|one| object::text(one, &["name"]));
+            let key = name.map(|name| format!("{}/{name}", changed.namespace()));
+            return key.into_iter().collect();
+        }
+        if changed.has_controller() {
+            return changed.controller_key("Deployment").into_iter().collect();
+        }
+        known.keys(&DEPLOYMENTS, Some(changed.namespace()), |deployment| {
+            changed.is_or_was_selected(&deployment["spec"]["selector"])
         })
-        .collect();
-    for set in changed {
-        let written = workloads.api.update(&REPLICA_SETS, namespace, set).await?;
-        workloads.sets.wrote(written);
     }
-    Ok(own_sets(workloads, deployment))
+
+    async fn sync(&self, at: &str) -> Result<Outcome, Status> {
+        let hands = &self.hands;
+        let Some(deployment) = hands.known.get(&DEPLOYMENTS, at) else {
+            return Ok(Outcome::Done);
+        };
+        let selector = &deployment["spec"]["selector"];
+        let any = |_: &Value| true;
+        let sets = hands
+            .claim(&REPLICA_SETS, &deployment, selector, any)
+            .await?;
+        let old_pods = runs_old_pods(hands, &deployment, &sets);
+        let plan = plan(&deployment, &sets, old_pods);
+        if let Some(outcome) = perform(hands, &deployment, plan).await? {
+            return Ok(outcome);
+        }
+        let sets = hands.known.owned(&REPLICA_SETS, object::uid(&deployment));
+        let deployment = record_revision(hands, deployment, &sets).await?;
+        let (status, again) = status(&deployment, &sets, Timestamp::now());
+        hands
+            .update_status(&DEPLOYMENTS, &deployment, status)
+            .await?;
+        Ok(again.map_or(Outcome::Done, Outcome::After))
+    }
 }
 
-fn runs_old_pods(workloads: &Workloads, deployment: &Value, sets: &[Value]) -> bool {
+fn runs_old_pods(hands: &Hands, deployment: &Value, sets: &[Value]) -> bool {
     let new = sets::find_new(deployment, sets).map(object::uid);
-    let within = workloads
-        .pods
-        .within(object::namespace(deployment).unwrap_or_default());
-    within
-        .filter(|pod| is_active(pod) || object::is_terminating(pod))
-        .filter_map(owner::controller)
-        .map(|reference| object::text(reference, &["uid"]))
-        .any(|uid| Some(uid) != new && sets.iter().any(|set| object::uid(set) == uid))
+    let mut old = sets.iter().filter(|set| Some(object::uid(set)) != new);
+    old.any(|set| {
+        let pods = hands.known.owned(&PODS, object::uid(set));
+        pods.iter()
+            .any(|pod| is_active(pod) || object::is_terminating(pod))
+    })
 }
 
 /// Does what was planned. Returns an outcome if the Deployment has to be looked at anew.
-async fn perform(
-    workloads: &mut Workloads,
-    deployment: &Value,
-    plan: Plan,
-) -> Result<Option<Outcome>, Status> {
-    let namespace = object::namespace(deployment);
+async fn perform(hands: &Hands, deployment: &Value, plan: Plan) -> Result<Option<Outcome>, Status> {
     if let Some(set) = plan.create {
         let (name, size) = (object::name(&set).to_owned(), sets::wanted(&set));
-        match workloads.api.create(&REPLICA_SETS, namespace, set).await {
-            Ok(created) => {
-                workloads.sets.wrote(created);
-                tell_scaled(workloads, deployment, &name, 0, size).await;
-            }
+        match hands.create(&REPLICA_SETS, set).await {
+            Ok(_) => tell_scaled(hands, deployment, &name, 0, size).await,
             Err(status) if status.reason == "AlreadyExists" => {
-                return collided(workloads, deployment, &name).await.map(Some);
+                return collided(hands, deployment, &name).await.map(Some);
             }
             Err(status) if status.is_namespace_terminating() => return Ok(Some(Outcome::Done)),
             Err(status) => return Err(status),
@@ -117,30 +117,19 @@ async fn perform(
     }
     for set in plan.update {
         let name = object::name(&set).to_owned();
-        let before = workloads.sets.get(&key(&set)).map_or(0, sets::wanted);
+        let before = hands.known.get(&REPLICA_SETS, &key(&set));
+        let before = before.as_ref().map_or(0, sets::wanted);
         let after = sets::wanted(&set);
-        let written = workloads.api.update(&REPLICA_SETS, namespace, set).await?;
-        workloads.sets.wrote(written);
-        tell_scaled(workloads, deployment, &name, before, after).await;
+        hands.update(&REPLICA_SETS, set).await?;
+        tell_scaled(hands, deployment, &name, before, after).await;
     }
     for set in plan.delete {
-        let options = DeleteOptions::default().with_uid(object::uid(&set));
-        let name = object::name(&set);
-        match workloads
-            .api
-            .delete(&REPLICA_SETS, namespace, name, &options)
-            .await
-        {
-            Ok(Deleted::Gone(gone)) => workloads.sets.removed(&gone),
-            Ok(Deleted::Terminating(set)) => workloads.sets.wrote(set),
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
-        }
+        hands.delete(&REPLICA_SETS, &set).await?;
     }
     Ok(None)
 }
 
-async fn tell_scaled(workloads: &Workloads, deployment: &Value, set: &str, from: i64, to: i64) {
+async fn tell_scaled(hands: &Hands, deployment: &Value, set: &str, from: i64, to: i64) {
     let word = match from.cmp(&to) {
         std::cmp::Ordering::Less => "up",
         std::cmp::Ordering::Greater => "down",
@@ -148,35 +137,32 @@ async fn tell_scaled(workloads: &Workloads, deployment: &Value, set: &str, from:
     };
     let message = format!("Scaled {word} replica set {set} from {from} to {to}");
     let news = News::normal("ScalingReplicaSet", message);
-    workloads.deployment_events.tell(deployment, news).await;
+    hands.tell(deployment, news).await;
 }
 
-/// The name of the new set is taken. If by a set of ours that the watch has not told of yet, that
-/// will come; else the hash has to change.
-async fn collided(
-    workloads: &mut Workloads,
-    deployment: &Value,
-    name: &str,
-) -> Result<Outcome, Status> {
+/// The name of the new set is taken. If by a set of ours with this template that we had not heard
+/// of, that will do; else the hash has to change.
+async fn collided(hands: &Hands, deployment: &Value, name: &str) -> Result<Outcome, Status> {
     let namespace = object::namespace(deployment);
-    let taken = workloads.api.get(&REPLICA_SETS, namespace, name).await?;
-    if owner::is_controlled_by(&taken, deployment) && workloads.sets.get(&key(&taken)).is_none() {
+    let taken = hands.api.get(&REPLICA_SETS, namespace, name).await?;
+    let is_ours = owner::is_controlled_by(&taken, deployment);
+    if is_ours && sets::find_new(deployment, std::slice::from_ref(&taken)).is_some() {
+        hands.known.wrote(&REPLICA_SETS, &taken);
         return Ok(Outcome::After(COLLISION_RETRY));
     }
     let count = sets::number(deployment, &["status", "collisionCount"]) + 1;
     let mut changed = deployment.clone();
     object::map_mut(&mut changed, "status").insert("collisionCount".into(), count.into());
-    let written = workloads
-        .api
-        .update_status(&DEPLOYMENTS, namespace, changed)
+    let status = changed["status"].clone();
+    hands
+        .update_status(&DEPLOYMENTS, deployment, status)
         .await?;
-    workloads.deployments.wrote(written);
     Ok(Outcome::After(COLLISION_RETRY))
 }
 
 /// The Deployment tells which revision its new set is.
 async fn record_revision(
-    workloads: &mut Workloads,
+    hands: &Hands,
     deployment: Value,
     sets: &[Value],
 ) -> Result<Value, Status> {
@@ -193,10 +179,10 @@ async fn record_revision(
         "annotations": {REVISION: revision},
     }}));
     let (namespace, name) = (object::namespace(&deployment), object::name(&deployment));
-    let written = workloads
+    let written = hands
         .api
         .patch(&DEPLOYMENTS, Part::Object, namespace, name, &patch)
         .await?;
-    workloads.deployments.wrote(written.clone());
+    hands.known.wrote(&DEPLOYMENTS, &written);
     Ok(written)
 }
