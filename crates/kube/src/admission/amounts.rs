@@ -274,7 +274,7 @@ mod tests {
             );
         }
         let sum = Amount::parse("1Gi").expect("fine") + Amount::parse("512M").expect("fine");
-        assert_eq!(sum.to_string(), "1585741824");
+        assert_eq!(sum.to_string(), "1548576Ki");
     }
 
     #[test]

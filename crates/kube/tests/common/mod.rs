@@ -108,10 +108,16 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|api| api).await
+    }
+
+    /// A server of an API that `prepare` has something to add to.
+    pub(crate) async fn start_with(prepare: impl FnOnce(Api) -> Api) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let config = store::Config::new(dir.path().join("kube.db"));
         let api = Api::new(store::Store::open(&config).expect("opens"))
             .with_cluster_ips(Arc::<Addresses>::default());
+        let api = prepare(api);
         api.bootstrap().await.expect("namespaces");
         let pki = Pki::open(dir.path()).expect("certificates");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")

@@ -186,24 +186,26 @@ fn ask(attributes: &Attributes<'_>, key: &str) -> Result<Option<Asked>, Status> 
     if added.is_empty() {
         return Ok(None);
     }
-    let exceeds = |name: &str| used[name] + added[name] > hard[name];
-    let exceeded: Vec<_> = added.keys().filter(|name| exceeds(name)).collect();
-    if !exceeded.is_empty() {
-        let told = |amounts: &Amounts| {
-            let all = exceeded
-                .iter()
-                .map(|name| format!("{name}={}", amounts[*name]));
-            all.collect::<Vec<_>>().join(",")
-        };
-        return refused(format!(
-            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
-            told(&added),
-            told(&used),
-            told(&hard)
-        ));
+    if let Some(why) = exceeded(&added, &used, &hard) {
+        return refused(format!("exceeded quota: {name}, {why}"));
     }
     let rev = entry.rev;
     Ok(Some(Asked { rev, quota, added }))
+}
+
+/// What would be too much: `requested: a=1, used: a=2, limited: a=2`.
+fn exceeded(added: &Amounts, used: &Amounts, hard: &Amounts) -> Option<String> {
+    let exceeds = |name: &&String| used[*name] + added[*name] > hard[*name];
+    let names: Vec<_> = added.keys().filter(exceeds).collect();
+    let told = |amounts: &Amounts| {
+        let all = names.iter();
+        let all = all.map(|name| format!("{name}={}", amounts[*name]));
+        all.collect::<Vec<_>>().join(",")
+    };
+    (!names.is_empty()).then(|| {
+        let (added, used, hard) = (told(added), told(used), told(hard));
+        format!("requested: {added}, used: {used}, limited: {hard}")
+    })
 }
 
 async fn take(attributes: &Attributes<'_>, key: &str) -> Result<Option<Amounts>, Status> {
