@@ -139,10 +139,12 @@ async fn services_are_created_patched_replaced_and_refused() {
             address
         );
         ok("label svc web team=a").await;
-        let refused = fails("create service nodeport web2 --tcp=80").await;
-        assert!(refused.contains("not built yet"), "{refused}");
-        let refused = fails("create service externalname web2 --external-name=a.b").await;
-        assert!(refused.contains("not built yet"), "{refused}");
+        ok("create service nodeport web2 --tcp=80").await;
+        let port = ok("get svc web2 -o jsonpath={.spec.ports[0].nodePort}").await;
+        let port: u16 = port.parse().expect("a port");
+        assert!((30000..=32767).contains(&port), "{port}");
+        ok("create service externalname web3 --external-name=a.b").await;
+        ok("delete svc web2 web3").await;
         let again = fails("create service clusterip web --tcp=80").await;
         assert!(again.contains("already exists"), "{again}");
         let bad = fails("create service clusterip 0web --tcp=80").await;

@@ -140,7 +140,15 @@ pub(crate) async fn start(
             drain.token(),
         ),
     );
+    let leadership = match &plane.location {
+        store::Location::Sqlite(_) => kube::controllers::Leadership::Alone,
+        // Several control planes may share an etcd; one of them runs the controllers.
+        store::Location::Etcd(_) => kube::controllers::Leadership::Elected {
+            identity: format!("{}_{}", plane.node.name, ulid::Ulid::new()),
+        },
+    };
     let controllers = kube::controllers::ControllersConfig {
+        leadership,
         pki: Some(Arc::clone(&pki)),
         isolation: plane.classes.iter().copied().collect(),
         ..kube::controllers::ControllersConfig::new(pki.ca_pem())
