@@ -230,9 +230,9 @@ async fn mistakes_are_told_in_the_known_words() {
             error.contains("namespaces \"nowhere\" not found"),
             "{error}"
         );
-        let error = fails(&["get", "statefulsets"]).await;
+        let error = fails(&["get", "gnomes"]).await;
         assert!(
-            error.contains("the server doesn't have a resource type \"statefulsets\""),
+            error.contains("the server doesn't have a resource type \"gnomes\""),
             "{error}"
         );
         let file = server.dir.path().join("pod.json");

@@ -58,7 +58,10 @@ impl Cache {
     /// An own write removed it.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "who has a copy now deletes nothing itself; the model does")
+        expect(
+            dead_code,
+            reason = "who has a copy now deletes nothing itself; the model does"
+        )
     )]
     pub(crate) fn removed(&mut self, object: &Value) {
         self.gone.insert(object::uid(object).to_owned());

@@ -26,7 +26,7 @@ pub(super) struct Node {
     finalizers: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) api_version: String,
     pub(super) kind: String,

@@ -214,6 +214,7 @@ async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
                     Ok(()) | Err(_) => {}
                 }
             }
+            free_unknown(api, node, uid).await?;
             let_go(api, node, uid, ORPHAN).await
         }
         Step::DeleteDependents(dependents) => {
@@ -239,6 +240,29 @@ async fn collect(api: &Api, graph: &Graph, uid: &str) -> Result<(), Status> {
     }
 }
 
+/// Sets free what names this owner and has not been told by its watch yet. All of the owner's
+/// namespace is read for it, which is in memory; orphans are rare.
+async fn free_unknown(api: &Api, owner: &Node, uid: &str) -> Result<(), Status> {
+    let namespace = owner.namespace.as_deref();
+    for row in api.resources().stored() {
+        if !row.is_namespaced() && namespace.is_some() {
+            continue;
+        }
+        let (objects, _) = api.list(&row, namespace, &Selector::default()).await?;
+        for object in objects {
+            let node = Node::of(&row, &object);
+            if !node.owners.iter().any(|one| one.uid == uid) {
+                continue;
+            }
+            match drop_owners(api, &node, object::uid(&object), &[uid.to_owned()]).await {
+                Err(status) if !status.is_not_found() => return Err(status),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// How an owner stands now. One of a kind that is not served is somebody else's business: it
 /// stays.
 fn stand(api: &Api, node: &Node, owner: &Owner) -> Stand {
@@ -261,11 +285,18 @@ fn stand(api: &Api, node: &Node, owner: &Owner) -> Stand {
     }
 }
 
+/// Deletes it as it is now. The watches of its owner and of itself are not in step: who goes by an
+/// older state deletes what has been set free since.
 async fn delete(api: &Api, node: &Node, uid: &str, propagation: Propagation) -> Result<(), Status> {
-    let options = DeleteOptions {
+    let found = current(api, node, uid).await?;
+    if Node::of(&node.resource, &found).owners != node.owners {
+        return Err(Status::modified(&node.resource, &node.name));
+    }
+    let mut options = DeleteOptions {
         propagation: Some(propagation),
         ..DeleteOptions::default()
     };
+    options.preconditions.resource_version = Some(object::resource_version(&found).to_string());
     let options = options.with_uid(uid);
     let resource = served(api, node)?;
     api.delete(&resource, node.namespace.as_deref(), &node.name, &options)
