@@ -73,7 +73,7 @@ fn sqlite_is_linearizable_on_a_disk_that_is_full_now_and_then() {
         }
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private");
-        let (tmpfs, flags, size) = (Some("tmpfs"), MsFlags::empty(), Some("size=3m"));
+        let (tmpfs, flags, size) = (Some("tmpfs"), MsFlags::empty(), Some("size=16m"));
         mount(tmpfs, dir.path(), tmpfs, flags, size).expect("mounts");
         let mut refused = 0;
         for seed in 0..histories() {
