@@ -12,6 +12,7 @@ mod clients {
     mod helm;
     mod kubectl;
     mod programs;
+    mod protobuf;
     mod transcript;
     mod world;
 }
