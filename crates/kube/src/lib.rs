@@ -34,6 +34,7 @@ pub mod server;
 pub mod services;
 pub mod status;
 pub mod streams;
+mod strict;
 mod table;
 pub mod time;
 mod validation;

@@ -1,6 +1,14 @@
 //! YAML bodies. JSON is YAML, and most bodies that say they are YAML are JSON.
 
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use crate::strict::{self, Read};
 
 /// Levels of an object: what fits the stack of a thread that answers requests, in a debug build too.
 /// Bodies that are JSON may have twice as many.
@@ -16,20 +24,115 @@ pub(crate) struct YamlError(String);
 /// Reads one document, with the words of YAML 1.1 (`yes`, `off`), as Go does; of keys that are
 /// given twice the last counts.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, YamlError> {
+    read::<false>(bytes).map(|read| read.value)
+}
+
+/// [`parse`] that notices keys given twice.
+pub(crate) fn read<const MERGE: bool>(bytes: &[u8]) -> Result<Read<MERGE>, YamlError> {
     if bytes.trim_ascii_start().starts_with(b"{")
-        && let Ok(value) = serde_json::from_slice(bytes)
+        && let Ok(read) = strict::from_json(bytes)
     {
-        return Ok(value);
+        return Ok(read);
     }
+    from_yaml(bytes)
+}
+
+/// The keys that were there before, with the lines of their values, inner ones first.
+pub(crate) fn repeated(bytes: &[u8]) -> Vec<(u64, String)> {
+    // The text was read once, so nothing is wrong with it.
+    from_yaml::<Repeated>(bytes).map_or_else(|_| Vec::new(), |repeated| repeated.0)
+}
+
+fn from_yaml<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, YamlError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: LEVELS_MAX },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: REPEATED_NODES_MAX,
         },
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
     };
     serde_saphyr::from_slice_with_options(bytes, options)
         .map_err(|error| YamlError(error.to_string().lines().next().unwrap_or("").to_owned()))
+}
+
+/// Upstream tells no more of one body.
+const REPEATED_MAX: usize = 100;
+
+#[derive(Default)]
+struct Repeated(Vec<(u64, String)>);
+
+impl<'de> Deserialize<'de> for Repeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Search)
+    }
+}
+
+struct Search;
+
+impl<'de> Visitor<'de> for Search {
+    type Value = Repeated;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("any YAML node")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_none<E>(self) -> Result<Repeated, E> {
+        Ok(Repeated::default())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Repeated, D::Error> {
+        Deserialize::deserialize(inner)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Repeated, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element::<Repeated>()? {
+            all.extend(item.0);
+            if all.len() >= REPEATED_MAX {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+            }
+        }
+        Ok(Repeated(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Repeated, A::Error> {
+        let mut all = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(key) = fields.next_key::<String>()? {
+            let value = fields.next_value::<Spanned<Repeated>>()?;
+            all.extend(value.value.0);
+            if !seen.contains(&key) {
+                seen.insert(key);
+            } else if all.len() < REPEATED_MAX {
+                all.push((value.referenced.line(), key));
+            }
+        }
+        Ok(Repeated(all))
+    }
 }
 
 #[cfg(test)]

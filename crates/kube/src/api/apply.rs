@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::update::{Owners, Place};
-use super::{Api, CONFLICT_RETRIES, Part, WriteOptions, Written, prepare};
+use super::{Api, CONFLICT_RETRIES, FieldValidation, Part, WriteOptions, Written, prepare};
 use crate::managed::{self, Apply, Filter, OneVersion, Subject, Versions, Writer};
 use crate::rbac::{self, Decision};
 use crate::resource::{Resource, Row, SCALES};
 use crate::status::Status;
-use crate::{convert, object};
+use crate::{convert, object, strict};
 
 impl Api {
     /// Makes the object have what `wanted` says in the name of the caller's manager; creates it if
@@ -18,6 +18,7 @@ impl Api {
         &self,
         place: Place<'_>,
         wanted: &Value,
+        repeated: &[String],
         options: WriteOptions,
     ) -> Result<Written, Status> {
         let key = place.resource.key(place.namespace, place.name);
@@ -26,9 +27,9 @@ impl Api {
             attempts += 1;
             let is_new = self.store.get(&key).is_none();
             let written = if is_new && place.part == Part::Object {
-                self.apply_new(place, wanted, options).await
+                self.apply_new(place, wanted, repeated, options).await
             } else {
-                self.apply_present(place, wanted, options).await
+                self.apply_present(place, wanted, repeated, options).await
             };
             match written {
                 // Somebody else created or deleted it meanwhile.
@@ -52,12 +53,15 @@ impl Api {
         &self,
         place: Place<'_>,
         wanted: &Value,
+        repeated: &[String],
         options: WriteOptions,
     ) -> Result<(Value, Vec<String>), Status> {
         let mut warnings = Vec::new();
         let change = |old: &Value| {
             let mut new = self.applied(place, Some(old), wanted, options)?;
-            warnings = prepare::decode_body(place.resource, &mut new, options.validation)?;
+            warnings = check_repeated(repeated, options)?;
+            let decoded = prepare::decode_body(place.resource, &mut new, options.validation)?;
+            warnings.extend(decoded);
             prepare::set_namespace(place.resource, place.namespace, &mut new)?;
             prepare::check_name(place.name, &new)?;
             Ok(new)
@@ -70,11 +74,13 @@ impl Api {
         &self,
         place: Place<'_>,
         wanted: &Value,
+        repeated: &[String],
         options: WriteOptions,
     ) -> Result<(Value, Vec<String>), Status> {
         let Place { resource, .. } = place;
         self.check_may_create(place)?;
         let mut new = self.applied(place, None, wanted, options)?;
+        let mut warnings = check_repeated(repeated, options)?;
         let uid = object::uid(&new);
         if !uid.is_empty() {
             let why = format!(
@@ -83,7 +89,8 @@ impl Api {
             );
             return Err(Status::conflict(resource, place.name, &why));
         }
-        let warnings = prepare::decode_body(resource, &mut new, options.validation)?;
+        let decoded = prepare::decode_body(resource, &mut new, options.validation)?;
+        warnings.extend(decoded);
         prepare::set_namespace(resource, place.namespace, &mut new)?;
         prepare::check_name(place.name, &new)?;
         if object::resource_version(&new) != 0 {
@@ -178,7 +185,7 @@ impl Api {
             namespace,
             name,
         };
-        let mut written = self.apply(place, &wanted, options).await?;
+        let mut written = self.apply(place, &wanted, &[], options).await?;
         written.object = super::scale::scale_of(resource, &written.object);
         Ok(written)
     }
@@ -223,6 +230,18 @@ impl Api {
             now: Timestamp::now(),
         };
         managed::updated(subject, old, new, writer);
+    }
+}
+
+/// What upstream does about fields that what is wanted has twice, once it is merged.
+fn check_repeated(repeated: &[String], options: WriteOptions) -> Result<Vec<String>, Status> {
+    match options.validation {
+        FieldValidation::Strict if !repeated.is_empty() => Err(Status::bad_request(format!(
+            "error strict decoding YAML: {}",
+            repeated.join(", ")
+        ))),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(strict::warnings(repeated.to_vec())),
     }
 }
 

@@ -7,7 +7,7 @@ use store::WriteError;
 
 use super::stored::encode;
 use super::update::Owners;
-use super::{Api, DryRun, WriteOptions, Written, prepare, refused};
+use super::{Api, DryRun, Given, WriteOptions, Written, prepare, refused};
 use crate::admission::{Attributes, Operation};
 use crate::managed::Filter;
 use crate::object;
@@ -29,10 +29,12 @@ impl Api {
         &self,
         resource: &Resource,
         namespace: Option<&str>,
-        mut object: Value,
+        given: impl Into<Given>,
         options: WriteOptions,
     ) -> Result<Written, Status> {
-        let warnings = prepare::decode_body(resource, &mut object, options.validation)?;
+        let Given { mut object, text } = given.into();
+        let warnings =
+            prepare::decode_text(resource, &mut object, text.as_ref(), options.validation)?;
         prepare::set_namespace(resource, namespace, &mut object)?;
         if object::resource_version(&object) != 0 {
             return Err(Status::bad_request(

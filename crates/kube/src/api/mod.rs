@@ -33,6 +33,7 @@ mod create;
 mod delete;
 mod eviction;
 pub(crate) mod fuzz;
+mod given;
 #[cfg(test)]
 mod golden;
 mod notes;
@@ -63,6 +64,7 @@ pub use crate::selectors::Selector;
 pub(crate) use admit::Swap;
 pub use cluster_ip::{ClusterIpError, ClusterIps};
 pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Preconditions, Propagation};
+pub(crate) use given::{Given, GivenPatch};
 pub use notes::Notes;
 pub use pod::set_condition;
 pub use read::{List, ListOptions};

@@ -3,12 +3,14 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::given::{complaints, judged};
 use super::{FieldValidation, Part};
 use crate::defaults;
 use crate::object::{self, meta_mut};
 use crate::resource::{NAMESPACES, Resource, SERVICES, StatusPart};
 use crate::schema;
 use crate::status::{Cause, Status};
+use crate::strict::Text;
 use crate::time;
 
 /// Makes a body an object of this resource: kind and version (bodies may leave them out), unknown
@@ -18,6 +20,46 @@ pub(super) fn decode_body(
     object: &mut Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, Status> {
+    decode_text(resource, object, None, validation)
+}
+
+/// [`decode_body`], with the text the body was read from.
+pub(super) fn decode_text(
+    resource: &Resource,
+    object: &mut Value,
+    text: Option<&Text>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    let unknown = decode_fields(resource, object)?;
+    if validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let complaints = complaints(text, resource.custom.is_some(), &unknown);
+    judged(complaints, validation).map_err(|why| not_handled(resource, &why))
+}
+
+/// [`decode_body`] of what a patch has made, beside what is wrong with the patch itself.
+pub(super) fn decode_patched(
+    resource: &Resource,
+    object: &mut Value,
+    repeated: &[String],
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    let unknown = decode_fields(resource, object)?;
+    let mut all = repeated.to_vec();
+    all.extend(complaints(None, resource.custom.is_some(), &unknown));
+    judged(all, validation).map_err(|why| not_handled(resource, &why))
+}
+
+fn not_handled(resource: &Resource, why: &dyn std::fmt::Display) -> Status {
+    let (kind, version) = (resource.kind, resource.version);
+    Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
+}
+
+/// Makes a body an object of this resource, and returns the paths of the fields it took out.
+fn decode_fields(resource: &Resource, object: &mut Value) -> Result<Vec<String>, Status> {
     if !object.is_object() {
         return Err(Status::bad_request(
             "the body of the request is not an object",
@@ -47,24 +89,7 @@ pub(super) fn decode_body(
             schema::decode(schema.get(), object)
         }
     };
-    let unknown = decoded.map_err(|error| {
-        Status::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {kind}: {error}",
-            resource.version
-        ))
-    })?;
-    let texts = unknown.iter().map(|path| format!("unknown field {path:?}"));
-    match validation {
-        FieldValidation::Strict if !unknown.is_empty() => {
-            let all = texts.collect::<Vec<_>>().join(", ");
-            Err(Status::bad_request(format!(
-                "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {all}",
-                resource.version
-            )))
-        }
-        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(texts.collect()),
-    }
+    decoded.map_err(|error| not_handled(resource, &error))
 }
 
 /// A refusal of [`decode_body`] for what a patch has made: the patch is wrong, not the body.

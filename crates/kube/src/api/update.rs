@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::create::expiry;
 use super::stored::{decode_whole, encode};
-use super::{Api, CONFLICT_RETRIES, DryRun, Part, Patch, WriteOptions, Written, prepare, refused};
+use super::{
+    Api, CONFLICT_RETRIES, DryRun, Given, GivenPatch, Part, Patch, WriteOptions, Written, prepare,
+    refused,
+};
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Resource, SERVICES};
@@ -20,10 +23,12 @@ impl Api {
         part: Part,
         namespace: Option<&str>,
         name: &str,
-        mut object: Value,
+        given: impl Into<Given>,
         options: WriteOptions,
     ) -> Result<Written, Status> {
-        let warnings = prepare::decode_body(resource, &mut object, options.validation)?;
+        let Given { mut object, text } = given.into();
+        let warnings =
+            prepare::decode_text(resource, &mut object, text.as_ref(), options.validation)?;
         prepare::set_namespace(resource, namespace, &mut object)?;
         prepare::check_name(name, &object)?;
         let change = |_: &Value| Ok(object.clone());
@@ -38,15 +43,16 @@ impl Api {
     }
 
     /// PATCH.
-    pub(crate) async fn patch_with(
+    pub(crate) async fn patch_with<'a>(
         &self,
         resource: &Resource,
         part: Part,
         namespace: Option<&str>,
         name: &str,
-        patch: &Patch,
+        given: impl Into<GivenPatch<'a>>,
         options: WriteOptions,
     ) -> Result<Written, Status> {
+        let GivenPatch { patch, repeated } = given.into();
         let place = Place {
             resource,
             part,
@@ -54,12 +60,13 @@ impl Api {
             name,
         };
         if let Patch::Apply { object } = patch {
-            return self.apply(place, object, options).await;
+            return self.apply(place, object, repeated, options).await;
         }
         let mut warnings = Vec::new();
         let change = |old: &Value| {
             let mut new = patch.apply(resource, old)?;
-            warnings = match prepare::decode_body(resource, &mut new, options.validation) {
+            let decoded = prepare::decode_patched(resource, &mut new, repeated, options.validation);
+            warnings = match decoded {
                 Ok(warnings) => warnings,
                 Err(refusal) => {
                     let patched = patch.apply(resource, old)?;

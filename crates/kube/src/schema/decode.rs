@@ -76,6 +76,7 @@ impl Decoder {
         let mut unknown = Vec::new();
         for (name, value) in map.iter_mut() {
             let Some(field) = schema.field(name) else {
+                self.unknown.push(join(path, name));
                 unknown.push(name.clone());
                 continue;
             };
@@ -88,7 +89,6 @@ impl Decoder {
         }
         for name in unknown {
             map.remove(&name);
-            self.unknown.push(join(path, &name));
         }
         map.retain(|_, value| !value.is_null());
         self.owner = outer;

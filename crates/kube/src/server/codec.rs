@@ -8,8 +8,10 @@ use hyper::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Map, Value};
 
 use super::audit::Recorder;
+use crate::api::Given;
 use crate::schema;
 use crate::status::Status;
+use crate::strict::{self, Form, Read, Text};
 use crate::yaml;
 
 /// Upstream's bound.
@@ -60,14 +62,22 @@ pub(super) fn header<B>(request: &Request<B>, name: hyper::header::HeaderName) -
 impl Body {
     /// The object in the body; `type_name` is what protobuf is decoded as.
     pub(super) fn object(&self, type_name: &str) -> Result<Value, Status> {
+        self.given(type_name).map(|given| given.object)
+    }
+
+    /// [`Body::object`] with the text it was read from.
+    pub(super) fn given(&self, type_name: &str) -> Result<Given, Status> {
         match self.media_type.as_str() {
-            "" | "application/json" => self.json(),
+            // A struct is read into; the fields of a custom resource are a map.
+            "" | "application/json" if type_name.is_empty() => self.json_as::<false>(),
+            "" | "application/json" => self.json_as::<true>(),
             // Custom resources have no protobuf form.
             PROTOBUF if !type_name.is_empty() => {
                 let schema = schema::type_named(type_name)
                     .ok_or_else(|| Status::internal(format!("{type_name} has no schema")))?;
                 let object = schema::protobuf::decode(schema.get(), &self.bytes);
                 self.recorded(object.map_err(|error| Status::bad_request(error.to_string())))
+                    .map(Given::from)
             }
             "application/yaml" => self.yaml(),
             _ => Err(Status::unsupported_media_type(&format!(
@@ -83,35 +93,54 @@ impl Body {
         object
     }
 
-    fn yaml(&self) -> Result<Value, Status> {
-        self.recorded(yaml::parse(&self.bytes).map_err(|error| {
+    /// What stands twice is gone when YAML has become JSON, so nothing is merged.
+    fn yaml(&self) -> Result<Given, Status> {
+        let read = yaml::read::<false>(&self.bytes).map_err(|error| {
             Status::bad_request(format!(
                 "the body of the request is not valid YAML: {error}"
             ))
-        }))
+        })?;
+        self.told(read, Form::Yaml)
+    }
+
+    fn told<const MERGE: bool>(&self, read: Read<MERGE>, form: Form) -> Result<Given, Status> {
+        let object = self.recorded(Ok(read.value))?;
+        let text = Text {
+            bytes: self.bytes.clone(),
+            form,
+            is_repeated: read.is_repeated,
+        };
+        let text = Some(text);
+        Ok(Given { object, text })
     }
 
     /// What a server-side apply wants, in YAML.
-    pub(super) fn wanted(&self) -> Result<Value, Status> {
-        self.recorded(match yaml::parse(&self.bytes) {
+    pub(super) fn wanted(&self) -> Result<Given, Status> {
+        let mut read = yaml::read::<false>(&self.bytes)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        match read.value {
             // Nothing is wanted of nothing.
-            Ok(Value::Null) => Ok(Value::Object(Map::new())),
-            Ok(wanted @ Value::Object(_)) => Ok(wanted),
-            Ok(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-                Err(Status::bad_request("error decoding patch: it is not a map"))
+            Value::Null => read.value = Value::Object(Map::new()),
+            Value::Object(_) => {}
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                return Err(Status::bad_request("error decoding patch: it is not a map"));
             }
-            Err(error) => Err(Status::bad_request(format!(
-                "error decoding patch: {error}"
-            ))),
-        })
+        }
+        self.told(read, Form::Yaml)
     }
 
-    pub(super) fn json(&self) -> Result<Value, Status> {
-        self.recorded(serde_json::from_slice(&self.bytes).map_err(|error| {
+    /// A patch in JSON.
+    pub(super) fn json(&self) -> Result<Given, Status> {
+        self.json_as::<false>()
+    }
+
+    fn json_as<const MERGE: bool>(&self) -> Result<Given, Status> {
+        let read = strict::from_json::<MERGE>(&self.bytes).map_err(|error| {
             Status::bad_request(format!(
                 "the body of the request is not valid JSON: {error}"
             ))
-        }))
+        })?;
+        self.told(read, Form::Json)
     }
 }
 

@@ -49,7 +49,7 @@ async fn answer(
                 api.scale_with(resource, namespace, name, change, options)
                     .await?
             } else {
-                let patch = verbs::patch(resource, &body, query)?;
+                let patch = verbs::patch(resource, &body, query)?.patch;
                 if let Patch::Apply { object } = &patch {
                     api.apply_scale(resource, namespace, name, object, options)
                         .await?

@@ -12,7 +12,9 @@ use super::codec::{self, Representation, negotiate};
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, options, respond, reviews};
-use crate::api::{Api, Deleted, List, Notes, Part, Patch, StoredList, User, Verbatim};
+use crate::api::{
+    Api, Deleted, Given, GivenPatch, List, Notes, Part, Patch, StoredList, User, Verbatim,
+};
 use crate::object;
 use crate::resource::{self, Resource, Row};
 use crate::status::{Cause, Status};
@@ -83,8 +85,8 @@ async fn answer(
         }
         Verb::Create => {
             let options = options::write(query)?;
-            let body = codec::read(request).await?.object(resource.schema)?;
-            let review = reviews::answer(server, user, resource, namespace, &body);
+            let body = codec::read(request).await?.given(resource.schema)?;
+            let review = reviews::answer(server, user, resource, namespace, &body.object);
             if let Some(answer) = review.await {
                 return Ok(respond::json(StatusCode::CREATED, &answer?));
             }
@@ -93,7 +95,7 @@ async fn answer(
         }
         Verb::Update => {
             let options = options::write(query)?;
-            let body = codec::read(request).await?.object(resource.schema)?;
+            let body = codec::read(request).await?.given(resource.schema)?;
             let part = part(target);
             let written = api
                 .update_with(resource, part, namespace, name, body, options)
@@ -157,11 +159,26 @@ fn part(target: &Target) -> Part {
     }
 }
 
+/// A patch, and what stands twice in its text.
+pub(super) struct SentPatch {
+    pub(super) patch: Patch,
+    repeated: Vec<String>,
+}
+
+impl<'a> From<&'a SentPatch> for GivenPatch<'a> {
+    fn from(sent: &'a SentPatch) -> Self {
+        Self {
+            patch: &sent.patch,
+            repeated: &sent.repeated,
+        }
+    }
+}
+
 pub(super) fn patch(
     resource: &Resource,
     body: &codec::Body,
     query: &Query,
-) -> Result<Patch, Status> {
+) -> Result<SentPatch, Status> {
     let is_custom = resource.custom.is_some();
     let is_apply = body.media_type == "application/apply-patch+yaml";
     let invalid = |cause| {
@@ -178,20 +195,36 @@ pub(super) fn patch(
         return invalid(Cause::forbidden("force", why));
     }
     match body.media_type.as_str() {
-        "application/json-patch+json" => Patch::json(body.json()?),
-        "application/merge-patch+json" => Ok(Patch::Merge(body.json()?)),
+        "application/json-patch+json" => {
+            let given = body.json()?;
+            let repeated = given.text.map_or_else(Vec::new, |text| text.operations());
+            let patch = Patch::json(given.object)?;
+            Ok(SentPatch { patch, repeated })
+        }
+        "application/merge-patch+json" => sent(body.json()?, Patch::Merge),
         "application/strategic-merge-patch+json" if !is_custom => {
-            Ok(Patch::Strategic(body.json()?))
+            sent(body.json()?, Patch::Strategic)
         }
         "application/apply-patch+yaml" if query.get("fieldManager").is_empty() => invalid(
             Cause::required("fieldManager", "is required for apply patch"),
         ),
-        "application/apply-patch+yaml" => Ok(Patch::Apply {
-            object: body.wanted()?,
-        }),
+        "application/apply-patch+yaml" => {
+            let given = body.wanted()?;
+            let repeated = given.text.and_then(|text| text.applied());
+            Ok(SentPatch {
+                patch: Patch::server_side(given.object),
+                repeated: repeated.into_iter().collect(),
+            })
+        }
         _ if is_custom => Err(Status::unsupported_media_type(CUSTOM_PATCH_TYPES)),
         _ => Err(Status::unsupported_media_type(PATCH_TYPES)),
     }
+}
+
+fn sent(given: Given, patch: impl FnOnce(Value) -> Patch) -> Result<SentPatch, Status> {
+    let repeated = given.text.map_or_else(Vec::new, |text| text.repeated());
+    let patch = patch(given.object);
+    Ok(SentPatch { patch, repeated })
 }
 
 /// Of a list, gathered before they are sent.
