@@ -7,6 +7,7 @@ mod common;
 mod kubelet;
 
 mod conformance {
+    mod errors;
     mod http;
     mod lifecycle;
     mod play;

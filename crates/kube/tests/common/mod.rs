@@ -99,6 +99,7 @@ pub(crate) struct TestServer {
         reason = "not every program of tests looks behind the server"
     )]
     pub(crate) api: Api,
+    pub(crate) store: store::Store,
     pub(crate) port: u16,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) pki: Pki,
@@ -115,8 +116,8 @@ impl TestServer {
     pub(crate) async fn start_with(prepare: impl FnOnce(Api) -> Api) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let config = store::Config::new(dir.path().join("kube.db"));
-        let api = Api::new(store::Store::open(&config).expect("opens"))
-            .with_cluster_ips(Arc::<Addresses>::default());
+        let store = store::Store::open(&config).expect("opens");
+        let api = Api::new(store.clone()).with_cluster_ips(Arc::<Addresses>::default());
         let api = prepare(api);
         api.bootstrap().await.expect("namespaces");
         let pki = Pki::open(dir.path()).expect("certificates");
@@ -140,6 +141,7 @@ impl TestServer {
         let serving = Some(tokio::spawn(serving));
         let server = Self {
             api,
+            store,
             port,
             dir,
             pki,
