@@ -2,6 +2,7 @@
 
 mod admission {
     mod builtin;
+    mod certificates;
     pub(crate) mod hook;
     mod policies;
     mod quota;

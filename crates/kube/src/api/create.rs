@@ -90,6 +90,7 @@ impl Api {
             }
             (Owners::Told, None) => {}
         }
+        prepare::stamp_request(resource, &mut object, &self.caller.user);
         let name = object::name(&object).to_owned();
         let mut attributes = Attributes {
             api: self,

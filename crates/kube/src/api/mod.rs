@@ -103,6 +103,8 @@ pub enum Part {
     /// Everything but the status, where the resource has a status part.
     Object,
     Status,
+    /// The conditions of a CertificateSigningRequest.
+    Approval,
     /// `spec.finalizers` of a namespace.
     Finalize,
     /// The replicas of a workload.
@@ -117,6 +119,7 @@ impl Part {
         match self {
             Part::Object => None,
             Part::Status => Some("status"),
+            Part::Approval => Some("approval"),
             Part::Finalize => Some("finalize"),
             Part::Scale => Some("scale"),
             Part::EphemeralContainers => Some("ephemeralcontainers"),
@@ -286,6 +289,13 @@ impl Api {
         object: Value,
     ) -> Result<Value, Status> {
         self.update_part(resource, Part::Status, namespace, object)
+            .await
+    }
+
+    /// Replaces the conditions of a CertificateSigningRequest, by which it is approved or denied.
+    pub(crate) async fn update_approval(&self, request: Value) -> Result<Value, Status> {
+        let resource = &crate::resource::CERTIFICATE_SIGNING_REQUESTS;
+        self.update_part(resource, Part::Approval, None, request)
             .await
     }
 

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::given::{complaints, judged};
 use super::{FieldValidation, Part};
 use crate::defaults;
+use crate::identity::User;
 use crate::object::{self, meta_mut};
-use crate::resource::{NAMESPACES, Resource, SERVICES, StatusPart};
+use crate::resource::{CERTIFICATE_SIGNING_REQUESTS, NAMESPACES, Resource, SERVICES, StatusPart};
 use crate::schema;
 use crate::status::{Cause, Status};
 use crate::strict::Text;
@@ -172,6 +173,51 @@ pub(super) fn for_create(resource: &Resource, object: &mut Value, now: Timestamp
     }
 }
 
+/// Who asks for a certificate is for the server to say: it decides what may be signed.
+pub(super) fn stamp_request(resource: &Resource, object: &mut Value, user: &User) {
+    if !resource.is(&CERTIFICATE_SIGNING_REQUESTS) {
+        return;
+    }
+    let info = user.to_json();
+    let spec = object::map_mut(object, "spec");
+    for field in ["username", "uid", "groups", "extra"] {
+        match info.get(field) {
+            Some(value) => drop(spec.insert(field.into(), value.clone())),
+            None => drop(spec.remove(field)),
+        }
+    }
+}
+
+/// Conditions of a request without times get them, as upstream gives them.
+pub(super) fn stamp_conditions(
+    resource: &Resource,
+    part: Part,
+    old: &Value,
+    new: &mut Value,
+    now: Timestamp,
+) {
+    if !resource.is(&CERTIFICATE_SIGNING_REQUESTS) || !matches!(part, Part::Status | Part::Approval)
+    {
+        return;
+    }
+    let before = object::items(old, &["status", "conditions"]);
+    let at = Value::from(time::seconds(now));
+    let conditions = new["status"]["conditions"].as_array_mut();
+    for condition in conditions.into_iter().flatten() {
+        let is_same = |one: &&Value| {
+            one["type"] == condition["type"]
+                && one["status"] == condition["status"]
+                && one["lastTransitionTime"].is_string()
+        };
+        let since = before.iter().find(is_same);
+        let since = since.map_or_else(|| at.clone(), |one| one["lastTransitionTime"].clone());
+        if let Some(condition) = condition.as_object_mut() {
+            object::default(condition, "lastUpdateTime", at.clone());
+            object::default(condition, "lastTransitionTime", since);
+        }
+    }
+}
+
 /// Makes `new` a legal successor of `old`: what this part of the API may not write is taken over.
 pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     match part {
@@ -199,6 +245,13 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             *new = old.clone();
             new["metadata"] = meta;
             new["status"] = status.unwrap_or_else(|| json!({}));
+        }
+        Part::Approval => {
+            let conditions = object::items(new, &["status", "conditions"]).to_vec();
+            let meta = std::mem::take(object::ensure_at(new, "metadata"));
+            *new = old.clone();
+            new["metadata"] = meta;
+            object::map_mut(new, "status").insert("conditions".into(), conditions.into());
         }
         Part::EphemeralContainers => {
             let wanted = std::mem::take(new);

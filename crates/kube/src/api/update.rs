@@ -132,6 +132,7 @@ impl Api {
             let mut new = change(&old)?;
             check_preconditions(resource, name, &old, &new)?;
             prepare::for_update(resource, part, &old, &mut new);
+            prepare::stamp_conditions(resource, part, &old, &mut new, Timestamp::now());
             defaults::on_update(resource, &old, &mut new);
             if owners == Owners::Caller {
                 self.track_update(place, &old, &mut new);

@@ -50,6 +50,10 @@ impl Filter {
                 filter.without.add_path(&["metadata", "ownerReferences"]);
                 filter.without.add_path(&["metadata", "deletionTimestamp"]);
             }
+            "approval" => {
+                filter.without.add_path(&["spec"]);
+                filter.without.add_path(&["status", "certificate"]);
+            }
             _ if resource.status == StatusPart::Subresource => {
                 filter.without.add_path(&["status"]);
             }

@@ -152,7 +152,8 @@ fn manager(query: &Query, request: &Request<Incoming>) -> String {
 
 fn part(target: &Target) -> Part {
     match target.subresource.as_deref() {
-        Some("status" | "approval") => Part::Status,
+        Some("status") => Part::Status,
+        Some("approval") => Part::Approval,
         Some("finalize") => Part::Finalize,
         Some("ephemeralcontainers") => Part::EphemeralContainers,
         Some(_) | None => Part::Object,

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use crate::api::Part;
 use crate::custom;
 use crate::object;
-use crate::resource::{CUSTOM_RESOURCE_DEFINITIONS, NameRule, PODS, Resource, SERVICES};
+use crate::resource::{
+    CERTIFICATE_SIGNING_REQUESTS, CUSTOM_RESOURCE_DEFINITIONS, NameRule, PODS, Resource, SERVICES,
+};
 use crate::status::Cause;
 
 /// Bytes that all values of a ConfigMap or Secret may have together.
@@ -49,6 +51,9 @@ pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Valu
     causes.extend(custom_rules(resource, new, Some(old)));
     if part == Part::EphemeralContainers {
         causes.extend(pod::ephemeral_containers(old, new));
+    }
+    if resource.is(&CERTIFICATE_SIGNING_REQUESTS) {
+        causes.extend(certificate::status_change(part, old, new));
     }
     if !matches!(part, Part::Object | Part::Scale) {
         return causes;

@@ -127,6 +127,7 @@ impl Controller for Certificates {
         };
         let now = Timestamp::now();
         let (step, left) = step(&csr, now);
+        let is_approval = step == Step::Approve;
         let changed = match step {
             Step::Nothing => None,
             Step::Forget => {
@@ -145,6 +146,11 @@ impl Controller for Certificates {
             Step::Sign => Some(self.signed(&csr, now)),
         };
         if let Some(changed) = changed {
+            if is_approval {
+                let written = hands.api.update_approval(changed).await?;
+                hands.known.wrote(&CERTIFICATE_SIGNING_REQUESTS, &written);
+                return Ok(left.map_or(Outcome::Done, Outcome::After));
+            }
             let status = changed["status"].clone();
             hands
                 .update_status(&CERTIFICATE_SIGNING_REQUESTS, &csr, status)
