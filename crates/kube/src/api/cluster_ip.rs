@@ -95,10 +95,6 @@ impl Api {
         if !has.is_empty() || object["spec"]["type"] == "ExternalName" {
             return Ok(ports);
         }
-        let Some(cluster_ips) = &self.cluster_ips else {
-            let why = "this server has no addresses for Services; only headless ones can be made";
-            return Err(Status::unavailable(why));
-        };
         let (namespace, name) = (object::namespace(object), object::name(object));
         let mut held = self.hold_service(namespace.unwrap_or_default(), name).await;
         if let Some(ports) = &mut ports {
@@ -107,6 +103,34 @@ impl Api {
         if self.store.get(&resource.key(namespace, name)).is_some() {
             return Err(Status::already_exists(resource, name));
         }
+        self.allocate(object).await?;
+        Ok(Some(held))
+    }
+
+    /// [`Api::give_address`] for a Service that is there: one that was an ExternalName has none.
+    pub(super) async fn give_later_address(
+        &self,
+        object: &mut Value,
+    ) -> Result<Option<Held>, Status> {
+        let mut ports = self.give_node_ports(object).await?;
+        let has = object::text(object, &["spec", "clusterIP"]);
+        if !has.is_empty() || object["spec"]["type"] == "ExternalName" {
+            return Ok(ports);
+        }
+        let (namespace, name) = (object::namespace(object), object::name(object));
+        let mut held = self.hold_service(namespace.unwrap_or_default(), name).await;
+        if let Some(ports) = &mut ports {
+            held._places.append(&mut ports._places);
+        }
+        self.allocate(object).await?;
+        Ok(Some(held))
+    }
+
+    async fn allocate(&self, object: &mut Value) -> Result<(), Status> {
+        let Some(cluster_ips) = &self.cluster_ips else {
+            let why = "this server has no addresses for Services; only headless ones can be made";
+            return Err(Status::unavailable(why));
+        };
         let address = cluster_ips.allocate(object).await.map_err(|error| {
             let why = types::chain(&error);
             if error.is_retryable {
@@ -118,7 +142,7 @@ impl Api {
         let spec = object::map_mut(object, "spec");
         spec.insert("clusterIP".into(), json!(address));
         spec.insert("clusterIPs".into(), json!([address]));
-        Ok(Some(held))
+        Ok(())
     }
 }
 

@@ -157,8 +157,8 @@ impl Api {
             }
             let admitted = admission::validate(&attributes).await?;
             let mut new = attributes.object;
-            let _ports = if resource.is(&SERVICES) && old["spec"] != new["spec"] {
-                self.give_node_ports(&mut new).await?
+            let _held = if resource.is(&SERVICES) && old["spec"] != new["spec"] {
+                self.give_later_address(&mut new).await?
             } else {
                 None
             };

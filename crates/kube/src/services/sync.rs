@@ -250,7 +250,8 @@ async fn take_away(
     name: &str,
 ) -> Result<(), Error> {
     let _held = api.hold_service(namespace, service).await;
-    if api.read(&SERVICES, Some(namespace), service).is_ok() {
+    let present = api.read(&SERVICES, Some(namespace), service);
+    if present.is_ok_and(|service| service["spec"]["type"] != "ExternalName") {
         // It has come back; the watch tells.
         return Ok(());
     }

@@ -246,6 +246,10 @@ pub(super) fn chosen_address(object: &Value) -> Option<Cause> {
 }
 
 pub(super) fn address_change(old: &Value, new: &Value) -> Option<Cause> {
+    let is_external = |service: &Value| service["spec"]["type"] == "ExternalName";
+    if is_external(old) || is_external(new) {
+        return None;
+    }
     let (old, new) = (&old["spec"]["clusterIPs"], &new["spec"]["clusterIPs"]);
     (!old.is_null() && old != new)
         .then(|| Cause::invalid("spec.clusterIPs[0]", new, "may not change once set"))
