@@ -1,6 +1,18 @@
 //! Rows of the core group.
 
-use super::{CORE, NameRule, Resource, SCALE, Scope, StatusPart, Subresource, status_of};
+use super::{
+    CORE, GET_PATCH_UPDATE, NameRule, Resource, SCALE, Scope, StatusPart, Subresource, status_of,
+};
+
+/// What stands behind an object, reached through the API server.
+const fn proxy_of(kind: &'static str) -> Subresource {
+    Subresource {
+        name: "proxy",
+        kind,
+        group_version: None,
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }
+}
 
 pub static NAMESPACES: Resource = Resource {
     plural: "namespaces",
@@ -69,6 +81,19 @@ pub static PODS: Resource = Resource {
             group_version: None,
             verbs: &["get"],
         },
+        Subresource {
+            name: "portforward",
+            kind: "PodPortForwardOptions",
+            group_version: None,
+            verbs: &["create", "get"],
+        },
+        proxy_of("PodProxyOptions"),
+        Subresource {
+            name: "resize",
+            kind: "Pod",
+            group_version: None,
+            verbs: GET_PATCH_UPDATE,
+        },
         status_of("Pod"),
     ],
     status: StatusPart::Subresource,
@@ -126,7 +151,7 @@ pub static SERVICES: Resource = Resource {
     kind: "Service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[status_of("Service")],
+    subresources: &[proxy_of("ServiceProxyOptions"), status_of("Service")],
     names: NameRule::Label1035,
     status: StatusPart::Subresource,
     returns_deleted: true,
@@ -140,7 +165,7 @@ pub static NODES: Resource = Resource {
     kind: "Node",
     scope: Scope::Cluster,
     short_names: &["no"],
-    subresources: &[status_of("Node")],
+    subresources: &[proxy_of("NodeProxyOptions"), status_of("Node")],
     status: StatusPart::Subresource,
     schema: "io.k8s.api.core.v1.Node",
     ..CORE

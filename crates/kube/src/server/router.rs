@@ -154,6 +154,9 @@ fn fits(target: &Target) -> bool {
     }
 }
 
+/// Subresources that are told by discovery, as every server has them, and are not built yet.
+const UNBUILT: [&str; 3] = ["portforward", "proxy", "resize"];
+
 async fn objects(
     server: &Arc<Server>,
     user: &Arc<User>,
@@ -171,14 +174,13 @@ async fn objects(
     }
     if let Some(subresource) = &target.subresource {
         let row = resource.subresource(subresource);
-        let row = match (row, subresource.as_str(), resource.plural) {
-            (Some(row), _, _) => row,
-            (None, "portforward", "pods") => return Err(Status::not_implemented("port-forward")),
-            (None, "resize" | "proxy", "pods") => {
-                return Err(Status::not_implemented(&format!("pods/{subresource}")));
-            }
-            (None, _, _) => return Err(Status::no_such_resource()),
-        };
+        let proxied = subresource.strip_prefix("proxy/").map(|_| "proxy");
+        let row = row.or_else(|| resource.subresource(proxied?));
+        let row = row.ok_or_else(Status::no_such_resource)?;
+        if resource.custom.is_none() && UNBUILT.contains(&row.name) {
+            let what = format!("{}/{}", resource.plural, row.name);
+            return Err(Status::not_implemented(&what));
+        }
         if !row.verbs.contains(&target.verb.as_str()) {
             return Err(Status::method_not_allowed());
         }

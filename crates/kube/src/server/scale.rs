@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
+use serde_json::{Value, json};
 
 use super::body::Body;
+use super::codec::Representation;
 use super::query::Query;
 use super::router::{Target, Verb};
 use super::{Server, codec, options, respond, verbs};
 use crate::api::{Api, Patch, User};
 use crate::resource::{Resource, SCALES};
 use crate::status::Status;
+use crate::table::{self, IncludeObject};
 
 pub(super) async fn handle(
     server: &Server,
@@ -35,10 +38,13 @@ async fn answer(
 ) -> Result<Response<Body>, Status> {
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
+    let representation = codec::negotiate(&request)?;
+    let include = IncludeObject::parse(query.get("includeObject"))?;
+    let shown = |scale| shown(scale, representation, include);
     match target.verb {
         Verb::Get => {
             let scale = api.scale(resource, namespace, name).await?;
-            Ok(respond::json(StatusCode::OK, &scale))
+            Ok(respond::json(StatusCode::OK, &shown(scale)))
         }
         Verb::Update | Verb::Patch => {
             let options = options::write(query)?;
@@ -59,11 +65,23 @@ async fn answer(
                         .await?
                 }
             };
-            let response = respond::json(StatusCode::OK, &written.object);
+            let response = respond::json(StatusCode::OK, &shown(written.object));
             Ok(respond::warn(response, &written.warnings))
         }
         Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
             Err(Status::method_not_allowed())
+        }
+    }
+}
+
+/// A scale as the client wants it.
+fn shown(scale: Value, representation: Representation, include: IncludeObject) -> Value {
+    match representation {
+        Representation::Object => scale,
+        Representation::Partial => table::partial(&scale),
+        Representation::Table => {
+            let meta = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
+            table::render(&SCALES, &[scale], meta, include, table::Header::Yes)
         }
     }
 }

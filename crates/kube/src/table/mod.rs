@@ -103,6 +103,10 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
         ("apps", "statefulsets") => workload::stateful_set(object, now),
         ("batch", "cronjobs") => workload::cron_job(object, now),
         ("batch", "jobs") => workload::job(object, now),
+        ("autoscaling", "scales") => {
+            let replicas = |part: &str| json!(number(object, &[part, "replicas"]));
+            vec![name(), replicas("spec"), replicas("status"), age()]
+        }
         ("autoscaling", "horizontalpodautoscalers") => autoscaler::row(resource, object, now),
         ("coordination.k8s.io", "leases") => {
             let holder = object::text(object, &["spec", "holderIdentity"]);
