@@ -9,6 +9,7 @@
 //! steps by the size of what they can copy.
 
 mod authorizer;
+pub(crate) mod check;
 mod guard;
 mod inspect;
 mod optional;

@@ -6,6 +6,7 @@ mod certificate;
 mod cluster;
 pub(crate) mod names;
 mod pod;
+mod policy;
 mod service;
 mod slice;
 mod storage;
@@ -162,7 +163,23 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
         (
             "admissionregistration.k8s.io",
             "mutatingwebhookconfigurations" | "validatingwebhookconfigurations",
-        ) => cluster::webhooks(object),
+        ) => {
+            let mut causes = cluster::webhooks(object);
+            causes.extend(policy::webhooks(object));
+            causes
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            policy::validating_policy(object)
+        }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => {
+            policy::mutating_policy(object)
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            policy::binding(object, true)
+        }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => {
+            policy::binding(object, false)
+        }
         ("apiregistration.k8s.io", "apiservices") => cluster::api_service(object),
         ("certificates.k8s.io", "certificatesigningrequests") => certificate::request(object),
         _ => Vec::new(),
