@@ -4,6 +4,7 @@ mod admission {
     mod builtin;
     mod certificates;
     pub(crate) mod hook;
+    mod mutations;
     mod policies;
     mod quota;
     mod webhooks;

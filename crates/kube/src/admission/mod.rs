@@ -1,8 +1,8 @@
 //! Admission: what may be in the cluster beyond the shape of one object.
 //!
 //! ```text
-//!   defaults ── mutate: built-ins, webhooks ── validation ── validate: built-ins, policies,
-//!                                                            webhooks, quota ── store
+//!   defaults ── mutate: built-ins, policies, webhooks ── validation
+//!            ── validate: built-ins, policies, webhooks, quota ── store
 //! ```
 //!
 //! Both phases run the plugins in upstream's order. Warnings go to the request's
@@ -48,10 +48,12 @@ impl Admitted {
 /// The phase that may change the object: after defaults, before validation.
 pub(crate) async fn mutate(attributes: &mut Attributes<'_>) -> Result<(), Status> {
     builtin::mutate(attributes)?;
+    let by_policies = policies::mutate(attributes).await?;
     let round = webhooks::mutate(attributes).await?;
-    if round.is_changed {
+    if by_policies.is_changed || round.is_changed {
         // What was added is completed like the rest, and who asked for it sees it once more.
         builtin::mutate(attributes)?;
+        policies::mutate_again(attributes, by_policies.reinvocable).await?;
         webhooks::mutate_again(attributes, round.reinvocable).await?;
     }
     Ok(())

@@ -7,7 +7,8 @@ use super::policies::{Binding, Policy};
 use super::quota::Reserving;
 use super::webhooks::Configuration;
 use crate::resource::{
-    API_SERVICES, INGRESS_CLASSES, LIMIT_RANGES, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES,
+    API_SERVICES, INGRESS_CLASSES, LIMIT_RANGES, MUTATING_ADMISSION_POLICIES,
+    MUTATING_ADMISSION_POLICY_BINDINGS, MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES,
     PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS, STORAGE_CLASSES,
     VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS,
     VALIDATING_WEBHOOK_CONFIGURATIONS,
@@ -87,6 +88,8 @@ pub(crate) struct State {
     pub(crate) api_services: Remotes,
     pub(crate) policies: Index<Policy>,
     pub(crate) bindings: Index<Binding>,
+    pub(crate) mutating_policies: Index<Policy>,
+    pub(crate) mutating_bindings: Index<Binding>,
 }
 
 impl State {
@@ -106,6 +109,8 @@ impl State {
             api_services: Index::new(&API_SERVICES, Remote::parse),
             policies: Index::new(&VALIDATING_ADMISSION_POLICIES, Policy::parse),
             bindings: Index::new(&VALIDATING_ADMISSION_POLICY_BINDINGS, Binding::parse),
+            mutating_policies: Index::new(&MUTATING_ADMISSION_POLICIES, Policy::parse),
+            mutating_bindings: Index::new(&MUTATING_ADMISSION_POLICY_BINDINGS, Binding::parse),
         })
     }
 }

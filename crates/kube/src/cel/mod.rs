@@ -12,6 +12,7 @@ mod authorizer;
 pub(crate) mod check;
 mod guard;
 mod inspect;
+mod json_patch;
 mod optional;
 mod rewrite;
 mod values;
@@ -125,8 +126,7 @@ impl Outcome {
     }
 
     /// None for what JSON does not have.
-    #[cfg(test)]
-    fn to_json(&self) -> Option<Value> {
+    pub(crate) fn to_json(&self) -> Option<Value> {
         values::to_json(&self.value)
     }
 }
@@ -147,6 +147,7 @@ fn functions() -> Context<'static> {
     });
     guard::register(&mut context);
     optional::register(&mut context);
+    json_patch::register(&mut context);
     authorizer::register(&mut context);
     context
 }

@@ -5,7 +5,7 @@ use kube_cel::cel::common::ast::{
     CallExpr, EntryExpr, Expr, ListExpr, LiteralValue, MapEntryExpr, MapExpr, operators,
 };
 
-use super::{guard, optional};
+use super::{guard, json_patch, optional};
 
 /// Asked before every step of a loop whether there is budget left.
 pub(super) const STEP: &str = "__step__";
@@ -40,6 +40,7 @@ pub(super) fn rewrite(code: &mut IdedExpr, level: usize) -> Result<(), String> {
         Expr::Ident(_) | Expr::Literal(_) => {}
         Expr::Call(call) => {
             optional::rewrite(call);
+            json_patch::rewrite(call);
             if let Some(target) = &mut call.target {
                 rewrite(target, below)?;
             }

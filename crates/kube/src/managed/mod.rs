@@ -85,6 +85,47 @@ impl Versions for OneVersion {
     }
 }
 
+/// `object` with everything that `wanted` has, whoever owns it.
+///
+/// # Errors
+/// An item of a list has no key, or `wanted` has two items of one key.
+pub(crate) fn merged(schema: &dyn Schema, object: &Value, wanted: &Value) -> Result<Value, String> {
+    merge::merge(schema, object, wanted).map_err(|error| error.0)
+}
+
+/// Where a value has maps and lists that are replaced as a whole.
+pub(crate) fn atomic_paths(schema: &dyn Schema, value: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    atomics(schema, value, &mut String::new(), &mut paths);
+    paths
+}
+
+fn atomics(schema: &dyn Schema, value: &Value, path: &mut String, paths: &mut Vec<String>) {
+    if matches!(schema.shape(), Shape::AtomicMap | Shape::AtomicList) {
+        paths.push(path.clone());
+        return;
+    }
+    let len = path.len();
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                path.push('.');
+                path.push_str(name);
+                atomics(schema.member(name).schema(), value, path, paths);
+                path.truncate(len);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                atomics(schema.item(), item, path, paths);
+                path.truncate(len);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Takes back new times of entries that are all there is to a write: it is not one.
 pub(crate) fn keep_times(old: &Value, new: &mut Value) {
     let (Some(before), Some(after)) = (track::list_of(old), track::list_of(new)) else {

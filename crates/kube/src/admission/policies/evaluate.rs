@@ -25,7 +25,8 @@ pub(super) struct Verdict {
     pub(super) annotations: Vec<(String, String)>,
 }
 
-struct Run<'a> {
+/// A policy at work.
+pub(super) struct Run<'a> {
     attributes: &'a Attributes<'a>,
     variables: Variables,
     /// Variables of the policy that have no value, and why: only who uses one hears of it.
@@ -39,36 +40,15 @@ pub(super) fn evaluate(
     variables: &Variables,
     parameter: &Value,
 ) -> Verdict {
-    let mut run = Run {
-        attributes,
-        variables: variables.clone(),
-        broken: Vec::new(),
-        budget: Budget::default(),
-    };
-    run.variables.set("params", parameter);
-    let namespace = attributes.namespace_of_request().and_then(|name| {
-        let namespaces = &attributes.state().namespaces;
-        namespaces.get(attributes.api, None, name)
-    });
-    let none = Value::Null;
-    run.variables
-        .set("namespaceObject", namespace.as_deref().unwrap_or(&none));
-    run.variables.set("variables", &serde_json::json!({}));
     let mut verdict = Verdict::default();
-    match run.conditions(policy) {
-        Ok(true) => {}
-        Ok(false) => return verdict,
+    let mut run = match Run::begin(attributes, policy, variables, parameter) {
+        Ok(Some(run)) => run,
+        Ok(None) => return verdict,
         Err(why) => {
             verdict.errors.push(why);
             return verdict;
         }
-    }
-    for (name, expression) in &policy.variables {
-        match run.value(expression) {
-            Ok(value) => run.variables.set_field("variables", name, &value),
-            Err(why) => run.broken.push((name.clone(), why)),
-        }
-    }
+    };
     for (index, validation) in policy.validations.iter().enumerate() {
         match run.holds(validation) {
             Ok(true) => {}
@@ -93,8 +73,42 @@ pub(super) fn evaluate(
     verdict
 }
 
-impl Run<'_> {
-    fn value(&mut self, expression: &Compiled) -> Result<Outcome, String> {
+impl<'a> Run<'a> {
+    /// With the variables of the policy; none if its conditions do not hold.
+    pub(super) fn begin(
+        attributes: &'a Attributes<'a>,
+        policy: &Policy,
+        variables: &Variables,
+        parameter: &Value,
+    ) -> Result<Option<Self>, String> {
+        let mut run = Run {
+            attributes,
+            variables: variables.clone(),
+            broken: Vec::new(),
+            budget: Budget::default(),
+        };
+        run.variables.set("params", parameter);
+        let namespace = attributes.namespace_of_request().and_then(|name| {
+            let namespaces = &attributes.state().namespaces;
+            namespaces.get(attributes.api, None, name)
+        });
+        let none = Value::Null;
+        run.variables
+            .set("namespaceObject", namespace.as_deref().unwrap_or(&none));
+        run.variables.set("variables", &serde_json::json!({}));
+        if !run.conditions(policy)? {
+            return Ok(None);
+        }
+        for (name, expression) in &policy.variables {
+            match run.value(expression) {
+                Ok(value) => run.variables.set_field("variables", name, &value),
+                Err(why) => run.broken.push((name.clone(), why)),
+            }
+        }
+        Ok(Some(run))
+    }
+
+    pub(super) fn value(&mut self, expression: &Compiled) -> Result<Outcome, String> {
         let expression = expression.as_ref().map_err(ToString::to_string)?;
         let evaluated = expressions::evaluate(
             self.attributes,

@@ -6,6 +6,7 @@
 //! ```
 
 mod evaluate;
+mod mutate;
 mod parameters;
 mod policy;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use self::evaluate::{Verdict, evaluate};
+pub(crate) use self::mutate::{mutate, mutate_again};
 use self::parameters::Parameters;
 use self::policy::{Action, FailurePolicy};
 pub(crate) use self::policy::{Binding, Policy};

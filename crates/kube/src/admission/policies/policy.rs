@@ -34,6 +34,10 @@ pub(crate) struct Policy {
     pub(super) variables: Vec<(String, Compiled)>,
     pub(super) validations: Vec<Validation>,
     pub(super) annotations: Vec<(String, Compiled)>,
+    /// Of a policy that changes objects.
+    pub(super) mutations: Vec<Mutation>,
+    /// Whether it is asked again about an object that changed after it.
+    pub(super) is_reinvoked: bool,
     pub(super) failure: FailurePolicy,
 }
 
@@ -44,6 +48,21 @@ pub(super) struct Validation {
     pub(super) message: String,
     pub(super) message_expression: Option<Compiled>,
     pub(super) code: Code,
+}
+
+#[derive(Debug)]
+pub(super) struct Mutation {
+    pub(super) kind: MutationKind,
+    pub(super) expression: Compiled,
+}
+
+/// What the value of a mutation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MutationKind {
+    /// A part of the object.
+    ApplyConfiguration,
+    /// A list of operations.
+    JsonPatch,
 }
 
 #[derive(Debug)]
@@ -66,6 +85,7 @@ impl Policy {
             _ => FailurePolicy::Fail,
         };
         let validations = object::items(spec, &["validations"]).iter();
+        let mutations = object::items(spec, &["mutations"]).iter();
         Self {
             name: object::name(&object).to_owned(),
             parameters: kind.is_object().then(|| (text("apiVersion"), text("kind"))),
@@ -74,6 +94,8 @@ impl Policy {
             variables: named(spec, "variables", "name", "expression"),
             validations: validations.map(Validation::parse).collect(),
             annotations: named(spec, "auditAnnotations", "key", "valueExpression"),
+            mutations: mutations.map(Mutation::parse).collect(),
+            is_reinvoked: spec["reinvocationPolicy"] == "IfNeeded",
             failure,
         }
     }
@@ -86,6 +108,17 @@ fn named(spec: &Value, list: &str, name: &str, expression: &str) -> Vec<(String,
         (object::text(one, &[name]).to_owned(), compiled)
     })
     .collect()
+}
+
+impl Mutation {
+    fn parse(mutation: &Value) -> Self {
+        let (kind, part) = match object::text(mutation, &["patchType"]) {
+            "JSONPatch" => (MutationKind::JsonPatch, "jsonPatch"),
+            _ => (MutationKind::ApplyConfiguration, "applyConfiguration"),
+        };
+        let expression = Expression::compile(object::text(mutation, &[part, "expression"]));
+        Self { kind, expression }
+    }
 }
 
 impl Validation {
