@@ -86,39 +86,51 @@ fn ready(image: image::Image) -> ReadyImage {
     }
 }
 
+fn request(address: SixPn, allocation: Allocation, class: IsolationClass) -> Attach {
+    let kind = match class {
+        IsolationClass::Container => AttachKind::Veth,
+        IsolationClass::Microvm | IsolationClass::Emulated => AttachKind::Tap {
+            owner_uid: allocation.uid,
+        },
+    };
+    Attach {
+        name: LinkName::of_machine(allocation.field),
+        address,
+        ipv4: allocation.ipv4,
+        kind,
+    }
+}
+
 /// The network of this host.
 #[derive(Debug, Clone)]
 pub(crate) struct HostNetwork(pub(crate) HostNet);
 
 impl Network for HostNetwork {
+    fn link(
+        &self,
+        address: SixPn,
+        allocation: Allocation,
+        class: IsolationClass,
+    ) -> vmm::BootNetwork {
+        let link = self.0.attachment(&request(address, allocation, class));
+        vmm::BootNetwork {
+            ifname: link.name.to_string(),
+            host_netns: link.host_netns,
+            machine_netns: link.netns,
+            mac: vmm::MacAddress(link.mac.0),
+            owner_uid: allocation.uid,
+        }
+    }
+
     async fn attach(
         &self,
         address: SixPn,
         allocation: Allocation,
         class: IsolationClass,
-    ) -> Result<vmm::BootNetwork, PortError> {
+    ) -> Result<(), PortError> {
         let net = self.0.clone();
-        let kind = match class {
-            IsolationClass::Container => AttachKind::Veth,
-            IsolationClass::Microvm | IsolationClass::Emulated => AttachKind::Tap {
-                owner_uid: allocation.uid,
-            },
-        };
-        let name = LinkName::of_machine(allocation.field);
-        let request = Attach {
-            name,
-            address,
-            ipv4: allocation.ipv4,
-            kind,
-        };
-        let attached = blocking(move || net.attach(&request)).await?;
-        Ok(vmm::BootNetwork {
-            ifname: attached.name.to_string(),
-            host_netns: attached.host_netns,
-            machine_netns: attached.netns,
-            mac: vmm::MacAddress(attached.mac.0),
-            owner_uid: allocation.uid,
-        })
+        let request = request(address, allocation, class);
+        blocking(move || net.attach(&request).map(drop)).await
     }
 
     async fn detach(&self, field: u32) -> Result<(), PortError> {

@@ -31,22 +31,24 @@ impl ChildIo {
     /// # Errors
     /// If a descriptor cannot be duplicated.
     pub fn give_to(self, command: &mut Command) -> io::Result<()> {
-        match self {
+        let [stdin, stdout, stderr] = self.streams()?;
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        Ok(())
+    }
+
+    /// Standard input, output and error.
+    ///
+    /// # Errors
+    /// If a descriptor cannot be duplicated.
+    pub fn streams(self) -> io::Result<[OwnedFd; 3]> {
+        Ok(match self {
             Self::Pipes {
                 stdin,
                 stdout,
                 stderr,
-            } => {
-                command.stdin(stdin).stdout(stdout).stderr(stderr);
-            }
-            Self::Pty { terminal } => {
-                command
-                    .stdin(terminal.try_clone()?)
-                    .stdout(terminal.try_clone()?)
-                    .stderr(terminal);
-            }
-        }
-        Ok(())
+            } => [stdin, stdout, stderr],
+            Self::Pty { terminal } => [terminal.try_clone()?, terminal.try_clone()?, terminal],
+        })
     }
 }
 

@@ -163,7 +163,17 @@ impl HostNet {
         if let Some(path) = &netns {
             netns::enter(path, || ensure_far_end(request))??;
         }
-        Ok(Attachment {
+        Ok(self.attachment(request))
+    }
+
+    /// What [`Self::attach`] makes of a request.
+    pub fn attachment(&self, request: &Attach) -> Attachment {
+        let name = request.name;
+        let (netns, vnet_hdr) = match request.kind {
+            AttachKind::Veth => (Some(machine_netns(self.host, name)), false),
+            AttachKind::Tap { .. } => (None, true),
+        };
+        Attachment {
             name,
             netns,
             host_netns: self.netns.clone(),
@@ -173,8 +183,8 @@ impl HostNet {
             gateway_v6: GATEWAY,
             gateway_v4: GATEWAY_V4,
             mtu: MTU,
-            vnet_hdr: matches!(request.kind, AttachKind::Tap { .. }),
-        })
+            vnet_hdr,
+        }
     }
 
     /// Opens the tap of an attached machine, for a VMM that is given a descriptor. Flags are as

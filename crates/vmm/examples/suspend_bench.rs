@@ -32,9 +32,12 @@ type Failure = Box<dyn Error + Send + Sync>;
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let first = args.next().unwrap_or_default();
+    match first.to_str() {
+        Some("shim") => return vmm::shim_main(args),
+        Some("container") => return vmm::container_main(args),
+        _ => {}
+    }
     match (first.to_str(), args.next(), args.next()) {
-        (Some("shim"), Some(flag), Some(value)) => vmm::shim_main([flag, value]),
-        (Some("container"), Some(flag), Some(value)) => vmm::container_main([flag, value]),
         (Some(_), Some(image), Some(runs)) => {
             let runs = runs.to_str().and_then(|runs| runs.parse().ok());
             match measure(Path::new(&first), Path::new(&image), runs.unwrap_or(11)) {

@@ -18,14 +18,25 @@ use crate::VmmError;
 /// Runs machines' bodies on this host.
 ///
 /// ```text
-///  boot() ── Ready ── Container… ── Exited ── kill()        kill() may come at any time
-///     └───── Failed ─────────────────────────── kill()
+///  [prepare()] boot() ── Ready ── Container… ── Exited ── kill()    kill() may come at any time
+///                └───── Failed ─────────────────────────── kill()
 /// ```
 ///
 /// Every boot ends with exactly one `Failed` or `Exited` report, also when its shim is killed.
 /// Reports are kept until `kill`, which is how the worker says that it has recorded the end. When
 /// the host itself was booted again, nothing is left of a boot, and it is `Gone`.
 pub trait Vmm: Send + Sync + 'static {
+    /// Makes what a boot needs as far as it goes without a network, for `boot` to go on with, while
+    /// the caller makes the network that `spec` names. Nothing runs yet: if `boot` does not follow
+    /// (the worker may be killed), the boot has not begun; `kill` removes what was made.
+    ///
+    /// # Errors
+    /// Those of `boot`.
+    fn prepare(&self, spec: BootSpec) -> impl Future<Output = Result<(), VmmError>> + Send {
+        let _ = spec;
+        std::future::ready(Ok(()))
+    }
+
     /// Starts a boot. Returns when its shim is up and has its specification written down; the
     /// boot goes on by itself and ends in `Ready` or `Failed` within `spec.boot_timeout`.
     /// A boot that is there already is left alone.
@@ -207,7 +218,7 @@ pub struct BootSpec {
     pub boot_timeout: Duration,
 }
 
-/// The network interface, already made by `net`.
+/// The network interface, made by `net` before the boot begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BootNetwork {
     /// The tap in the host's namespace (VM classes). Containers find `eth0` in their namespace.

@@ -21,6 +21,7 @@ mod statistics;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use guest::{Guest, Reaper};
 use tokio::task::JoinHandle;
@@ -28,7 +29,7 @@ use tracing::warn;
 
 use crate::cgroup::Group;
 use crate::mount::mount_root;
-use crate::paths::{BootDir, Paths};
+use crate::paths::BootDir;
 use crate::shim::ShimSpec;
 use crate::upper::make_upper;
 
@@ -50,27 +51,51 @@ pub(crate) fn child_group(container: &str) -> String {
     format!("c-{container}")
 }
 
+/// What there is before the network and the first thread.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    helper: helper::Waiting,
+    /// Mounted root of each container, or why there are none, which ends the boot.
+    roots: Result<BTreeMap<String, PathBuf>, Failure>,
+}
+
+/// Starts a helper and mounts the roots. Must be called before there are threads; blocks for some
+/// milliseconds for each container.
+///
+/// # Errors
+/// If there is no helper.
+pub(crate) fn make_ahead(dir: &BootDir, spec: &ShimSpec) -> Result<Ahead, Failure> {
+    Ok(Ahead {
+        helper: helper::Waiting::fork()?,
+        roots: mount_roots(dir, spec),
+    })
+}
+
+fn mount_roots(dir: &BootDir, spec: &ShimSpec) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let (boot, paths) = (&spec.boot, spec.paths());
+    let mut roots = BTreeMap::new();
+    for container in &boot.spec.containers {
+        let name = &container.name;
+        let image = boot.images.iter().find(|image| image.container == *name);
+        let image = &image
+            .ok_or(format!("container {name} has no image"))?
+            .rootfs;
+        let upper = paths.upper(&boot.machine, name);
+        make_upper(&paths, &upper, boot.rootfs_size_bytes)?;
+        roots.insert(name.clone(), mount_root(&dir.mounts(name), image, &upper)?);
+    }
+    Ok(roots)
+}
+
 impl Containers {
-    /// Mounts the roots and starts supervision. Returns with it the host's end of the guest
-    /// protocol. Blocks for some tens of milliseconds for each container.
+    /// Starts supervision. Returns with it the host's end of the guest protocol.
     pub(crate) fn start(
         dir: &BootDir,
-        paths: &Paths,
         spec: &ShimSpec,
+        ahead: Ahead,
     ) -> Result<(Self, tokio::net::UnixStream), Failure> {
         let boot = &spec.boot;
-        let data = paths.data(&boot.machine);
-        let mut roots = BTreeMap::new();
-        for container in &boot.spec.containers {
-            let name = &container.name;
-            let image = boot.images.iter().find(|image| image.container == *name);
-            let image = &image
-                .ok_or(format!("container {name} has no image"))?
-                .rootfs;
-            let upper = data.join(format!("upper-{name}.ext4"));
-            make_upper(paths, &upper, boot.rootfs_size_bytes)?;
-            roots.insert(name.clone(), mount_root(&dir.mounts(name), image, &upper)?);
-        }
+        let roots = ahead.roots?;
         let group = Group::new(spec.host, &boot.machine, boot.boot)?;
         let netns = boot.attachment.machine_netns.clone();
         let runtime = Libcontainer::new(
@@ -80,6 +105,7 @@ impl Containers {
             netns.ok_or("the machine has no network namespace")?,
             boot.spec.hostname.clone(),
             roots,
+            ahead.helper,
         )?;
         // Nothing before this may be waited for by the reaper, nothing after by anybody else.
         let guest = Guest::new(runtime, Reaper::start()?);

@@ -7,14 +7,13 @@
 mod channel;
 mod reports;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tracing::warn;
 use types::api::{LogLine, LogQuery, ProcessStat};
@@ -23,7 +22,7 @@ use types::{BootId, HostId, IsolationClass, MachineId};
 
 use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths, is_file_name, remove};
-use crate::shim::{self, Request, SPEC_VERSION, ShimSpec};
+use crate::shim::{self, Request, SPEC_VERSION, ShimSpec, Spares, Told};
 use crate::spool::{self, Reader};
 use crate::suspended::Suspended;
 use crate::{BootSpec, Copy, Io, Offers, Report, Vmm, VmmError, qemu};
@@ -39,6 +38,8 @@ const CONTAINERS_MAX: usize = 12;
 const DISKS_MAX: usize = 26;
 /// A killed process is gone when the kernel has taken apart its memory and mounts.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The machine that just begins needs the processors more than the next one.
+const REPLENISH_PAUSE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Where things are, and what may run.
@@ -68,6 +69,9 @@ pub struct LocalConfig {
 pub struct Local {
     config: LocalConfig,
     paths: Paths,
+    spares: Spares,
+    /// Shims of boots that are prepared and not yet to begin.
+    prepared: Arc<Mutex<HashMap<(MachineId, BootId), Told>>>,
 }
 
 impl Local {
@@ -76,7 +80,18 @@ impl Local {
             data_dir: config.data_dir.clone(),
             run_dir: config.run_dir.clone(),
         };
-        Self { config, paths }
+        let spares = Spares::new(config.shim.clone(), config.run_dir.clone());
+        Self {
+            config,
+            paths,
+            spares,
+            prepared: Arc::default(),
+        }
+    }
+
+    /// Gets ready for the first boot, which is as fast as later ones then.
+    pub async fn warm_up(&self) {
+        self.spares.replenish().await;
     }
 
     pub fn config(&self) -> &LocalConfig {
@@ -149,7 +164,8 @@ impl Local {
         Ok(())
     }
 
-    fn prepare(&self, spec: BootSpec) -> Result<BootDir, VmmError> {
+    /// What a shim needs to find.
+    fn write_down(&self, spec: BootSpec) -> Result<BootDir, VmmError> {
         self.check(&spec)?;
         let dir = self.paths.boot(&spec.machine, spec.boot);
         for path in [&dir.0, &self.paths.data(&spec.machine)] {
@@ -172,6 +188,18 @@ impl Local {
             spec.write(&dir)?;
         }
         Ok(dir)
+    }
+
+    /// Lets a shim make what it can before the machine has a network.
+    async fn tell(&self, spec: BootSpec) -> Result<Told, VmmError> {
+        let this = self.clone();
+        let dir = blocking(move || this.write_down(spec)).await?;
+        self.spares.tell(&dir).await
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, HashMap<(MachineId, BootId), Told>> {
+        // Every change is one call of the map, so a panic elsewhere leaves it whole.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gone(machine: &MachineId, boot: BootId) -> VmmError {
@@ -240,30 +268,27 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 impl Vmm for Local {
+    async fn prepare(&self, spec: BootSpec) -> Result<(), VmmError> {
+        let key = (spec.machine.clone(), spec.boot);
+        let told = self.tell(spec).await?;
+        self.prepared().insert(key, told);
+        Ok(())
+    }
+
     async fn boot(&self, spec: BootSpec) -> Result<(), VmmError> {
         let machine = spec.machine.clone();
-        let this = self.clone();
-        let dir = blocking(move || this.prepare(spec)).await?;
-        let program = &self.config.shim;
-        let output = Command::new(program)
-            .args(["shim", "--dir"])
-            .arg(&dir.0)
-            // The daemon's own; nothing that runs machines has a use for it.
-            .env_remove("AEROSTAT_SECRETS_KEY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .await
-            .map_err(|source| VmmError::Spawn {
-                path: program.clone(),
-                source,
-            })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(VmmError::ShimFailed { machine, reason })
+        let prepared = self.prepared().remove(&(machine.clone(), spec.boot));
+        let told = match prepared {
+            Some(told) => told,
+            None => self.tell(spec).await?,
+        };
+        let begun = told.go(&machine).await;
+        let spares = self.spares.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(REPLENISH_PAUSE).await;
+            spares.replenish().await;
+        });
+        begun
     }
 
     async fn reports(
@@ -273,7 +298,11 @@ impl Vmm for Local {
         after: u64,
     ) -> Result<mpsc::Receiver<Report>, VmmError> {
         let dir = self.paths.boot(machine, boot);
-        if !dir.0.exists() {
+        let begun = {
+            let dir = dir.clone();
+            blocking(move || shim::has_begun(&dir)).await
+        };
+        if !begun.map_err(VmmError::file("look for a boot in", &dir.0))? {
             return Err(Self::gone(machine, boot));
         }
         let (sender, receiver) = mpsc::channel(REPORTS_MAX);
@@ -303,6 +332,8 @@ impl Vmm for Local {
 
     async fn kill(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
         let dir = self.paths.boot(machine, boot);
+        // Its shim leaves.
+        self.prepared().remove(&(machine.clone(), boot));
         let (host, machine) = (self.config.host, machine.clone());
         let suspended = self.paths.suspended(&machine);
         blocking(move || kill(host, &machine, boot, &dir, &suspended)).await

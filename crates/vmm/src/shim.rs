@@ -1,51 +1,62 @@
-//! The process that keeps one boot: `aerostat shim --dir <run directory of the boot>`.
+//! The process that keeps one boot: `aerostat shim --run-dir <directory> --fd <inherited socket>`.
 //!
 //! ```text
-//!  Local ── starts it, waits ──► stage 1 ── fork ──► stage 2: own session, group, namespaces
-//!                                  ▲                   │ lock held, reports open, socket bound
-//!                                  └──── "up" ─────────┤
-//!  stage 1 ends; Local goes on                         ▼ boot: start body, follow the guest, end
+//!  Local ── starts it ahead ──► stage 1 ── fork ──► stage 2: a session of its own, waits
+//!    │                            ▼ ends               │
+//!    ├── directory of a boot ─────────────────────────►│ lock held; group, namespaces, roots
+//!    ├── "go": the network is there ──────────────────►│ reports open, socket bound
+//!    │◄── "up" ────────────────────────────────────────┤
+//!    ▼ waits no longer                                 ▼ boot: start body, follow the guest, end
 //! ```
 //!
 //! A shim belongs to nobody: its parent is gone before it does anything, so workers may come and
-//! go. It leaves when the boot is over; what it knew is then in its directory. The lock, held
-//! through stage 1 and 2, tells whether it lives, so nobody guesses by process id.
+//! go. One that hears nothing more before it is told to go leaves, and the boot has not begun. It
+//! leaves when the boot is over; what it knew is then in its directory. The lock, held for as long
+//! as there is work, tells whether it lives, so nobody guesses by process id.
 
 mod boot;
+mod namespaces;
 mod server;
 mod socket;
+mod spare;
 mod volumes;
 mod watchdog;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::ForkResult;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use types::HostId;
 
-use crate::cgroup::{CpuKind, Group, Limits};
+use crate::cgroup::{CpuKind, Limits};
 use crate::paths::{BootDir, Paths};
 use crate::report_log::ReportLog;
-use crate::{BootSpec, FirecrackerPrograms, VmmError, sys};
+use crate::{BootSpec, FirecrackerPrograms, VmmError, container, sys};
 
+use namespaces::{Namespaces, isolate};
 pub(crate) use server::{Answer, REQUEST_BYTES_MAX, Request};
 pub(crate) use socket::through_dir;
+pub(crate) use spare::{Spares, Told};
 
 /// Changes when the meaning of the file does; a shim refuses versions that it does not know.
 pub(crate) const SPEC_VERSION: u16 = 1;
 /// Others hold the lock for an instant, to see whether there is a shim.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a shim is told when its boot may begin, and what it answers then.
+const GO: &str = "go";
+const UP: &str = "up";
 /// Processes of all containers of a machine, against fork bombs.
 const PIDS_MAX: u32 = 4096;
 /// What QEMU needs beyond the guest's memory; with TCG its translation cache is most of it.
@@ -146,7 +157,7 @@ pub(crate) fn try_lock(dir: &BootDir) -> io::Result<Option<Lock>> {
 }
 
 /// The sub-command `shim`. Must be called before there are threads; `args` are those after the
-/// sub-command's name. Returns in stage 1 when the shim is up, in stage 2 when the boot is over.
+/// sub-command's name. Returns in stage 1 at once, in stage 2 when the boot is over.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match stage_1(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -159,37 +170,82 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn stage_1(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let [flag, dir] = args.as_slice() else {
-        return Err("usage: shim --dir <directory>".into());
+    let inherited = match args.as_slice() {
+        [dir_flag, dir, fd_flag, fd] if dir_flag == "--run-dir" && fd_flag == "--fd" => {
+            let fd = fd.to_str().and_then(|fd| fd.parse().ok());
+            fd.map(|fd| (PathBuf::from(dir), fd))
+        }
+        _ => None,
     };
-    if flag != "--dir" {
-        return Err("usage: shim --dir <directory>".into());
+    let Some((run_dir, fd)) = inherited else {
+        return Err("usage: shim --run-dir <directory> --fd <number of a socket>".into());
+    };
+    let worker = BufReader::new(sys::inherited_socket(fd)?);
+    match sys::fork()? {
+        ForkResult::Parent { .. } => Ok(()),
+        ForkResult::Child => stage_2(&run_dir, worker),
     }
-    let dir = BootDir(PathBuf::from(dir));
-    let Some(lock) = lock(&dir)? else {
+}
+
+/// Leaves the session and the directory of whoever started it, and waits for a boot.
+fn stage_2(run_dir: &Path, mut worker: BufReader<UnixStream>) -> Result<(), Failure> {
+    nix::unistd::setsid().map_err(step("begin a session"))?;
+    nix::unistd::chdir("/").map_err(step("leave the working directory"))?;
+    let Some(dir) = hear(&mut worker)? else {
         return Ok(());
     };
-    let spec = ShimSpec::read(&dir)?;
-    let (mut reader, writer) = io::pipe()?;
-    match sys::fork()? {
-        ForkResult::Parent { .. } => {
-            // The child has the same lock, which dropping would unlock.
-            std::mem::forget(lock);
-            drop(writer);
-            let mut problem = String::new();
-            reader.read_to_string(&mut problem)?;
-            match problem.strip_suffix("up") {
-                Some("") => Ok(()),
-                _ if problem.is_empty() => Err("it died; see shim.log".into()),
-                _ => Err(problem.into()),
-            }
-        }
-        ForkResult::Child => {
-            drop(reader);
-            stage_2(&dir, spec, lock, writer);
-            Ok(())
-        }
+    let told = keep(run_dir, dir.into(), &mut worker);
+    let Err(error) = told else { return Ok(()) };
+    // Nobody reads it only if the worker was killed.
+    let _ = worker
+        .get_mut()
+        .write_all(types::chain(error.as_ref()).as_bytes());
+    Err(error)
+}
+
+/// The next line of the worker's; `None` if it is gone.
+fn hear(worker: &mut BufReader<UnixStream>) -> io::Result<Option<OsString>> {
+    let mut line = Vec::new();
+    worker.read_until(b'\n', &mut line)?;
+    Ok((line.pop() == Some(b'\n')).then(|| OsString::from_vec(line)))
+}
+
+/// Keeps the boot in `dir`, to its end.
+fn keep(run_dir: &Path, dir: PathBuf, worker: &mut BufReader<UnixStream>) -> Result<(), Failure> {
+    if !dir.starts_with(run_dir) {
+        return Err(format!("{} is no directory of a boot", dir.display()).into());
     }
+    let dir = BootDir(dir);
+    let Some(lock) = lock(&dir)? else {
+        worker.get_mut().write_all(UP.as_bytes())?;
+        return Ok(());
+    };
+    let mut spec = ShimSpec::read(&dir)?;
+    redirect(&dir)?;
+    let namespaces = Namespaces::open(&spec)?;
+    isolate(&spec)?;
+    let ahead = match spec.boot.isolation {
+        types::IsolationClass::Container => Some(container::make_ahead(&dir, &spec)?),
+        types::IsolationClass::Microvm | types::IsolationClass::Emulated => None,
+    };
+    listen_to_ourselves();
+    if hear(worker)?.is_none_or(|word| word != GO) {
+        return Ok(());
+    }
+    let machine = namespaces.machine(&mut spec)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (reports, listener) = runtime.block_on(async { begin(&dir, &spec) })?;
+    // The worker may be gone; the boot has begun all the same.
+    let _ = worker.get_mut().write_all(UP.as_bytes());
+    let _ = worker.get_ref().shutdown(Shutdown::Both);
+    let paths = spec.paths();
+    runtime.block_on(boot::run(&dir, &paths, spec, ahead, reports, listener));
+    // Threads may still be blocked in calls that the end of the process ends.
+    runtime.shutdown_background();
+    drop((lock, machine));
+    Ok(())
 }
 
 /// The lock, if this boot has not begun yet.
@@ -210,44 +266,8 @@ fn lock(dir: &BootDir) -> Result<Option<Lock>, Failure> {
     }
 }
 
-fn stage_2(dir: &BootDir, spec: ShimSpec, lock: Lock, mut up: io::PipeWriter) {
-    let run = || -> Result<tokio::runtime::Runtime, Failure> {
-        detach(dir)?;
-        isolate(&spec)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        Ok(runtime)
-    };
-    let runtime = match run() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // Nobody reads it only if stage 1 was killed.
-            let _ = up.write_all(types::chain(error.as_ref()).as_bytes());
-            return;
-        }
-    };
-    let paths = spec.paths();
-    let begun = runtime.block_on(async { begin(dir, &spec) });
-    match begun {
-        Ok((reports, listener)) => {
-            let _ = up.write_all(b"up");
-            drop(up);
-            runtime.block_on(boot::run(dir, &paths, spec, reports, listener));
-        }
-        Err(error) => {
-            let _ = up.write_all(types::chain(error.as_ref()).as_bytes());
-        }
-    }
-    // Threads may still be blocked in calls that the end of the process ends.
-    runtime.shutdown_background();
-    drop(lock);
-}
-
-/// Leaves the session, the directory and the standard streams of whoever started it.
-fn detach(dir: &BootDir) -> Result<(), Failure> {
-    nix::unistd::setsid().map_err(step("begin a session"))?;
-    nix::unistd::chdir("/").map_err(step("leave the working directory"))?;
+/// Lets the standard streams end in the boot's log.
+fn redirect(dir: &BootDir) -> Result<(), Failure> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -258,35 +278,20 @@ fn detach(dir: &BootDir) -> Result<(), Failure> {
     nix::unistd::dup2_stdin(null).map_err(step("close standard input"))?;
     nix::unistd::dup2_stdout(&log).map_err(step("redirect standard output"))?;
     nix::unistd::dup2_stderr(&log).map_err(step("redirect standard error"))?;
+    Ok(())
+}
+
+/// After the fork of the helper, whose standard error becomes a container's.
+fn listen_to_ourselves() {
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(io::stderr)
         .init();
-    Ok(())
-}
-
-/// Joins the boot's group and the host's network, and gets mounts of its own.
-fn isolate(spec: &ShimSpec) -> Result<(), Failure> {
     // The kernel should not choose the one process that can tell what happened. Not possible
     // where root lacks CAP_SYS_RESOURCE.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-900") {
         tracing::info!(%error, "shim is not spared when memory is short");
     }
-    let boot = &spec.boot;
-    let group = Group::new(spec.host, &boot.machine, boot.boot).map_err(step("find cgroups"))?;
-    group.create(spec.limits()).map_err(step("make cgroup"))?;
-    group
-        .enter("shim", &["pids"])
-        .map_err(step("join cgroup"))?;
-    let network = &boot.attachment.host_netns;
-    let namespace = File::open(network).map_err(VmmError::file("open", network))?;
-    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(step("join network namespace"))?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(step("make mount namespace"))?;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-        .map_err(step("make mounts private"))?;
-    nix::sys::prctl::set_child_subreaper(true).map_err(step("become a subreaper"))?;
-    Ok(())
 }
 
 /// Names what failed.
@@ -323,6 +328,24 @@ fn begin(dir: &BootDir, spec: &ShimSpec) -> Result<(ReportLog, UnixListener), Fa
 /// Whether there is a shim for the boot in `dir`.
 pub(crate) fn is_alive(dir: &BootDir) -> bool {
     matches!(try_lock(dir), Ok(None))
+}
+
+/// Whether the boot in `dir` has begun. If its shim is only preparing it, waits until that is told
+/// to go or leaves, as it does when its worker is gone.
+pub(crate) fn has_begun(dir: &BootDir) -> io::Result<bool> {
+    loop {
+        let lock = match try_lock(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            lock => lock?,
+        };
+        if is_begun(&dir.0) {
+            return Ok(true);
+        }
+        if lock.is_some() {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub(crate) fn is_begun(dir: &Path) -> bool {

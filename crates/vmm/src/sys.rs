@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Gid, Uid};
 
 pub(crate) use kvm::{GuestEnd, run_guest};
@@ -258,25 +258,58 @@ pub(crate) fn heard_behind<const N: usize>(
         .collect()
 }
 
-/// Receives one file descriptor that was sent over a Unix socket.
-pub(crate) fn receive_fd(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
-    let mut data = [0; 256];
+/// Receives file descriptors that were sent over a Unix socket with one byte or more.
+///
+/// # Errors
+/// If other than `N` came, or nothing more does.
+pub(crate) fn receive_fds<const N: usize>(socket: &impl AsRawFd) -> io::Result<[OwnedFd; N]> {
+    let mut data = [0; 1];
     let mut iov = [io::IoSliceMut::new(&mut data)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let fd = socket.as_raw_fd();
+    let mut space = nix::cmsg_space!([RawFd; N]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(fd, &mut iov, Some(&mut space), flags)?;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
     for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let Some(&fd) = fds.first()
-        {
+        if let ControlMessageOwned::ScmRights(fds) = control {
             // Needed: nix hands over numbers.
-            // SAFETY: the kernel just made this descriptor for us and nobody else knows it; there
-            // is room for one only, so none is forgotten.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+            // SAFETY: the kernel just made these descriptors for us and nobody else knows them.
+            let owned = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+            let fds: Vec<_> = fds.into_iter().map(owned).collect();
+            return fds
+                .try_into()
+                .map_err(|_| io::ErrorKind::InvalidData.into());
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Sends file descriptors over a Unix socket, with one byte.
+pub(crate) fn send_fds(socket: &impl AsRawFd, fds: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&fds)];
+    let iov = [io::IoSlice::new(&[0])];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &iov,
+        &control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Closes every file of this process but the standard streams and `kept`: for the child of a fork
+/// that is to share none of its parent's. Nothing that owns one of them may be used afterwards.
+pub(crate) fn close_all_but(kept: &impl AsRawFd) -> io::Result<()> {
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(io::Error::other)?;
+    let first = libc::STDERR_FILENO.cast_unsigned() + 1;
+    for (from, to) in [(first, kept - 1), (kept + 1, libc::c_uint::MAX)] {
+        if from <= to {
+            // Needed: close_range has no safe wrapper.
+            // SAFETY: it touches no memory; the caller promises to use none of the files.
+            checked(unsafe { libc::close_range(from, to, 0) })?;
+        }
+    }
+    Ok(())
 }
 
 /// A socket that this process was given under a number when it was started.

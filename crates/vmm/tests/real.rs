@@ -19,7 +19,7 @@ use types::IsolationClass;
 use types::api::{LogQuery, TerminalSize};
 use types::guest::{ContainerReport, ContainerReportState, ExecEnd, ExecRequest};
 use types::machine::{Restart, RestartPolicy};
-use vmm::{Input, Report, ReportEvent, Vmm};
+use vmm::{Input, Report, ReportEvent, Vmm, VmmError};
 
 const SHELL_LOOP: &str =
     "echo hello; echo oops >&2; trap 'exit 7' TERM; while :; do sleep 0.1; done";
@@ -168,6 +168,39 @@ async fn a_container_that_fails_is_restarted_and_its_previous_log_is_kept() {
     };
     assert_eq!(fixture.logs(previous).await, "1 run\n");
     fixture.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_boot_begins_only_when_told_and_is_gone_with_its_worker() {
+    for class in [IsolationClass::Container, IsolationClass::Emulated] {
+        let Some(mut fixture) = Fixture::new("prepared", class) else {
+            continue;
+        };
+        let spec = fixture.spec(1, vec![container("main", SHELL_LOOP)]);
+        fixture.vmm.prepare(spec.clone()).await.unwrap();
+        // The worker dies, and another one comes.
+        fixture.hold(None);
+        let gone = fixture.vmm.reports(&fixture.machine, fixture.boot_id(1), 0);
+        assert!(matches!(gone.await, Err(VmmError::Gone { .. })), "{class}");
+        fixture
+            .vmm
+            .kill(&fixture.machine, fixture.boot_id(1))
+            .await
+            .unwrap();
+        fixture.assert_no_process_left();
+
+        // Prepared twice: the first one's shim makes room.
+        fixture.vmm.prepare(spec.clone()).await.unwrap();
+        fixture
+            .vmm
+            .kill(&fixture.machine, fixture.boot_id(1))
+            .await
+            .unwrap();
+        fixture.vmm.prepare(spec.clone()).await.unwrap();
+        let mut reports = fixture.boot_spec(spec).await;
+        fixture.wait(&mut reports, started).await;
+        fixture.clean().await;
+    }
 }
 
 async fn loses_its_shim(class: IsolationClass) {

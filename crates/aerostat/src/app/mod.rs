@@ -217,6 +217,7 @@ async fn start_host(
 ) -> anyhow::Result<HostRoles> {
     let (for_vmm, at, host) = (config.clone(), paths.clone(), fleet.host());
     let vmm = tokio::task::spawn_blocking(move || local_vmm(&for_vmm, &at, host)).await?;
+    vmm.warm_up().await;
     let classes = offer::offered(config, &vmm.config().offers);
     anyhow::ensure!(
         !classes.is_empty(),

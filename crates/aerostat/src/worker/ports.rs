@@ -79,6 +79,14 @@ pub struct Allocation {
 
 /// The network of this host.
 pub trait Network: Send + Sync + 'static {
+    /// What the machine's link is, or will be.
+    fn link(
+        &self,
+        address: SixPn,
+        allocation: Allocation,
+        class: IsolationClass,
+    ) -> vmm::BootNetwork;
+
     /// Makes the machine's link with its guards. Idempotent.
     ///
     /// # Errors
@@ -88,7 +96,7 @@ pub trait Network: Send + Sync + 'static {
         address: SixPn,
         allocation: Allocation,
         class: IsolationClass,
-    ) -> impl Future<Output = Result<vmm::BootNetwork, PortError>> + Send;
+    ) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Removes the link of the machine with this field. Idempotent.
     ///

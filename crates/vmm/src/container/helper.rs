@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  shim                                helper
+//!   │──── three standard streams ─────►│
 //!   │──── Request ────────────────────►│ create or exec: the process exists
 //!   │◄─── Reply::Pid ──────────────────│
 //!   │ watches the pid                  │ (its parent, so that it cannot be reaped before)
@@ -10,17 +11,20 @@
 //! ```
 //!
 //! One JSON message per line, over a socket that the shim made. The standard streams of the helper
-//! are those of the process.
+//! become those of the process. The first helper of a boot is a fork of the shim from before it had
+//! threads; others are this program, started anew.
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use nix::unistd::{ForkResult, Pid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +73,19 @@ impl Channel {
         }
     }
 
+    /// Hands over what are to be the helper's standard streams, first of all.
+    pub(super) fn give_streams(&self, streams: [OwnedFd; 3]) -> io::Result<()> {
+        sys::send_fds(self.reader.get_ref(), &streams)
+    }
+
+    fn take_streams(&self) -> io::Result<()> {
+        let [stdin, stdout, stderr] = sys::receive_fds(self.reader.get_ref())?;
+        nix::unistd::dup2_stdin(stdin)?;
+        nix::unistd::dup2_stdout(stdout)?;
+        nix::unistd::dup2_stderr(stderr)?;
+        Ok(())
+    }
+
     pub(super) fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
@@ -101,20 +118,57 @@ pub fn container_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("usage: container --fd <number of an inherited socket>");
         return ExitCode::from(2);
     };
-    let mut channel = Channel::new(stream);
-    match serve(&mut channel) {
+    match converse(stream) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let reason = types::chain(error.as_ref());
-            let _ = channel.send(&Reply::Failed { reason });
-            ExitCode::FAILURE
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+/// A helper that was not asked for anything yet. It leaves when this is dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) pid: Pid,
+    pub(super) stream: UnixStream,
+}
+
+impl Waiting {
+    /// Becomes two processes, of which the other one is a helper and never returns: the first
+    /// container's start is not to wait for a program to be loaded. Must be called before there
+    /// are threads.
+    ///
+    /// # Errors
+    /// If there is no room for another process.
+    pub(super) fn fork() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        match sys::fork()? {
+            ForkResult::Parent { child } => Ok(Self {
+                pid: child,
+                stream: ours,
+            }),
+            ForkResult::Child => {
+                // The boot's lock, above all: it would outlive its shim.
+                let done = sys::close_all_but(&theirs).map_err(drop);
+                let done = done.and_then(|()| converse(theirs));
+                std::process::exit(i32::from(done.is_err()))
+            }
         }
     }
+}
+
+/// Serves one request. An error was told to whoever asked.
+fn converse(stream: UnixStream) -> Result<(), ()> {
+    let mut channel = Channel::new(stream);
+    serve(&mut channel).map_err(|error| {
+        let reason = types::chain(error.as_ref());
+        let _ = channel.send(&Reply::Failed { reason });
+    })
 }
 
 fn serve(channel: &mut Channel) -> Result<(), Box<dyn Error>> {
     // Rust programs ignore it, and an ignored signal stays ignored in what they start.
     sys::default_sigpipe()?;
+    let executor = Filtered::new()?;
+    channel.take_streams()?;
     match channel.receive()? {
         Request::Create {
             id,
@@ -122,7 +176,7 @@ fn serve(channel: &mut Channel) -> Result<(), Box<dyn Error>> {
             bundle,
             console,
         } => {
-            let mut container = builder(id, state, console)?
+            let mut container = builder(id, state, console, executor)?
                 .as_init(bundle)
                 .with_systemd(false)
                 .with_detach(true)
@@ -139,7 +193,7 @@ fn serve(channel: &mut Channel) -> Result<(), Box<dyn Error>> {
             process,
             console,
         } => {
-            let pid = builder(id, state, console)?
+            let pid = builder(id, state, console, executor)?
                 .as_tenant()
                 .with_detach(true)
                 .with_process(Some(process))
@@ -156,11 +210,10 @@ fn builder(
     id: String,
     state: PathBuf,
     console: Option<PathBuf>,
+    executor: Filtered,
 ) -> Result<ContainerBuilder, Box<dyn Error>> {
     let builder = ContainerBuilder::new(id, SyscallType::default())
         .validate_id()?
         .with_root_path(state)?;
-    Ok(builder
-        .with_console_socket(console)
-        .with_executor(Filtered::new()?))
+    Ok(builder.with_console_socket(console).with_executor(executor))
 }

@@ -1,10 +1,10 @@
 //! [`guest::Runtime`] with libcontainer: what supervision asks for, done through helpers.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,11 +22,12 @@ use guest::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
 use tracing::warn;
 use types::api::{ProcessStat, TerminalSize};
 use types::guest::{ContainerSpec, ExecRequest, MachineSpec, Statistics};
 
-use super::helper::{Channel, Go, Reply, Request};
+use super::helper::{Channel, Go, Reply, Request, Waiting};
 use super::{child_group, oci, statistics};
 use crate::cgroup::Group;
 use crate::mount::mount_volume;
@@ -53,6 +54,8 @@ pub(super) struct Libcontainer {
     hostname: String,
     /// Mounted root of each container.
     roots: BTreeMap<String, PathBuf>,
+    /// For the first start.
+    waiting: Mutex<Option<Waiting>>,
     /// What is to be at /dev/shm in a container that does not get its own.
     shared_memory: Mutex<BTreeMap<String, PathBuf>>,
     /// Makes names of files that several calls may need at a time.
@@ -77,6 +80,7 @@ impl Libcontainer {
         netns: PathBuf,
         hostname: String,
         roots: BTreeMap<String, PathBuf>,
+        waiting: Waiting,
     ) -> io::Result<Self> {
         let dir = dir.oci();
         fs::create_dir_all(dir.join("state"))?;
@@ -87,6 +91,7 @@ impl Libcontainer {
             netns,
             hostname,
             roots,
+            waiting: Mutex::new(Some(waiting)),
             shared_memory: Mutex::default(),
             calls: AtomicU64::new(0),
         })
@@ -222,7 +227,7 @@ impl Libcontainer {
             bundle,
             console,
         };
-        self.run(reaper, container.stdin, tty, request)
+        self.run(reaper, container.stdin, tty.is_some(), request)
     }
 
     fn try_exec(
@@ -235,11 +240,13 @@ impl Libcontainer {
         let process = self.process(container, &request.command, &request.env, tty)?;
         let path = self.unique("process.json");
         fs::write(&path, serde_json::to_vec(&process.to_json())?)?;
-        let run = self.run(reaper, request.stdin, tty, |console| Request::Exec {
-            id: container.name.clone(),
-            state: self.state(),
-            process: path.clone(),
-            console,
+        let run = self.run(reaper, request.stdin, request.tty, |console| {
+            Request::Exec {
+                id: container.name.clone(),
+                state: self.state(),
+                process: path.clone(),
+                console,
+            }
         });
         remove(&path)?;
         run
@@ -255,43 +262,60 @@ impl Libcontainer {
         &self,
         reaper: &Reaper,
         stdin: bool,
-        tty: Option<TerminalSize>,
+        tty: bool,
         request: impl FnOnce(Option<PathBuf>) -> Request,
     ) -> Result<Process, Failure> {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(HELPER_TIMEOUT))?;
-        let mut command = Command::new(&self.program);
-        command
-            .arg("container")
-            .arg("--fd")
-            .arg(theirs.as_raw_fd().to_string());
-        let io = if let Some(size) = tty {
-            for set in [Command::stdin, Command::stdout, Command::stderr] {
-                set(&mut command, Stdio::null());
-            }
-            Io::Terminal(Console::listen(self.unique("tty.sock"))?, size)
+        let helper = self.helper(reaper)?;
+        let (io, streams) = if tty {
+            let null = || OpenOptions::new().read(true).write(true).open("/dev/null");
+            let streams = [null()?, null()?, null()?].map(OwnedFd::from);
+            let console = Console::listen(self.unique("tty.sock"))?;
+            (Io::Terminal(console), streams)
         } else {
             let (io, child): (ProcessIo, ChildIo) = stdio::pipes(stdin)?;
-            child.give_to(&mut command)?;
-            Io::Pipes(io)
+            (Io::Pipes(io), child.streams()?)
         };
-        sys::keep_fds(&mut command, vec![theirs.as_raw_fd()]);
-        let (helper, _) = reaper.spawn(&mut command)?;
-        // Both hold our copies of the other ends of pipes.
-        drop((command, theirs));
-        let mut channel = Channel::new(ours);
+        helper.stream.set_read_timeout(Some(HELPER_TIMEOUT))?;
+        let mut channel = Channel::new(helper.stream);
         let console = match &io {
-            Io::Terminal(console, _) => Some(console.path.clone()),
+            Io::Terminal(console) => Some(console.path.clone()),
             Io::Pipes(_) => None,
         };
-        let talk = || talk(&mut channel, &request(console), reaper, io);
+        let talk = || {
+            channel.give_streams(streams)?;
+            talk(&mut channel, &request(console), reaper, io)
+        };
         talk().inspect_err(|_| {
             // It may hang. If it has ended, nobody else can have its number: it is our child
             // until it is reaped, and then the call does nothing or hits a group member at worst.
-            let pid = i32::try_from(helper.id()).unwrap_or(0);
-            if pid > 0 && Path::new(&format!("/proc/{pid}")).exists() {
+            let pid = helper.pid.as_raw();
+            if Path::new(&format!("/proc/{pid}")).exists() {
                 let _ = signal::send(pid, libc::SIGKILL);
             }
+        })
+    }
+
+    /// The one that waits, or a new one.
+    fn helper(&self, reaper: &Reaper) -> Result<Waiting, Failure> {
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(waiting) = waiting {
+            return Ok(waiting);
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(&self.program);
+        command.args(["container", "--fd", &theirs.as_raw_fd().to_string()]);
+        for set in [Command::stdin, Command::stdout, Command::stderr] {
+            set(&mut command, Stdio::null());
+        }
+        sys::keep_fds(&mut command, vec![theirs.as_raw_fd()]);
+        let (helper, _) = reaper.spawn(&mut command)?;
+        Ok(Waiting {
+            pid: Pid::from_raw(i32::try_from(helper.id())?),
+            stream: ours,
         })
     }
 }
@@ -299,7 +323,7 @@ impl Libcontainer {
 /// Where the streams of a process come from.
 enum Io {
     Pipes(ProcessIo),
-    Terminal(Console, TerminalSize),
+    Terminal(Console),
 }
 
 fn talk(
@@ -317,7 +341,7 @@ fn talk(
     let exit = reaper.watch(pid);
     let io = match io {
         Io::Pipes(io) => io,
-        Io::Terminal(console, size) => console.receive(size)?,
+        Io::Terminal(console) => console.receive()?,
     };
     channel.send(&Go)?;
     match channel.receive()? {
@@ -339,12 +363,11 @@ impl Console {
         Ok(Self { path, listener })
     }
 
-    fn receive(self, size: TerminalSize) -> io::Result<ProcessIo> {
+    fn receive(self) -> io::Result<ProcessIo> {
         wait(&self.listener)?;
         let (stream, _) = self.listener.accept()?;
         wait(&stream)?;
-        let controller = sys::receive_fd(&stream)?;
-        stdio::resize(&controller, size)?;
+        let [controller] = sys::receive_fds(&stream)?;
         Ok(ProcessIo::Pty { controller })
     }
 }

@@ -20,6 +20,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+use types::api::TerminalSize;
+
 use crate::sys;
 
 /// The number of a system call of the ABI that has 32-bit pointers is larger by this.
@@ -167,6 +169,11 @@ impl Executor for Filtered {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failed =
             |error: Box<dyn std::error::Error + Send + Sync>| ExecutorError::Execution(error);
+        // libcontainer leaves this to whoever gets the terminal, which is too late for a program
+        // that asks at once.
+        if let Some(size) = terminal_size(spec) {
+            guest::stdio::resize(std::io::stdin(), size).map_err(|error| failed(error.into()))?;
+        }
         for filter in &self.filters {
             sys::install_filter(filter).map_err(|error| failed(error.into()))?;
         }
@@ -185,6 +192,17 @@ impl Executor for Filtered {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         DefaultExecutor {}.validate(spec)
     }
+}
+
+fn terminal_size(spec: &Spec) -> Option<TerminalSize> {
+    let process = spec.process().as_ref()?;
+    let size = process
+        .console_size()
+        .filter(|_| process.terminal() == Some(true))?;
+    Some(TerminalSize {
+        width: u16::try_from(size.width()).ok()?,
+        height: u16::try_from(size.height()).ok()?,
+    })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use types::machine::ExitEvent;
 use super::server::{Server, Suspend};
 use super::watchdog::{INTERVAL, SILENT_TICKS_MAX, Step, Watchdog};
 use super::{Failure, ShimSpec, volumes};
-use crate::container::Containers;
+use crate::container::{Ahead, Containers};
 use crate::firecracker::{Firecracker, Vsock};
 use crate::paths::{BootDir, Paths};
 use crate::qemu::Vm;
@@ -66,6 +66,7 @@ impl Body {
         dir: &BootDir,
         paths: &Paths,
         spec: &mut ShimSpec,
+        ahead: Option<Ahead>,
     ) -> Result<(Self, Transport), Failure> {
         match spec.boot.isolation {
             IsolationClass::Microvm if spec.firecracker.is_some() => {
@@ -77,7 +78,8 @@ impl Body {
                 Ok((Self::Vm(Box::new(vm)), Transport::Socket(dir.control())))
             }
             IsolationClass::Container => {
-                let (containers, stream) = Containers::start(dir, paths, spec)?;
+                let ahead = ahead.ok_or("nothing was made ahead")?;
+                let (containers, stream) = Containers::start(dir, spec, ahead)?;
                 Ok((Self::Containers(containers), Transport::Pair(Some(stream))))
             }
         }
@@ -175,6 +177,7 @@ pub(super) async fn run(
     dir: &BootDir,
     paths: &Paths,
     mut spec: ShimSpec,
+    ahead: Option<Ahead>,
     reports: ReportLog,
     listener: UnixListener,
 ) {
@@ -206,7 +209,7 @@ pub(super) async fn run(
     let accepting = tokio::spawn(server.run(listener, open));
     let deadline = Instant::now() + spec.boot.boot_timeout;
     let mut record = Record { reports, spool };
-    let started = start(dir, paths, &mut spec, deadline).await;
+    let started = start(dir, paths, &mut spec, ahead, deadline).await;
     let end = match started {
         Err(reason) => End::Failed(reason),
         Ok((mut body, transport, _volumes)) => {
@@ -240,6 +243,7 @@ async fn start(
     dir: &BootDir,
     paths: &Paths,
     spec: &mut ShimSpec,
+    ahead: Option<Ahead>,
     deadline: Instant,
 ) -> Result<(Body, Transport, Vec<Flock<File>>), String> {
     let locked = volumes::lock(&spec.boot.spec.volumes).await;
@@ -249,7 +253,7 @@ async fn start(
         discarded.map_err(|error| types::chain(&error))?;
     }
     let limit = spec.boot.boot_timeout;
-    match timeout_at(deadline, Body::start(dir, paths, spec)).await {
+    match timeout_at(deadline, Body::start(dir, paths, spec, ahead)).await {
         Ok(Ok((body, transport))) => Ok((body, transport, locks)),
         Ok(Err(error)) => Err(types::chain(error.as_ref())),
         Err(_) => Err(late(limit)),
@@ -322,6 +326,7 @@ impl Follower<'_> {
             Ok(line) => line,
             Err(error) => return End::Failed(types::chain(error.as_ref())),
         };
+        info!("guest is there");
         self.connected.send_replace(Some(line.connection.clone()));
         let mut events = read(line.receiver);
         let next = self.listen(body, line.connection, line.sender, &mut events);
@@ -480,10 +485,11 @@ impl Follower<'_> {
                 if !self.knows(&report.container) {
                     return None;
                 }
-                if matches!(report.state, ContainerReportState::Started { .. })
-                    && let Err(error) = self.record.spool.begin(&report.container, report.run)
-                {
-                    warn!(%error, "cannot begin log");
+                if matches!(report.state, ContainerReportState::Started { .. }) {
+                    info!(container = report.container, "container started");
+                    if let Err(error) = self.record.spool.begin(&report.container, report.run) {
+                        warn!(%error, "cannot begin log");
+                    }
                 }
                 self.record.report(ReportEvent::Container(report));
                 None

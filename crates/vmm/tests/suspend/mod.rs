@@ -13,6 +13,8 @@ use crate::{ready, started};
 
 /// Counts in memory, and tells on disk and in its log.
 const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i >/count; echo $i; sleep 0.1; done";
+/// The count, once there is one: it may just be written.
+const COUNT: &str = "until grep . /count; do sleep 0.1; done";
 /// When the first process began, in ticks since its kernel began.
 const BEGAN: &str = "cut -d' ' -f22 /proc/1/stat";
 
@@ -53,7 +55,7 @@ async fn a_suspended_machine_goes_on_where_it_stood() {
     let began = output(&fixture, 1, BEGAN).await;
     let mut count: u64 = 0;
     for boot in 1..4 {
-        let text = output(&fixture, boot, "cat /count").await;
+        let text = output(&fixture, boot, COUNT).await;
         let later: u64 = text.trim().parse().unwrap();
         assert!(later > count, "{later} after {count}");
         count = later;
@@ -101,7 +103,7 @@ async fn a_suspended_machine_goes_on_where_it_stood() {
     fixture.kill(4).await;
     counting(&fixture, 5).await;
     assert!(!fixture.data().join("suspended").exists());
-    let text = output(&fixture, 5, "cat /count").await;
+    let text = output(&fixture, 5, COUNT).await;
     assert!(text.trim().parse::<u64>().unwrap() < count, "{text}");
     fixture.kill(5).await;
     fixture.clean().await;

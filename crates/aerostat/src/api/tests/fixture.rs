@@ -55,19 +55,18 @@ pub(super) struct Server {
 struct NoNetwork;
 
 impl Network for NoNetwork {
-    async fn attach(
-        &self,
-        _: SixPn,
-        _: Allocation,
-        _: IsolationClass,
-    ) -> Result<BootNetwork, PortError> {
-        Ok(BootNetwork {
+    fn link(&self, _: SixPn, _: Allocation, _: IsolationClass) -> BootNetwork {
+        BootNetwork {
             ifname: "tap0".into(),
             host_netns: "/none".into(),
             machine_netns: None,
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             owner_uid: 1,
-        })
+        }
+    }
+
+    async fn attach(&self, _: SixPn, _: Allocation, _: IsolationClass) -> Result<(), PortError> {
+        Ok(())
     }
 
     async fn detach(&self, _: u32) -> Result<(), PortError> {

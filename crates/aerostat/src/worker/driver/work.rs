@@ -245,24 +245,12 @@ async fn start<V: Vmm, N: Network, I: Images>(
     images: Vec<ReadyImage>,
 ) -> Done {
     let refused = |reason: String| Done::Event(Event::BootRefused { boot, reason });
-    crash::point("attach", Moment::Before);
-    let attached = host
+    let link = host
         .network
-        .attach(machine.address.0, machine.allocation, machine.isolation)
-        .await;
-    crash::point("attach", Moment::After);
-    let attachment = match attached {
-        Ok(attachment) => attachment,
-        Err(error) => {
-            return refused(format!(
-                "cannot attach the network: {}",
-                types::chain(&error)
-            ));
-        }
-    };
+        .link(machine.address.0, machine.allocation, machine.isolation);
     let unix_ms = Timestamp::now().as_millisecond();
     let settings = host.core.spec_settings();
-    let mut spec = match boot_spec(&machine, boot, &images, attachment, settings, unix_ms) {
+    let mut spec = match boot_spec(&machine, boot, &images, link, settings, unix_ms) {
         Ok(spec) => spec,
         Err(error) => return refused(error.to_string()),
     };
@@ -276,6 +264,20 @@ async fn start<V: Vmm, N: Network, I: Images>(
     }
     if let Err(reason) = give_secrets(&host, &machine, &mut spec).await {
         return refused(reason);
+    }
+    // Its shim gets ready while the link is made.
+    if let Err(error) = host.vmm.prepare(spec.clone()).await {
+        return refused(types::chain(&error));
+    }
+    crash::point("attach", Moment::Before);
+    let attached = host
+        .network
+        .attach(machine.address.0, machine.allocation, machine.isolation)
+        .await;
+    crash::point("attach", Moment::After);
+    if let Err(error) = attached {
+        let error = types::chain(&error);
+        return refused(format!("cannot attach the network: {error}"));
     }
     crash::point("boot", Moment::Before);
     if let Err(error) = host.vmm.boot(spec).await {

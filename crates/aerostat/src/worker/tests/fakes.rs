@@ -142,21 +142,30 @@ impl FakeNetwork {
 }
 
 impl Network for FakeNetwork {
-    async fn attach(
+    fn link(
         &self,
         _address: SixPn,
         allocation: Allocation,
         _class: IsolationClass,
-    ) -> Result<vmm::BootNetwork, PortError> {
-        tokio::task::yield_now().await;
-        self.0.lock().unwrap().insert(allocation.field);
-        Ok(vmm::BootNetwork {
+    ) -> vmm::BootNetwork {
+        vmm::BootNetwork {
             ifname: format!("m{:08x}", allocation.field),
             host_netns: "/nowhere".into(),
             machine_netns: None,
             mac: vmm::MacAddress([2; 6]),
             owner_uid: allocation.uid,
-        })
+        }
+    }
+
+    async fn attach(
+        &self,
+        _address: SixPn,
+        allocation: Allocation,
+        _class: IsolationClass,
+    ) -> Result<(), PortError> {
+        tokio::task::yield_now().await;
+        self.0.lock().unwrap().insert(allocation.field);
+        Ok(())
     }
 
     async fn detach(&self, field: u32) -> Result<(), PortError> {
