@@ -81,6 +81,8 @@ def create(isolation):
 def destroy(path):
     call("DELETE", path + "?force=true")
     call("GET", path + "/wait?state=destroyed&timeout=60")
+    # What a start leaves for later is not to be a peer's trouble.
+    time.sleep(0.15)
 
 def container():
     start = time.monotonic()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -248,6 +248,17 @@ impl fmt::Display for MacAddress {
 pub struct ContainerImage {
     pub container: String,
     pub rootfs: PathBuf,
+}
+
+/// The image of a container, of those of its boot.
+pub(crate) fn image_of<'a>(
+    images: &'a [ContainerImage],
+    container: &str,
+) -> Result<&'a Path, VmmError> {
+    let image = images.iter().find(|image| image.container == container);
+    let reason = || format!("container {container} has no image");
+    let image = image.ok_or_else(|| VmmError::Spec { reason: reason() })?;
+    Ok(&image.rootfs)
 }
 
 /// Something that happened in a boot.

@@ -27,6 +27,7 @@ use guest::{Guest, Reaper};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use crate::api::image_of;
 use crate::cgroup::Group;
 use crate::mount::mount_root;
 use crate::paths::BootDir;
@@ -76,10 +77,7 @@ fn mount_roots(dir: &BootDir, spec: &ShimSpec) -> Result<BTreeMap<String, PathBu
     let mut roots = BTreeMap::new();
     for container in &boot.spec.containers {
         let name = &container.name;
-        let image = boot.images.iter().find(|image| image.container == *name);
-        let image = &image
-            .ok_or(format!("container {name} has no image"))?
-            .rootfs;
+        let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
         make_upper(&paths, &upper, boot.rootfs_size_bytes)?;
         roots.insert(name.clone(), mount_root(&dir.mounts(name), image, &upper)?);

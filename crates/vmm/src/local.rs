@@ -20,6 +20,7 @@ use types::api::{LogLine, LogQuery, ProcessStat};
 use types::guest::{ExecRequest, Statistics};
 use types::{BootId, HostId, IsolationClass, MachineId};
 
+use crate::api::image_of;
 use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths, is_file_name, remove};
 use crate::shim::{self, Request, SPEC_VERSION, ShimSpec, Spares, Told};
@@ -144,11 +145,8 @@ impl Local {
                     "container name `{name}` is not possible here"
                 )));
             }
-            let image = spec.images.iter().find(|image| image.container == *name);
-            let Some(image) = image else {
-                return Err(wrong(format!("container {name} has no image")));
-            };
-            fs::metadata(&image.rootfs).map_err(VmmError::file("find image", &image.rootfs))?;
+            let image = image_of(&spec.images, name)?;
+            fs::metadata(image).map_err(VmmError::file("find image", image))?;
         }
         let volumes = &spec.spec.volumes;
         for volume in volumes {

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use types::IsolationClass;
 
+use crate::api::image_of;
 use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths};
 use crate::shim::{ShimSpec, through_dir};
@@ -210,10 +211,7 @@ fn disks(
     };
     for (index, container) in boot.spec.containers.iter_mut().enumerate() {
         let name = &container.name;
-        let image = boot.images.iter().find(|image| image.container == *name);
-        let image = &image
-            .ok_or(format!("container {name} has no image"))?
-            .rootfs;
+        let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
         match begin {
             Begin::Boot => make_upper(paths, &upper, boot.rootfs_size_bytes)?,

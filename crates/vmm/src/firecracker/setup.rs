@@ -14,6 +14,7 @@ use super::model::{
     Action, BackendType, BootSource, CacheType, Drive, Entropy, MachineConfig, MemoryBackend,
     NetworkInterface, NetworkOverride, SnapshotLoad, VCPUS_MAX, Vsock,
 };
+use crate::api::image_of;
 use crate::paths::Paths;
 use crate::shim::ShimSpec;
 use crate::upper::make_upper;
@@ -149,16 +150,13 @@ pub(super) fn drives(
     };
     for (index, container) in boot.spec.containers.iter_mut().enumerate() {
         let name = &container.name;
-        let image = boot.images.iter().find(|image| image.container == *name);
-        let image = image.ok_or_else(|| VmmError::Spec {
-            reason: format!("container {name} has no image"),
-        })?;
+        let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
         if !boot.resume {
             make_upper(paths, &upper, boot.rootfs_size_bytes)?;
         }
         let (image_id, upper_id) = (format!("image{index}"), format!("upper{index}"));
-        container.image_disk = drives.add(image_id, &image.rootfs, Kind::Image)?;
+        container.image_disk = drives.add(image_id, image, Kind::Image)?;
         container.upper_disk = drives.add(upper_id, &upper, Kind::Upper)?;
     }
     for (index, volume) in boot.spec.volumes.iter_mut().enumerate() {
