@@ -90,21 +90,16 @@ impl Api {
             return Ok(None);
         }
         self.warn_of_unbuilt(object);
-        let mut ports = self.give_node_ports(object).await?;
-        let has = object::text(object, &["spec", "clusterIP"]);
-        if !has.is_empty() || object["spec"]["type"] == "ExternalName" {
-            return Ok(ports);
+        let (held, is_settled) = self.hold_for_address(object).await?;
+        if is_settled {
+            return Ok(held);
         }
         let (namespace, name) = (object::namespace(object), object::name(object));
-        let mut held = self.hold_service(namespace.unwrap_or_default(), name).await;
-        if let Some(ports) = &mut ports {
-            held._places.append(&mut ports._places);
-        }
         if self.store.get(&resource.key(namespace, name)).is_some() {
             return Err(Status::already_exists(resource, name));
         }
         self.allocate(object).await?;
-        Ok(Some(held))
+        Ok(held)
     }
 
     /// [`Api::give_address`] for a Service that is there: one that was an ExternalName has none.
@@ -112,18 +107,27 @@ impl Api {
         &self,
         object: &mut Value,
     ) -> Result<Option<Held>, Status> {
-        let mut ports = self.give_node_ports(object).await?;
+        let (held, is_settled) = self.hold_for_address(object).await?;
+        if !is_settled {
+            self.allocate(object).await?;
+        }
+        Ok(held)
+    }
+
+    /// Gives a Service its node ports, and holds its name if it is to get an address too. Says
+    /// whether it has one, or wants none.
+    async fn hold_for_address(&self, object: &mut Value) -> Result<(Option<Held>, bool), Status> {
+        let ports = self.give_node_ports(object).await?;
         let has = object::text(object, &["spec", "clusterIP"]);
         if !has.is_empty() || object["spec"]["type"] == "ExternalName" {
-            return Ok(ports);
+            return Ok((ports, true));
         }
         let (namespace, name) = (object::namespace(object), object::name(object));
         let mut held = self.hold_service(namespace.unwrap_or_default(), name).await;
-        if let Some(ports) = &mut ports {
+        if let Some(mut ports) = ports {
             held._places.append(&mut ports._places);
         }
-        self.allocate(object).await?;
-        Ok(Some(held))
+        Ok((Some(held), false))
     }
 
     async fn allocate(&self, object: &mut Value) -> Result<(), Status> {
