@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use image::{CredentialsFile, PullOptions};
 use serde::{Deserialize, Serialize};
+use types::cluster::ClusterSettings;
 use types::{HostId, IsolationClass};
 
 /// Where things are. Everything of a host lies below the first two.
@@ -164,6 +165,9 @@ pub struct Config {
     /// An etcd that has the state of this host's clusters, as `http://host:port`; several control
     /// planes may share it. Unset: a database file of each cluster.
     pub kubernetes_etcd: Vec<String>,
+    /// Settings of the cluster `default`: who may call, the audit log, its node. Other clusters are
+    /// given theirs when they are created.
+    pub kubernetes_api: ClusterSettings,
     /// Class of machines that do not ask for one. Unset: `microvm` where KVM is usable, else
     /// `container`.
     pub isolation_default: Option<IsolationClass>,
@@ -218,6 +222,7 @@ impl Default for Config {
             api_listen: loopback(4280),
             kubernetes_listen: loopback(6443),
             kubernetes_etcd: Vec::new(),
+            kubernetes_api: ClusterSettings::default(),
             isolation_default: None,
             isolation_refused: Vec::new(),
             plain_http_registries: Vec::new(),
@@ -309,6 +314,10 @@ impl Config {
                 return wrong(key, "must be an absolute path");
             }
         }
+        if let Some(key) = self.kubernetes_api.relative_path() {
+            let reason = format!("must have an absolute path as {key}");
+            return wrong("kubernetes_api", &reason);
+        }
         if self.boot_timeout_s == 0 {
             return wrong("boot_timeout_s", "must be 1 or more");
         }
@@ -375,5 +384,11 @@ mod tests {
             Err(ConfigError::Value { .. })
         ));
         assert!(load("region = \"fra\"\nisolation_default = \"emulated\"").is_ok());
+        assert!(matches!(
+            load("[kubernetes_api.audit]\npolicy_file = \"policy.yaml\""),
+            Err(ConfigError::Value { .. })
+        ));
+        let config = load("[kubernetes_api]\nnode_labels = {a = \"b\"}\n[kubernetes_api.audit]");
+        assert!(config.unwrap().kubernetes_api.audit.is_some());
     }
 }

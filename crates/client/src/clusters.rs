@@ -1,7 +1,7 @@
 //! Kubernetes clusters.
 
 use hyper::Method;
-use types::cluster::{Cluster, ClusterList, ClusterName, CreateCluster};
+use types::cluster::{Cluster, ClusterList, ClusterName, CreateCluster, RotateKeys, RotatedKeys};
 
 use crate::transport::Call;
 use crate::{Archive, Client, Error};
@@ -22,6 +22,16 @@ impl Client {
     pub async fn delete_cluster(&self, name: &ClusterName) -> Result<(), Error> {
         let call = Call::new(Method::DELETE, format!("/v1/clusters/{name}"));
         self.send(&call).await.map(drop)
+    }
+
+    /// Makes new keys of a running cluster, or takes the old ones away.
+    pub async fn rotate_cluster_keys(
+        &self,
+        name: &ClusterName,
+        body: &RotateKeys,
+    ) -> Result<RotatedKeys, Error> {
+        let call = Call::post(format!("/v1/clusters/{name}/keys")).body(body);
+        self.json(&call).await
     }
 
     /// The kubeconfig of a cluster's administrator.

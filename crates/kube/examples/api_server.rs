@@ -63,6 +63,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             streams: Arc::new(NoPods),
             identity: Identity::open(identity::Config::new(&dir), &pki)?,
             audit: None,
+            usage: None,
         },
         api,
         interrupted,

@@ -1,8 +1,11 @@
 //! The cluster's own certificates: an authority, a serving certificate and the administrator's.
 //!
-//! The authority and the administrator's key are files, made once, readable by the owner only. The
-//! serving key lives in memory and is made anew at every start, so a name that is added to the
-//! configuration needs no ceremony.
+//! The authority and the administrator's certificate are files, readable by the owner only; each is
+//! made anew when a third of its time is left. The authority keeps its key then, so that whoever
+//! trusts the old certificate trusts what it signs. The serving key lives in memory ([`Serving`]),
+//! so a name that is added to the configuration needs no ceremony.
+
+mod serving;
 
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,21 +14,28 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, RootCertStore};
 
 use crate::api::User;
 
-/// There is no renewal yet, so certificates outlive the machine that they are made on.
-const VALID_YEARS: i32 = 10;
+pub use serving::Serving;
+
+/// Time of the authority, and of clients whose certificate lies in somebody's kubeconfig, where
+/// nobody renews it.
+const VALID_DAYS: i64 = 3650;
+/// A year, as upstream's tools have it.
+const SERVING_DAYS: i64 = 365;
+const DAY_S: i64 = 24 * 3600;
 /// Names by which pods and the host itself reach the API server.
 const NAMES: [&str; 7] = [
     "localhost",
@@ -36,6 +46,7 @@ const NAMES: [&str; 7] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
+const AUTHORITY: &str = "aerostat-kube-ca";
 /// Members may do everything, by definition.
 const MASTERS: &str = "system:masters";
 
@@ -91,7 +102,11 @@ impl Pki {
     /// Reads the authority in `dir`, or makes it. The directory must exist.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-        let credentials = load_or_make(&certificate, &key, make_authority)?;
+        let mut credentials = load_or_make(&certificate, &key, make_authority)?;
+        if is_due(&credentials.certificate_pem, VALID_DAYS, Timestamp::now()) {
+            credentials = renew_authority(&credentials, &key)?;
+            write_private(&certificate, &credentials.certificate_pem)?;
+        }
         let parse = || PkiError::Parse { path: key.clone() };
         let key_pair = KeyPair::from_pem(&credentials.key_pem).map_err(|_| parse())?;
         let issuer = Issuer::from_ca_cert_pem(&credentials.certificate_pem, key_pair)
@@ -109,15 +124,53 @@ impl Pki {
 
     /// The administrator's certificate, a member of `system:masters`; kept in the directory.
     pub fn admin(&self) -> Result<Credentials, PkiError> {
-        let (certificate, key) = (self.dir.join("admin.crt"), self.dir.join("admin.key"));
-        load_or_make(&certificate, &key, || {
-            self.client("kubernetes-admin", Some(MASTERS))
-        })
+        let (certificate, key) = self.admin_files();
+        let make = || self.client("kubernetes-admin", Some(MASTERS));
+        let kept = load_or_make(&certificate, &key, make)?;
+        if is_due(&kept.certificate_pem, VALID_DAYS, Timestamp::now()) {
+            return self.renew_admin();
+        }
+        Ok(kept)
+    }
+
+    /// Makes the administrator's certificate and key anew. The old ones stay good until they end.
+    pub fn renew_admin(&self) -> Result<Credentials, PkiError> {
+        let (certificate, key) = self.admin_files();
+        let made = self.client("kubernetes-admin", Some(MASTERS))?;
+        write_private(&key, &made.key_pem)?;
+        write_private(&certificate, &made.certificate_pem)?;
+        Ok(made)
+    }
+
+    fn admin_files(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join("admin.crt"), self.dir.join("admin.key"))
+    }
+
+    /// Makes the authority's certificate anew with the same key, and returns it. This process goes
+    /// on with the old one, which does no harm; the next start has the new one.
+    pub fn renew_authority(&self) -> Result<String, PkiError> {
+        let (certificate, key) = (self.dir.join("ca.crt"), self.dir.join("ca.key"));
+        let key_pem = std::fs::read_to_string(&key).map_err(|source| PkiError::Read {
+            path: key.clone(),
+            source,
+        })?;
+        let kept = Credentials {
+            certificate_pem: self.ca_pem.clone(),
+            key_pem,
+        };
+        let renewed = renew_authority(&kept, &key)?;
+        write_private(&certificate, &renewed.certificate_pem)?;
+        Ok(renewed.certificate_pem)
+    }
+
+    /// When the authority ends.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        ends_at(&self.ca_pem)
     }
 
     /// A client certificate; not kept.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Credentials, PkiError> {
-        let mut params = params(user, &[])?;
+        let mut params = params(user, &[], VALID_DAYS)?;
         if let Some(group) = group {
             params
                 .distinguished_name
@@ -130,27 +183,18 @@ impl Pki {
     /// TLS for the API server: asks for a client certificate, and lets clients without one in to
     /// be nobody. `names` are further names and addresses of this server.
     pub fn server_config(&self, names: &[String]) -> Result<rustls::ServerConfig, PkiError> {
-        let all: Vec<_> = NAMES
-            .iter()
-            .map(|name| (*name).to_owned())
-            .chain(names.to_vec())
-            .collect();
-        let mut params = params("aerostat-kube", &all)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let served = self.sign("aerostat-kube", params)?;
+        self.server_config_with(&Serving::new(self, names)?)
+    }
+
+    /// The same, with a certificate that can be renewed.
+    pub fn server_config_with(&self, serving: &Serving) -> Result<rustls::ServerConfig, PkiError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = Arc::new(AnyCertificate(self.client_verifier()?));
-        let key = PrivateKeyDer::from_pem_slice(served.key_pem.as_bytes()).map_err(|_| {
-            PkiError::Parse {
-                path: self.dir.clone(),
-            }
-        })?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|source| PkiError::Tls { source })?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![self.der(&served.certificate_pem)?], key)
-            .map_err(|source| PkiError::Tls { source })?;
+            .with_cert_resolver(Arc::new(serving.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -163,7 +207,7 @@ impl Pki {
         request_pem: &str,
         usages: &[&str],
         asked_s: Option<i64>,
-        now: jiff::Timestamp,
+        now: Timestamp,
     ) -> Result<String, PkiError> {
         const YEAR_S: i64 = 365 * 24 * 3600;
         const BACK_S: i64 = 300;
@@ -280,15 +324,19 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
-fn params(subject: &str, names: &[String]) -> Result<CertificateParams, PkiError> {
+fn params(subject: &str, names: &[String], days: i64) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(names).map_err(|source| PkiError::Make {
         subject: subject.to_owned(),
         source,
     })?;
-    let year = i32::from(jiff::Zoned::now().year());
+    let today_s = Timestamp::now().as_second() / DAY_S * DAY_S;
+    let at = |second: i64| {
+        let second = u64::try_from(second).unwrap_or(0);
+        date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(second)
+    };
     // A year back, for clocks that are behind.
-    params.not_before = date_time_ymd(year - 1, 1, 1);
-    params.not_after = date_time_ymd(year + VALID_YEARS, 1, 1);
+    params.not_before = at(today_s - 365 * DAY_S);
+    params.not_after = at(today_s + days * DAY_S);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, subject);
     params.key_usages = vec![
@@ -299,17 +347,45 @@ fn params(subject: &str, names: &[String]) -> Result<CertificateParams, PkiError
     Ok(params)
 }
 
+/// When a certificate ends; `None` if it cannot be read.
+pub fn ends_at(certificate_pem: &str) -> Option<Timestamp> {
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
+}
+
+/// Whether less than a third of its time is left of a certificate that was made for so many days.
+fn is_due(certificate_pem: &str, days: i64, now: Timestamp) -> bool {
+    let ends = ends_at(certificate_pem);
+    ends.is_some_and(|ends| ends.as_second() - now.as_second() < days * DAY_S / 3)
+}
+
 fn make_authority() -> Result<Credentials, PkiError> {
-    let subject = "aerostat-kube-ca";
+    let key = KeyPair::generate().map_err(|source| PkiError::Make {
+        subject: AUTHORITY.to_owned(),
+        source,
+    })?;
+    sign_authority(&key)
+}
+
+/// The same authority for longer.
+fn renew_authority(kept: &Credentials, key: &Path) -> Result<Credentials, PkiError> {
+    let pair = KeyPair::from_pem(&kept.key_pem);
+    let pair = pair.map_err(|_| PkiError::Parse {
+        path: key.to_owned(),
+    })?;
+    sign_authority(&pair)
+}
+
+fn sign_authority(key: &KeyPair) -> Result<Credentials, PkiError> {
     let make = |source| PkiError::Make {
-        subject: subject.to_owned(),
+        subject: AUTHORITY.to_owned(),
         source,
     };
-    let mut params = params(subject, &[])?;
+    let mut params = params(AUTHORITY, &[], VALID_DAYS)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = KeyPair::generate().map_err(make)?;
-    let certificate = params.self_signed(&key).map_err(make)?;
+    let certificate = params.self_signed(key).map_err(make)?;
     Ok(Credentials {
         certificate_pem: certificate.pem(),
         key_pem: key.serialize_pem(),
@@ -424,6 +500,20 @@ mod tests {
                 .permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
         }
+        let renewed = again.renew_authority().expect("made");
+        assert_ne!(renewed, first.ca_pem());
+        // Who trusts the renewed authority knows the certificates of before.
+        let again = Pki::open(dir.path()).expect("read");
+        assert_eq!(again.ca_pem(), renewed);
+        let verifier = again.client_verifier().expect("usable");
+        let der = again.der(&admin.certificate_pem).expect("a certificate");
+        verifier
+            .verify_client_cert(&der, &[], UnixTime::now())
+            .expect("known");
+        assert_ne!(again.renew_admin().expect("made").key_pem, admin.key_pem);
+        let ends = again.ends_at().expect("an end");
+        assert!(!is_due(&renewed, VALID_DAYS, Timestamp::now()));
+        assert!(is_due(&renewed, VALID_DAYS, ends));
         again
             .server_config(&["example.internal".into()])
             .expect("usable");

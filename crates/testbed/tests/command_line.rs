@@ -25,6 +25,7 @@ const CALLS: &[&str] = &[
     "mesh status",
     "k8s create team-a",
     "k8s list",
+    "k8s rotate-keys tokens team-a",
     "k8s delete team-a --yes",
     "image list",
     "image prune",

@@ -1,5 +1,7 @@
 //! Kubernetes clusters, in the JSON of the Machines API.
 
+mod settings;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -9,6 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::AppName;
+
+pub use settings::{AuditSettings, ClusterSettings, OidcSettings};
 
 /// Characters of a name. With what is put before it, it is the name of an app.
 const NAME_LEN_MAX: usize = 40;
@@ -125,6 +129,70 @@ pub struct CreateCluster {
     /// ever after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    #[serde(default, skip_serializing_if = "ClusterSettings::is_default")]
+    pub settings: ClusterSettings,
+}
+
+/// Keys of a cluster that can be changed while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterKeys {
+    /// What Secrets are sealed with on the disk.
+    Secrets,
+    /// What service accounts' tokens are signed with.
+    Tokens,
+    /// The certificates of the authority, of the server and of the administrator.
+    Certificates,
+}
+
+/// Why something is no kind of keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of secrets, tokens and certificates")]
+pub struct UnknownClusterKeys(String);
+
+impl FromStr for ClusterKeys {
+    type Err = UnknownClusterKeys;
+
+    fn from_str(text: &str) -> Result<Self, UnknownClusterKeys> {
+        match text {
+            "secrets" => Ok(Self::Secrets),
+            "tokens" => Ok(Self::Tokens),
+            "certificates" => Ok(Self::Certificates),
+            other => Err(UnknownClusterKeys(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ClusterKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secrets => "secrets",
+            Self::Tokens => "tokens",
+            Self::Certificates => "certificates",
+        })
+    }
+}
+
+/// Asks for new keys of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKeys {
+    pub keys: ClusterKeys,
+    /// Makes none, and takes away the old ones instead: what they alone have sealed or signed is
+    /// then void.
+    #[serde(default)]
+    pub drop_old: bool,
+}
+
+/// What has been done to the keys of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RotatedKeys {
+    pub keys: ClusterKeys,
+    /// Ids of the keys that there are now, the one in use first; of certificates, their ends.
+    pub ids: Vec<String>,
+    /// Secrets that were sealed anew.
+    #[serde(default)]
+    pub resealed: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

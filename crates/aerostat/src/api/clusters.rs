@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use types::api::Ok as Done;
-use types::cluster::{Cluster, ClusterList, ClusterName, CreateCluster};
+use types::cluster::{Cluster, ClusterList, ClusterName, CreateCluster, RotateKeys, RotatedKeys};
 
 use super::Api;
 use super::error::ApiError;
@@ -59,6 +59,18 @@ pub(super) async fn delete(
     let deleted = tokio::spawn(async move { clusters.delete(&name).await }).await;
     deleted.map_err(|_| ApiError::NotStarted)??;
     Ok(Json(Done { ok: true }))
+}
+
+/// `POST /v1/clusters/{name}/keys`
+pub(super) async fn rotate(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+    Body(wanted): Body<RotateKeys>,
+) -> Result<Json<RotatedKeys>, ApiError> {
+    // A client that hangs up does not leave half of it.
+    let (clusters, name) = (clusters(&api)?.clone(), name(&text)?);
+    let rotated = tokio::spawn(async move { clusters.rotate(&name, &wanted).await }).await;
+    Ok(Json(rotated.map_err(|_| ApiError::NotStarted)??))
 }
 
 /// `GET /v1/clusters/{name}/kubeconfig`

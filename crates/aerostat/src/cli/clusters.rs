@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use types::cluster::{Cluster, ClusterName, CreateCluster};
+use types::cluster::{
+    Cluster, ClusterKeys, ClusterName, ClusterSettings, CreateCluster, RotateKeys, RotatedKeys,
+};
 
 use super::kubeconfig::{self, Merged};
 use super::output::{self, Table};
@@ -27,9 +29,27 @@ pub(super) enum Clusters {
         /// Where its API listens [default: loopback, at a free port]
         #[arg(long)]
         listen: Option<SocketAddr>,
+        /// TOML file with settings, as in the table kubernetes_api of the configuration: audit log,
+        /// OIDC issuer, fixed tokens, labels and taints of the node
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
     },
     /// Print the kubeconfig of a cluster's administrator, or put it into yours
     Kubeconfig(Kubeconfig),
+    /// Make new keys of a cluster while it runs, or take the old ones away
+    RotateKeys {
+        /// secrets: what Secrets are sealed with; tokens: what service accounts' tokens are signed
+        /// with; certificates: those of authority, server and administrator
+        keys: ClusterKeys,
+        #[arg(default_value = "default")]
+        name: ClusterName,
+        /// Make none; take the old ones away, and with them what they alone have signed or sealed
+        #[arg(long)]
+        drop_old: bool,
+        /// With --drop-old: do not ask
+        #[arg(short, long, requires = "drop_old")]
+        yes: bool,
+    },
     /// Delete a cluster with its pods and its data
     #[command(visible_alias = "rm")]
     Delete {
@@ -86,8 +106,17 @@ impl Clusters {
                     none,
                 )
             }
-            Self::Create { name, listen } => {
-                let body = CreateCluster { name, listen };
+            Self::Create {
+                name,
+                listen,
+                settings,
+            } => {
+                let settings = settings.as_deref().map(read_settings).transpose()?;
+                let body = CreateCluster {
+                    name,
+                    listen,
+                    settings: settings.unwrap_or_default(),
+                };
                 let cluster = context.client()?.create_cluster(&body).await?;
                 let name = &cluster.name;
                 let told = format!(
@@ -97,6 +126,20 @@ impl Clusters {
                 output::changed(context.format, &cluster, name.as_str(), &told)
             }
             Self::Kubeconfig(wanted) => wanted.run(context).await,
+            Self::RotateKeys {
+                keys,
+                name,
+                drop_old,
+                yes,
+            } => {
+                if drop_old {
+                    confirm(&format!("Take away the old {keys} keys of {name}?"), yes)?;
+                }
+                let body = RotateKeys { keys, drop_old };
+                let done = context.client()?.rotate_cluster_keys(&name, &body).await?;
+                let told = rotated(&name, &done, drop_old);
+                output::changed(context.format, &done, name.as_str(), &told)
+            }
             Self::Delete { name, yes } => {
                 confirm(
                     &format!("Delete cluster {name} with all its pods and data?"),
@@ -132,6 +175,39 @@ impl Kubeconfig {
             told += &format!("; as it was: {}", kept.display());
         }
         output::changed(context.format, &self.name, self.name.as_str(), &told)
+    }
+}
+
+fn read_settings(file: &Path) -> anyhow::Result<ClusterSettings> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let settings = toml::from_str(&text);
+    settings.with_context(|| format!("{} does not hold settings of a cluster", file.display()))
+}
+
+fn rotated(name: &ClusterName, done: &RotatedKeys, drop_old: bool) -> String {
+    let RotatedKeys {
+        keys,
+        ids,
+        resealed,
+    } = done;
+    let ids = ids.join(", ");
+    match (keys, drop_old) {
+        (ClusterKeys::Secrets, false) => format!(
+            "cluster {name}: {resealed} Secrets sealed with a new key; keys: {ids}; an hour from now \
+             take the old ones away: aerostat k8s rotate-keys secrets {name} --drop-old"
+        ),
+        (ClusterKeys::Tokens, false) => format!(
+            "cluster {name}: a new key signs; keys: {ids}; when the last token of the old ones has \
+             ended: aerostat k8s rotate-keys tokens {name} --drop-old"
+        ),
+        (ClusterKeys::Certificates, _) => format!(
+            "cluster {name}: {ids}; those of before are good until they end; the administrator's: \
+             aerostat k8s kubeconfig {name} --merge"
+        ),
+        (ClusterKeys::Secrets | ClusterKeys::Tokens, true) => {
+            format!("cluster {name}: the old keys are gone; left: {ids}")
+        }
     }
 }
 

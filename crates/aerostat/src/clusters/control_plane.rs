@@ -1,7 +1,7 @@
 //! One control plane, and what turns its pods into machines. It knows this host as any client
 //! does: by the Machines API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use anyhow::Context as _;
 use client::Client;
 use store::Store;
 use tokio::net::TcpListener;
-use types::cluster::ClusterName;
+use types::cluster::{ClusterName, ClusterSettings};
 use types::{AppName, IsolationClass};
 
-use super::app_of;
+use super::keys::Keyring;
+use super::{app_of, settings};
 use crate::config::Config;
 use crate::directory;
 use crate::drain::Drain;
@@ -37,6 +38,7 @@ pub(crate) struct ControlPlane {
     node: kube::provider::NodeConfig,
     classes: BTreeSet<IsolationClass>,
     silent_after: Duration,
+    settings: ClusterSettings,
     client: Client,
 }
 
@@ -58,8 +60,15 @@ impl ControlPlane {
             node: node(config, capacity),
             classes,
             silent_after: Duration::from_secs(config.host_silent_s.into()),
+            settings: ClusterSettings::default(),
             client,
         }
+    }
+
+    /// The same, as an administrator wants it.
+    pub(crate) fn with_settings(mut self, settings: ClusterSettings) -> Self {
+        self.settings = settings;
+        self
     }
 }
 
@@ -84,7 +93,7 @@ fn location(config: &Config, name: &ClusterName, dir: &Path) -> store::Location 
 }
 
 /// Starts a control plane; it answers when this returns, until `drain` ends it. The store closes
-/// with its last handle.
+/// with its last handle, of which the keyring has one.
 ///
 /// # Errors
 /// If its files or its store cannot be used.
@@ -92,34 +101,36 @@ pub(crate) async fn start(
     plane: ControlPlane,
     listener: TcpListener,
     drain: &Drain,
-) -> anyhow::Result<Store> {
+) -> anyhow::Result<(Store, Keyring)> {
+    settings::check(&plane.settings).context("the settings of the cluster cannot be used")?;
     let address = listener.local_addr()?;
     let pki_dir = plane.dir.join("pki");
-    private_folder(&pki_dir).with_context(|| format!("cannot make {}", pki_dir.display()))?;
-    let pki = kube::pki::Pki::open(&pki_dir)?;
     let server = format!("https://{address}");
-    let kubeconfig = kube::pki::kubeconfig(&server, pki.ca_pem(), &pki.admin()?);
-    kube::pki::write_private(&plane.dir.join("kubeconfig"), &kubeconfig)?;
+    let (pki, serving) = certificates(&plane, address, &server)?;
 
     let store = Store::open_at(&plane.location).await?;
     let services = kube::services::AppServices::new(plane.client.clone(), plane.app.clone());
     let services: Arc<dyn kube::services::Services> = Arc::new(services);
     let vips = kube::services::Vips(Arc::clone(&services));
     let secrecy = kube::secrecy::Secrecy::open(&pki_dir.join("secrets.keys"))?;
+    let keyring_secrecy = secrecy.clone();
     let api = kube::api::Api::new(store.clone())
         .with_cluster_ips(Arc::new(vips))
         .with_secrecy(secrecy);
     api.bootstrap().await?;
 
     let streams = kube::provider::Streams::new(plane.client.clone(), plane.app.clone());
-    let identity_config = kube::identity::Config::new(&pki_dir);
+    let usage = kube::provider::MachineUsage::new(plane.client.clone(), plane.app.clone());
+    let usage: Arc<dyn kube::usage::PodUsage> = Arc::new(usage);
+    let identity_config = settings::identity(&plane.settings, &pki_dir);
     let identity = kube::identity::Identity::open(identity_config, &pki)?;
     let server_config = kube::server::ServerConfig {
         listener,
-        tls: pki.server_config(&[address.ip().to_string()])?,
+        tls: pki.server_config_with(&serving)?,
         streams: Arc::new(streams),
         identity: identity.clone(),
-        audit: None,
+        audit: settings::audit(&plane.settings, &plane.dir)?,
+        usage: Some(Arc::clone(&usage)),
     };
     let token = drain.token();
     drain.spawn(
@@ -127,6 +138,18 @@ pub(crate) async fn start(
         kube::server::serve(server_config, api.clone(), token.cancelled_owned()),
     );
     let pki = Arc::new(pki);
+    let keyring = Keyring {
+        kubeconfig: plane.dir.join("kubeconfig"),
+        pki_dir,
+        server,
+        pki: Arc::clone(&pki),
+        serving,
+        identity: identity.clone(),
+        secrecy: keyring_secrecy,
+        store: store.clone(),
+        is_shared: matches!(plane.location, store::Location::Etcd(_)),
+    };
+    drain.spawn("keys and certificates", keyring.clone().keep(drain.token()));
     drain.spawn(
         "encryption of secrets",
         kube::secrecy::run(api.clone(), drain.token()),
@@ -140,16 +163,13 @@ pub(crate) async fn start(
             drain.token(),
         ),
     );
-    let leadership = match &plane.location {
-        store::Location::Sqlite(_) => kube::controllers::Leadership::Alone,
-        // Several control planes may share an etcd; one of them runs the controllers.
-        store::Location::Etcd(_) => kube::controllers::Leadership::Elected {
-            identity: format!("{}_{}", plane.node.name, ulid::Ulid::new()),
-        },
-    };
     let controllers = kube::controllers::ControllersConfig {
-        leadership,
+        leadership: leadership(&plane),
         pki: Some(Arc::clone(&pki)),
+        metrics: Some(Arc::new(kube::usage::ResourceMetrics::new(
+            api.clone(),
+            usage,
+        ))),
         isolation: plane.classes.iter().copied().collect(),
         ..kube::controllers::ControllersConfig::new(pki.ca_pem())
     };
@@ -165,19 +185,55 @@ pub(crate) async fn start(
         "scheduler",
         kube::scheduler::run(api.clone(), drain.token()),
     );
-    let provider = kube::provider::ProviderConfig {
+    let client = plane.client.clone();
+    let provider = provider(plane)?;
+    drain.spawn(
+        "provider",
+        kube::provider::run(api, client, provider, drain.token()),
+    );
+    Ok((store, keyring))
+}
+
+/// Keys and certificates, those that are missing made, and the administrator's kubeconfig.
+fn certificates(
+    plane: &ControlPlane,
+    address: SocketAddr,
+    server: &str,
+) -> anyhow::Result<(kube::pki::Pki, kube::pki::Serving)> {
+    let dir = plane.dir.join("pki");
+    private_folder(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let pki = kube::pki::Pki::open(&dir)?;
+    let kubeconfig = kube::pki::kubeconfig(server, pki.ca_pem(), &pki.admin()?);
+    kube::pki::write_private(&plane.dir.join("kubeconfig"), &kubeconfig)?;
+    let mut names = plane.settings.names.clone();
+    names.push(address.ip().to_string());
+    let serving = kube::pki::Serving::new(&pki, &names)?;
+    Ok((pki, serving))
+}
+
+/// Who runs the controllers: several control planes may share an etcd, and one of them does.
+fn leadership(plane: &ControlPlane) -> kube::controllers::Leadership {
+    match &plane.location {
+        store::Location::Sqlite(_) => kube::controllers::Leadership::Alone,
+        store::Location::Etcd(_) => kube::controllers::Leadership::Elected {
+            identity: format!("{}_{}", plane.node.name, ulid::Ulid::new()),
+        },
+    }
+}
+
+/// What turns pods into machines, and the node that it shows.
+fn provider(plane: ControlPlane) -> anyhow::Result<kube::provider::ProviderConfig> {
+    let mut node = plane.node;
+    node.taints = settings::taints(&plane.settings)?;
+    node.labels = plane.settings.node_labels;
+    Ok(kube::provider::ProviderConfig {
         region: plane.region,
         network: plane.app.to_string(),
         app: plane.app,
         org_slug: directory::PERSONAL.to_owned(),
-        node: plane.node,
+        node,
         silent_after: plane.silent_after,
-    };
-    drain.spawn(
-        "provider",
-        kube::provider::run(api, plane.client, provider, drain.token()),
-    );
-    Ok(store)
+    })
 }
 
 /// The one node of this region.
@@ -202,5 +258,7 @@ fn node(config: &Config, capacity: Capacity) -> kube::provider::NodeConfig {
         os_image: os.unwrap_or("Linux").trim_matches('"').to_owned(),
         kubelet_version: kube::server::VERSION.to_owned(),
         runtime_version: concat!("aerostat://", env!("CARGO_PKG_VERSION")).to_owned(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
     }
 }

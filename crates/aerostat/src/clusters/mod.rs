@@ -12,7 +12,9 @@
 
 mod backup;
 mod control_plane;
+mod keys;
 mod record;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,7 +28,9 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
-use types::cluster::{Cluster, ClusterName, ClusterState, CreateCluster};
+use types::cluster::{
+    Cluster, ClusterName, ClusterSettings, ClusterState, CreateCluster, RotateKeys, RotatedKeys,
+};
 use types::{AppName, IsolationClass};
 
 use crate::config::{Config, Paths};
@@ -36,6 +40,7 @@ use crate::worker::Capacity;
 
 pub(crate) use backup::RestoreError;
 pub(crate) use control_plane::{ControlPlane, bind, start as start_control_plane};
+use keys::Keyring;
 use record::Record;
 
 /// The app whose machines are the pods of the cluster `default`.
@@ -74,6 +79,12 @@ pub(crate) enum ClusterError {
     Disk { path: PathBuf, source: io::Error },
     #[error("the cluster was not backed up")]
     Backup(#[source] Box<store::CopyError>),
+    #[error("the setting {key} {reason}")]
+    Settings { key: &'static str, reason: String },
+    #[error("the keys of the cluster stay as they are: {why}")]
+    KeysStay { why: &'static str },
+    #[error("the keys of the cluster were not changed")]
+    Keys(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What clusters need of their host.
@@ -108,8 +119,15 @@ struct Entry {
 
 #[derive(Debug)]
 enum Life {
-    Running { store: store::Store, drain: Drain },
-    Failed { reason: String },
+    Running {
+        store: store::Store,
+        // Far larger than the rest.
+        keys: Box<Keyring>,
+        drain: Drain,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 impl Clusters {
@@ -132,7 +150,8 @@ impl Clusters {
         let mut all = BTreeMap::new();
         if let Some(listener) = default {
             let dir = clusters.dir(&ClusterName::default_cluster());
-            let record = Record::of_default(&dir, listener.local_addr()?)?;
+            let settings = clusters.shared.around.config.kubernetes_api.clone();
+            let record = Record::of_default(&dir, listener.local_addr()?, settings)?;
             let life = clusters.run(&record, listener).await?;
             all.insert(record.name.clone(), Entry { record, life });
         }
@@ -198,6 +217,10 @@ impl Clusters {
         if clusters.len() >= CLUSTERS_MAX {
             return Err(ClusterError::TooMany);
         }
+        settings::check(&wanted.settings).map_err(|error| ClusterError::Settings {
+            key: error.key,
+            reason: error.reason,
+        })?;
         let address = wanted
             .listen
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -208,6 +231,7 @@ impl Clusters {
             listen: listener.local_addr().map_err(refused)?,
             created_at: Timestamp::now(),
             is_deleting: false,
+            settings: wanted.settings,
         };
         record.write(&self.dir(&name))?;
         let life = match self.run(&record, listener).await {
@@ -299,17 +323,33 @@ impl Clusters {
         backup::write(&store, &self.dir(name)).await
     }
 
+    /// Makes new keys of a running cluster, or takes the old ones away; see [`keys`].
+    pub(crate) async fn rotate(
+        &self,
+        name: &ClusterName,
+        wanted: &RotateKeys,
+    ) -> Result<RotatedKeys, ClusterError> {
+        // Held, so that nobody else does the same in the middle of it.
+        let clusters = self.shared.clusters.lock().await;
+        match clusters.get(name).map(|entry| &entry.life) {
+            Some(Life::Running { keys, .. }) => keys.rotate(wanted).await,
+            Some(Life::Failed { .. }) => Err(ClusterError::NotRunning(name.clone())),
+            None => Err(ClusterError::NotFound(name.clone())),
+        }
+    }
+
     async fn run(&self, record: &Record, listener: TcpListener) -> anyhow::Result<Life> {
         let around = &self.shared.around;
         let dir = self.dir(&record.name);
         private_folder(&dir)?;
         let host = (around.capacity, around.classes.clone());
         let client = around.client.clone();
-        let plane = ControlPlane::new(&around.config, &record.name, dir, client, host);
+        let plane = ControlPlane::new(&around.config, &record.name, dir, client, host)
+            .with_settings(record.settings.clone());
         let drain = Drain::new();
         let started = start_control_plane(plane, listener, &drain).await;
-        let store = match started {
-            Ok(store) => store,
+        let (store, keys) = match started {
+            Ok(started) => started,
             Err(error) => {
                 // What was started ends; nothing of it is waited for.
                 drain.token().cancel();
@@ -317,7 +357,8 @@ impl Clusters {
             }
         };
         self.end_with_host(drain.clone());
-        Ok(Life::Running { store, drain })
+        let keys = Box::new(keys);
+        Ok(Life::Running { store, keys, drain })
     }
 
     /// A cluster ends with the daemon, and a panic in it ends the daemon, as anybody's does.
@@ -398,6 +439,7 @@ pub(crate) async fn restore(
             listen,
             created_at: Timestamp::now(),
             is_deleting: false,
+            settings: ClusterSettings::default(),
         };
         record.write(&dir)
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use types::cluster::ClusterName;
+use types::cluster::{ClusterName, ClusterSettings};
 
 use super::{ClusterError, disk};
 use crate::files::{private_folder, write_whole};
@@ -23,17 +23,26 @@ pub(super) struct Record {
     /// Set before anything of it is taken away.
     #[serde(default)]
     pub(super) is_deleting: bool,
+    /// Those of `default` are in the host's configuration, and here as they were last used.
+    #[serde(default, skip_serializing_if = "ClusterSettings::is_default")]
+    pub(super) settings: ClusterSettings,
 }
 
 impl Record {
-    /// That of the cluster which comes with the host. Where it listens is configured.
-    pub(super) fn of_default(dir: &Path, listen: SocketAddr) -> Result<Self, ClusterError> {
+    /// That of the cluster which comes with the host. Where it listens is configured, as are its
+    /// settings.
+    pub(super) fn of_default(
+        dir: &Path,
+        listen: SocketAddr,
+        settings: ClusterSettings,
+    ) -> Result<Self, ClusterError> {
         let known = read(dir)?;
         let record = Self {
             name: ClusterName::default_cluster(),
             listen,
             created_at: known.map_or_else(Timestamp::now, |known| known.created_at),
             is_deleting: false,
+            settings,
         };
         record.write(dir)?;
         Ok(record)
@@ -115,6 +124,7 @@ mod tests {
             listen: "127.0.0.1:7".parse().unwrap(),
             created_at: Timestamp::UNIX_EPOCH,
             is_deleting: false,
+            settings: ClusterSettings::default(),
         }
     }
 

@@ -52,6 +52,7 @@ use serde_json::Value;
 use store::{Store, WriteError};
 
 use crate::egress;
+use crate::metrics::Metrics;
 use crate::rbac::{self, Authorizer};
 use crate::resource::{Catalog, Resource};
 use crate::secrecy::{Secrecy, Vault};
@@ -79,6 +80,7 @@ const CONFLICT_RETRIES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Api {
     store: Vault,
+    metrics: Arc<Metrics>,
     caller: Arc<Caller>,
     resources: Catalog,
     authorizer: Authorizer,
@@ -164,13 +166,15 @@ pub struct Written {
 
 impl Api {
     pub fn new(store: Store) -> Self {
+        let metrics = Arc::<Metrics>::default();
         let caller = Caller {
             user: Arc::new(User::server()),
             manager: "kube-apiserver".to_owned(),
         };
         Self {
             authorizer: Authorizer::new(store.clone()),
-            store: Vault::new(store),
+            store: Vault::new(store, metrics.writes.clone()),
+            metrics,
             caller: Arc::new(caller),
             resources: Catalog::default(),
             cluster_ips: None,
@@ -196,6 +200,10 @@ impl Api {
     pub fn as_controller(&self, name: &str) -> Self {
         // All of upstream's controllers are one program, and that owns what they write.
         self.acting_as(Arc::new(User::controller(name)), "kube-controller-manager")
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The same API, which encrypts Secrets in the store.

@@ -177,7 +177,8 @@ fn reconcile<C: Controller>(
     make: impl FnOnce(&Watches) -> C,
 ) {
     let news = watches.follow(C::WATCHED);
-    tasks.spawn(reconcile::run(make(watches), news));
+    let meter = watches.meter(C::NAME);
+    tasks.spawn(reconcile::run(make(watches), news, meter));
 }
 
 fn spawn<F: Future<Output = ()> + Send + 'static>(

@@ -7,12 +7,14 @@
 //!              └─────────────────────────────────────────┘
 //! ```
 //!
-//! Pure: the time is a parameter. A name that is added while it is delayed becomes due at once, and
+//! Pure but for what is told of it: the time is a parameter. A name that is added while it is delayed becomes due at once, and
 //! one that is added while it runs is looked at again afterwards, so that no news is ever missed
 //! and no two tasks work on one name.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
+
+use crate::metrics::QueueMeter;
 
 /// First delay after a failure; it doubles with each further one.
 const BACK_OFF_MIN: Duration = Duration::from_millis(500);
@@ -39,9 +41,18 @@ pub(crate) struct Queue {
     running: HashMap<String, bool>,
     delayed: BTreeSet<(Instant, String)>,
     failures: HashMap<String, u32>,
+    meter: Option<QueueMeter>,
 }
 
 impl Queue {
+    /// One whose numbers are told.
+    pub(crate) fn metered(meter: QueueMeter) -> Self {
+        Self {
+            meter: Some(meter),
+            ..Self::default()
+        }
+    }
+
     /// There is news of `name`.
     pub(crate) fn add(&mut self, name: &str) {
         if let Some(again) = self.running.get_mut(name) {
@@ -49,6 +60,9 @@ impl Queue {
         } else if self.is_waiting.insert(name.to_owned()) {
             self.delayed.retain(|(_, delayed)| delayed != name);
             self.waiting.push_back(name.to_owned());
+            if let Some(meter) = &mut self.meter {
+                meter.added(name);
+            }
         }
     }
 
@@ -57,11 +71,17 @@ impl Queue {
         let name = self.waiting.pop_front()?;
         self.is_waiting.remove(&name);
         self.running.insert(name.clone(), false);
+        if let Some(meter) = &mut self.meter {
+            meter.taken(&name);
+        }
         Some(name)
     }
 
     pub(crate) fn finish(&mut self, now: Instant, name: &str, outcome: Outcome) {
         let again = self.running.remove(name).unwrap_or(false);
+        if let Some(meter) = &mut self.meter {
+            meter.finished(name, outcome != Outcome::Done);
+        }
         let delay = match outcome {
             Outcome::Done => {
                 self.failures.remove(name);

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::queue::{Outcome, Queue};
 use super::watches::{Changed, News};
+use crate::metrics::QueueMeter;
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -38,8 +39,12 @@ pub(super) trait Controller: Send + Sync + 'static {
 }
 
 /// Runs until the news end. Nothing is decided before everything has been told once.
-pub(super) async fn run<C: Controller>(controller: C, mut news: mpsc::Receiver<News>) {
-    let mut queue = Queue::default();
+pub(super) async fn run<C: Controller>(
+    controller: C,
+    mut news: mpsc::Receiver<News>,
+    meter: QueueMeter,
+) {
+    let mut queue = Queue::metered(meter);
     let mut listed = HashSet::new();
     let mut running = FuturesUnordered::new();
     loop {

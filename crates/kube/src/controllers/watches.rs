@@ -277,6 +277,11 @@ impl Watches {
         self.known.clone()
     }
 
+    /// What counts for the queue of a controller.
+    pub(crate) fn meter(&self, controller: &str) -> crate::metrics::QueueMeter {
+        self.known.api.metrics().queue(controller)
+    }
+
     /// News of these resources.
     pub(crate) fn follow(
         &mut self,

@@ -70,6 +70,11 @@ impl Verified {
         all.insert(digest, claims.clone());
     }
 
+    /// Every signature is looked at again.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Claims>> {
         self.0
             .lock()
@@ -180,7 +185,8 @@ impl Identity {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         let mut result = Err(TokenError::Unknown);
-        for key in self.0.keys.candidates(header.kid.as_deref()) {
+        let keys = self.keys();
+        for key in keys.candidates(header.kid.as_deref()) {
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
                 Ok(decoded) => {
                     let claims = decoded.claims;

@@ -1,8 +1,9 @@
 //! The keys that sign tokens of service accounts.
 //!
 //! A folder may hold several, `service-account-<number>.key`: the highest number signs, all
-//! verify. To change keys, make a new one ([`Keys::rotate`]), start the servers again, and remove
-//! the old one when the last token that it signed has ended. ES256, because it signs in a
+//! verify. To change keys, make a new one ([`Keys::rotate`]), have the servers read the folder
+//! again, and remove the old ones ([`Keys::drop_old`]) when the last token that they signed has
+//! ended. ES256, because it signs in a
 //! twentieth of the time of RS256 and a key is made at once.
 
 use std::io;
@@ -31,6 +32,8 @@ pub enum KeyError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write a key of service accounts")]
     Write { source: PkiError },
+    #[error("cannot remove {path}")]
+    Remove { path: PathBuf, source: io::Error },
     #[error("cannot make a key of service accounts")]
     Make { source: rcgen::Error },
     #[error("{path} does not hold an EC P-256 private key in PEM")]
@@ -79,7 +82,7 @@ impl Keys {
         })
     }
 
-    /// Makes a key that signs from the next start on; returns its number.
+    /// Makes a key that signs once the folder is read again; returns its number.
     pub fn rotate(dir: &Path) -> Result<u64, KeyError> {
         let number = numbers(dir)?.last().map_or(1, |last| last + 1);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
@@ -87,6 +90,22 @@ impl Keys {
         pki::write_private(&path(dir, number), &key.serialize_pem())
             .map_err(|source| KeyError::Write { source })?;
         Ok(number)
+    }
+
+    /// Removes every key but the one that signs; returns how many there were.
+    pub fn drop_old(dir: &Path) -> Result<usize, KeyError> {
+        let mut numbers = numbers(dir)?;
+        numbers.pop();
+        for number in &numbers {
+            let path = path(dir, *number);
+            std::fs::remove_file(&path).map_err(|source| KeyError::Remove { path, source })?;
+        }
+        Ok(numbers.len())
+    }
+
+    /// Ids of the keys, the one that signs first.
+    pub(super) fn ids(&self) -> Vec<&str> {
+        self.verifying.iter().map(|key| key.id.as_str()).collect()
     }
 
     pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
@@ -188,5 +207,8 @@ mod tests {
             (&json!("ES256"), &json!("sig"))
         );
         assert!(keys[0].get("d").is_none(), "{}", keys[0]);
+        assert_eq!(Keys::drop_old(dir.path()).expect("removed"), 1);
+        let last = Keys::open(dir.path()).expect("read");
+        assert_eq!(last.ids(), [both.ids()[0]]);
     }
 }

@@ -26,7 +26,7 @@ mod token_request;
 mod user;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Value, json};
 
@@ -104,7 +104,8 @@ pub struct Identity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    keys: Keys,
+    keys_dir: PathBuf,
+    keys: RwLock<Arc<Keys>>,
     issuer: String,
     audiences: Vec<String>,
     jwks_uri: String,
@@ -142,7 +143,8 @@ impl Identity {
             None => static_tokens::StaticTokens::default(),
         };
         Ok(Self(Arc::new(Inner {
-            keys: Keys::open(&config.keys_dir)?,
+            keys: RwLock::new(Arc::new(Keys::open(&config.keys_dir)?)),
+            keys_dir: config.keys_dir,
             issuer: config.issuer,
             audiences,
             jwks_uri,
@@ -200,7 +202,34 @@ impl Identity {
 
     /// The public keys of that issuer.
     pub(crate) fn jwks(&self) -> Value {
-        self.0.keys.jwks()
+        self.keys().jwks()
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        let keys = self.0.keys.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&keys)
+    }
+
+    /// Reads the folder of keys again; true if they are others than before. What is signed from
+    /// now on is signed with the newest, and what only a key that is gone has signed is void.
+    ///
+    /// # Errors
+    /// If they cannot be read; those from before stay.
+    pub fn reload_keys(&self) -> Result<bool, KeyError> {
+        let read = Keys::open(&self.0.keys_dir)?;
+        if read.ids() == self.keys().ids() {
+            return Ok(false);
+        }
+        let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = Arc::new(read);
+        drop(keys);
+        self.0.verified.clear();
+        Ok(true)
+    }
+
+    /// Ids of the keys of tokens, the one that signs first.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.keys().ids().into_iter().map(str::to_owned).collect()
     }
 }
 

@@ -59,7 +59,7 @@ impl Identity {
             sub: service_account_name(namespace, name),
             legacy: Legacy::default(),
         };
-        let token = self.0.keys.sign(&claims).map_err(unsigned)?;
+        let token = self.keys().sign(&claims).map_err(unsigned)?;
         let end = Timestamp::from_second(now_s + lifetime_s).unwrap_or(Timestamp::MAX);
         let mut answer = json!({
             "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
@@ -97,7 +97,7 @@ impl Identity {
                 account_uid: object::uid(account).to_owned(),
             },
         };
-        self.0.keys.sign(&claims)
+        self.keys().sign(&claims)
     }
 }
 

@@ -29,6 +29,7 @@ mod status;
 mod streams;
 mod sync;
 mod translate;
+mod usage;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -47,9 +48,10 @@ use crate::api::Api;
 use crate::controllers::events::Recorder;
 use crate::controllers::queue::{Outcome, Queue};
 
-pub use node::NodeConfig;
+pub use node::{InvalidTaint, NodeConfig, Taint};
 pub(crate) use quantity::milli_of;
 pub use streams::Streams;
+pub use usage::MachineUsage;
 
 use mirror::Mirror;
 use sync::{Context, Memory};

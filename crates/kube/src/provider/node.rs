@@ -4,6 +4,8 @@
 //! and whether a pod really fits is answered by placement when the machine is asked for. In this cluster it carries no taint, so
 //! that ordinary charts schedule.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use client::Client;
@@ -47,6 +49,65 @@ pub struct NodeConfig {
     pub kubelet_version: String,
     /// Version of Aerostat.
     pub runtime_version: String,
+    /// Labels beside those that every node has.
+    pub labels: BTreeMap<String, String>,
+    /// Put on when they are not there; those of others stay.
+    pub taints: Vec<Taint>,
+}
+
+/// What keeps pods away that do not tolerate it. Written as kubelets take it: `key=value:Effect` or
+/// `key:Effect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    key: String,
+    value: String,
+    effect: &'static str,
+}
+
+/// Why something is no taint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no taint: want key=value:Effect with NoSchedule, PreferNoSchedule or NoExecute")]
+pub struct InvalidTaint(String);
+
+impl FromStr for Taint {
+    type Err = InvalidTaint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTaint> {
+        let invalid = || InvalidTaint(text.to_owned());
+        let (what, effect) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let (key, value) = what.split_once('=').unwrap_or((what, ""));
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        let effect = effects.into_iter().find(|one| *one == effect);
+        let effect = effect.filter(|_| !key.is_empty()).ok_or_else(invalid)?;
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            effect,
+        })
+    }
+}
+
+impl Taint {
+    fn to_json(&self) -> Value {
+        let mut taint = json!({"key": self.key, "effect": self.effect});
+        if !self.value.is_empty() {
+            taint["value"] = self.value.as_str().into();
+        }
+        taint
+    }
+
+    fn is(&self, taint: &Value) -> bool {
+        taint["key"] == self.key.as_str() && taint["effect"] == self.effect
+    }
+}
+
+/// The node's taints with those that are configured; `None` if they are all there.
+fn tainted(node: &Value, config: &ProviderConfig) -> Option<Value> {
+    let present = object::items(node, &["spec", "taints"]);
+    let missing = config.node.taints.iter();
+    let missing = missing.filter(|wanted| !present.iter().any(|taint| wanted.is(taint)));
+    let missing: Vec<_> = missing.map(Taint::to_json).collect();
+    (!missing.is_empty()).then(|| [present, &missing].concat().into())
 }
 
 /// What the node announces.
@@ -136,8 +197,13 @@ async fn ensure(
         Ok(node) if !report => return Ok(node),
         Ok(node) => {
             // Labels are ours to keep; those of others stay.
-            let patch = Patch::Merge(json!({"metadata": {"labels": labels(config)}}));
-            let same = labels_are(&node, config);
+            let mut patch = json!({"metadata": {"labels": labels(config)}});
+            let taints = tainted(&node, config);
+            let same = labels_are(&node, config) && taints.is_none();
+            if let Some(taints) = taints {
+                patch["spec"] = json!({"taints": taints});
+            }
+            let patch = Patch::Merge(patch);
             if same {
                 node
             } else {
@@ -145,11 +211,14 @@ async fn ensure(
             }
         }
         Err(status) if status.is_not_found() => {
-            let node = json!({
+            let mut node = json!({
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": {"name": name, "labels": labels(config)},
                 "spec": {"providerID": format!("aerostat://{}", config.region)},
             });
+            if let Some(taints) = tainted(&node, config) {
+                node["spec"]["taints"] = taints;
+            }
             let node = api.create(&NODES, None, node).await?;
             info!(node = name, "node created");
             node
@@ -163,7 +232,7 @@ async fn ensure(
 }
 
 fn labels(config: &ProviderConfig) -> Value {
-    json!({
+    let mut labels = json!({
         "type": "virtual-kubelet",
         "kubernetes.io/role": "agent",
         "node-role.kubernetes.io/agent": "",
@@ -172,7 +241,11 @@ fn labels(config: &ProviderConfig) -> Value {
         "kubernetes.io/arch": config.node.architecture,
         "topology.kubernetes.io/region": config.region,
         "topology.kubernetes.io/zone": config.region,
-    })
+    });
+    for (key, value) in &config.node.labels {
+        labels[key] = value.as_str().into();
+    }
+    labels
 }
 
 fn labels_are(node: &Value, config: &ProviderConfig) -> bool {

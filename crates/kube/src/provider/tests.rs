@@ -38,6 +38,8 @@ fn config() -> ProviderConfig {
             os_image: "Debian".into(),
             kubelet_version: "v1.36.0".into(),
             runtime_version: "0.1.0".into(),
+            labels: std::collections::BTreeMap::new(),
+            taints: Vec::new(),
         },
         silent_after: Duration::from_millis(300),
     }

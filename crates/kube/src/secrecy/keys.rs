@@ -89,6 +89,16 @@ impl Keys {
         Self::write(path, &text)
     }
 
+    /// Takes every key but the first out of the file; returns how many there were.
+    pub fn drop_old(path: &Path) -> Result<usize, KeyFileError> {
+        let keys = Self::load(path)?;
+        let (id, secret) = keys.first();
+        let secret = Zeroizing::new(BASE64_STANDARD.encode(secret));
+        let text = Zeroizing::new(format!("{id} {}\n", &*secret));
+        pki::write_private(path, &text).map_err(|source| KeyFileError::Write { source })?;
+        Ok(keys.0.len() - 1)
+    }
+
     fn write(path: &Path, others: &str) -> Result<String, KeyFileError> {
         let (mut id, mut secret) = ([0; ID_BYTES], Zeroizing::new([0; KEY_BYTES]));
         for bytes in [&mut id[..], &mut secret[..]] {

@@ -77,6 +77,16 @@ impl Secrecy {
         Ok(changed)
     }
 
+    /// The file with the keys.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Ids of the keys, the one that seals first.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.keys().ids().into_iter().map(str::to_owned).collect()
+    }
+
     fn keys(&self) -> Arc<Keys> {
         let keys = self
             .keys
@@ -199,5 +209,11 @@ mod tests {
             &*open(Some(&secrecy), PLACE, &sealed).expect("opens"),
             b"canary"
         );
+        let ids = secrecy.key_ids();
+        assert_eq!(Keys::drop_old(&path).expect("written"), 1);
+        assert!(secrecy.reload().expect("read"));
+        assert_eq!(secrecy.key_ids(), [ids[0].as_str()]);
+        let gone = open(Some(&secrecy), PLACE, &sealed);
+        assert!(matches!(gone, Err(OpenError::KeyMissing { .. })));
     }
 }

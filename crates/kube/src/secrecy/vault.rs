@@ -5,12 +5,14 @@ use store::{Entry, Event, Range, RangeError, Store, WatchError, WriteError};
 use tracing::error;
 
 use super::{PREFIX, Secrecy, open};
+use crate::metrics::Writes;
 
 /// A store, and the keys of what it holds; clones share both. The verbs are those of [`Store`]. A
 /// value that cannot be opened stays sealed, which [`super::is_sealed`] tells.
 #[derive(Debug, Clone)]
 pub(crate) struct Vault {
     store: Store,
+    writes: Writes,
     secrecy: Option<Secrecy>,
 }
 
@@ -22,9 +24,10 @@ pub(crate) struct Watch {
 }
 
 impl Vault {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, writes: Writes) -> Self {
         Self {
             store,
+            writes,
             secrecy: None,
         }
     }
@@ -50,6 +53,7 @@ impl Vault {
         expires_unix_s: Option<u64>,
     ) -> Result<u64, WriteError> {
         let value = self.sealed(key, value);
+        let _timer = self.writes.create.start_timer();
         self.store.create(key, value, expires_unix_s).await
     }
 
@@ -61,11 +65,13 @@ impl Vault {
         expires_unix_s: Option<u64>,
     ) -> Result<u64, WriteError> {
         let value = self.sealed(key, value);
+        let _timer = self.writes.update.start_timer();
         let store = &self.store;
         store.update(key, expect_rev, value, expires_unix_s).await
     }
 
     pub(crate) async fn delete(&self, key: &str, expect_rev: u64) -> Result<u64, WriteError> {
+        let _timer = self.writes.delete.start_timer();
         self.store.delete(key, expect_rev).await
     }
 

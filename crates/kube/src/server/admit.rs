@@ -18,6 +18,7 @@ use tracing::debug;
 use super::audit::{self, Record};
 use super::auth::{self, Call};
 use super::body::Body;
+use super::metrics::Meter;
 use super::{Server, respond, router};
 use crate::api::Notes;
 use crate::identity::{BadCertificate, Peer, User, impersonation};
@@ -41,11 +42,12 @@ pub(super) async fn answer(
     let call = Call::parse(request.method(), request.uri());
     let (method, path) = (request.method().clone(), call.path.clone());
     let id = audit::id(request.headers());
+    let meter = Meter::begin(&server, &request, &call);
     // The futures of all the verbs are in one; on the heap it does not travel with the caller.
     let answered = Box::pin(known(server, &from, call, &id, request)).await;
     let response = answered.unwrap_or_else(|status| respond::status(&status));
     debug!(%method, path, code = response.status().as_u16(), "request");
-    audit::mark(response, &id)
+    meter.end(audit::mark(response, &id))
 }
 
 /// Whoever it is from: a refusal before that is nobody's, and not in the audit log.

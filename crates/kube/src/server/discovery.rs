@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::body::Body;
 use super::codec::header;
 use super::query::Query;
-use super::{Server, openapi, openapi_v2, respond, router};
+use super::{Server, metrics, openapi, openapi_v2, respond, router};
 use crate::resource::{Resource, Row, Scope, Snapshot, Subresource};
 use crate::status::Status;
 
@@ -32,6 +32,7 @@ pub(super) fn handle(
     let served = &*server.api.resources().snapshot();
     match parts[..] {
         ["livez" | "readyz" | "healthz", ..] => Ok(router::health(server, path, query)),
+        ["metrics"] => Ok(metrics::answer(server)),
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
         ["api"] if is_aggregated(request) => {
             Ok(aggregated(served, request, |group| group.is_empty()))
@@ -311,6 +312,7 @@ fn paths(served: &Snapshot) -> Vec<String> {
     let others = [
         "/healthz",
         "/livez",
+        "/metrics",
         "/openapi/v2",
         "/openapi/v3",
         "/readyz",

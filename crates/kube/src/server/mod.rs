@@ -18,6 +18,7 @@ mod exec;
 mod fairness;
 pub(crate) mod fuzz;
 mod logs;
+mod metrics;
 mod openapi;
 mod openapi_v2;
 mod options;
@@ -27,6 +28,7 @@ mod respond;
 mod reviews;
 mod router;
 mod scale;
+mod usage;
 mod verbs;
 mod watch;
 
@@ -44,6 +46,7 @@ use tracing::{debug, info, warn};
 use crate::api::Api;
 use crate::identity::Identity;
 use crate::streams::PodStreams;
+use crate::usage::PodUsage;
 use fairness::Fairness;
 
 pub use audit::{Audit, AuditConfig, AuditError};
@@ -70,6 +73,8 @@ pub struct ServerConfig {
     pub identity: Identity,
     /// None: there is no audit log.
     pub audit: Option<Audit>,
+    /// None: `metrics.k8s.io` is not served here.
+    pub usage: Option<Arc<dyn PodUsage>>,
 }
 
 impl std::fmt::Debug for ServerConfig {
@@ -86,6 +91,7 @@ struct Server {
     streams: Arc<dyn PodStreams>,
     identity: Identity,
     audit: Option<Audit>,
+    usage: Option<Arc<dyn PodUsage>>,
     fairness: Fairness,
     /// Becomes true when the server stops: watches and streams end.
     stopping: signal::Receiver<bool>,
@@ -102,6 +108,7 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
         streams: config.streams,
         identity: config.identity,
         audit: config.audit,
+        usage: config.usage,
         stopping,
         aggregated: aggregate::Aggregated::default(),
     });

@@ -133,6 +133,7 @@ impl TestServer {
             streams: Arc::new(PaperPods),
             identity: Identity::open(identity::Config::new(dir.path()), &pki).expect("keys"),
             audit: Some(audit),
+            usage: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = serve(config, api.clone(), async move {

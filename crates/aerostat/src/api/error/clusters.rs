@@ -17,6 +17,11 @@ pub(super) fn of_cluster(error: &ClusterError) -> Verdict {
             .hint("`aerostat k8s list -o wide` shows why"),
         ClusterError::Listen { .. } => verdict(StatusCode::CONFLICT, "failed_precondition")
             .hint("name another address, or none for a free port"),
+        ClusterError::Settings { .. } => {
+            verdict(StatusCode::UNPROCESSABLE_ENTITY, "invalid_argument")
+        }
+        ClusterError::KeysStay { .. } => verdict(StatusCode::CONFLICT, "failed_precondition"),
+        ClusterError::Keys { .. } => internal(),
         ClusterError::NotStarted { .. } | ClusterError::Disk { .. } | ClusterError::Backup(_) => {
             internal()
         }

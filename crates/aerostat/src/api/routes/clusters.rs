@@ -1,7 +1,7 @@
 //! Kubernetes clusters.
 
 use types::api::Ok as Done;
-use types::cluster::{Cluster, ClusterList, CreateCluster};
+use types::cluster::{Cluster, ClusterList, CreateCluster, RotateKeys, RotatedKeys};
 
 use super::super::clusters;
 use super::super::files::TAR;
@@ -29,6 +29,13 @@ pub(super) fn routes() -> Vec<Route> {
             clusters::delete,
         )
         .gives::<Done>(),
+        post(
+            "/v1/clusters/{name}/keys",
+            "Makes new keys of a running cluster, or takes the old ones away",
+            clusters::rotate,
+        )
+        .takes::<RotateKeys>()
+        .gives::<RotatedKeys>(),
         get(
             "/v1/clusters/{name}/kubeconfig",
             "The kubeconfig of the cluster's administrator",

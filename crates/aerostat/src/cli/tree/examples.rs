@@ -192,11 +192,17 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("k8s list", "  aerostat k8s list -o wide"),
     (
         "k8s create",
-        "  aerostat k8s create team-a\n  aerostat k8s create team-a --listen 192.0.2.7:6444",
+        "  aerostat k8s create team-a\n  aerostat k8s create team-a --listen 192.0.2.7:6444\n  \
+         aerostat k8s create team-a --settings team-a.toml",
     ),
     (
         "k8s kubeconfig",
         "  aerostat k8s kubeconfig --merge\n  aerostat k8s kubeconfig team-a > team-a.yaml",
+    ),
+    (
+        "k8s rotate-keys",
+        "  aerostat k8s rotate-keys secrets\n  aerostat k8s rotate-keys tokens team-a\n  \
+         aerostat k8s rotate-keys secrets --drop-old",
     ),
     ("k8s delete", "  aerostat k8s delete team-a"),
     (

@@ -53,7 +53,7 @@ pub trait Metrics: Send + Sync + std::fmt::Debug {
 
 impl MetricQuery<'_> {
     /// What upstream calls the interface that is asked.
-    pub(super) fn api(&self) -> &'static str {
+    pub(crate) fn api(&self) -> &'static str {
         match self {
             Self::Resource { .. } => "resource metrics API",
             Self::Pods { .. } | Self::Object { .. } => "custom metrics API",

@@ -8,7 +8,7 @@ use hyper::{Request, Response};
 use serde_json::{Value, json};
 
 use super::super::body::Body;
-use super::super::{Server, discovery, openapi};
+use super::super::{Server, discovery, openapi, usage};
 use super::Remote;
 use crate::status::Status;
 
@@ -67,7 +67,10 @@ pub(super) fn documents(
 ) -> Result<Response<Body>, Status> {
     let served = &*server.api.resources().snapshot();
     let mut index = openapi::index(served);
-    for remote in remotes.iter().filter(|remote| remote.is_available) {
+    for remote in remotes
+        .iter()
+        .filter(|one| one.is_available && one.is_remote())
+    {
         let path = format!("apis/{}/{}", remote.group, remote.version);
         let url = format!("/openapi/v3/{path}");
         index["paths"][&path] = json!({"serverRelativeURL": url});
@@ -95,7 +98,11 @@ fn merge_group(groups: &mut Vec<Value>, remote: &Remote) {
 }
 
 fn merge_aggregated(server: &Server, items: &mut Vec<Value>, remote: &Remote) {
-    let known = server.aggregated.resources(&remote.name);
+    let known = if remote.is_remote() {
+        server.aggregated.resources(&remote.name)
+    } else {
+        Some(Arc::new(usage::resources()))
+    };
     // Nothing has been heard of it yet.
     let Some(resources) = known else {
         return;

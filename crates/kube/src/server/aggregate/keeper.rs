@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::super::Server;
+use super::super::{Server, usage};
 use super::Remote;
 use crate::api::{Api, DeleteOptions, Selector, set_condition};
 use crate::controllers::informer;
 use crate::object;
-use crate::resource::API_SERVICES;
+use crate::resource::{API_SERVICES, CLUSTER_ROLES};
 use crate::status::Status;
 
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ pub(in super::super) async fn keep(server: Arc<Server>) {
     let mut own = api.resources().changed();
     let mut services = informer::follow(&api, &API_SERVICES, Selector::default());
     loop {
-        if let Err(error) = register(&api).await {
+        if let Err(error) = register(&api, server.usage.is_some()).await {
             warn!(%error, "our own APIServices are not all there");
         }
         let all = api.admission().api_services.all(&api, None);
@@ -76,20 +76,25 @@ pub(in super::super) async fn keep(server: Arc<Server>) {
 }
 
 /// Makes the objects of our own groups, and removes those of groups that are gone.
-async fn register(api: &Api) -> Result<(), Status> {
+async fn register(api: &Api, has_usage: bool) -> Result<(), Status> {
     let snapshot = api.resources().snapshot();
     let custom = |group: &str, version: &str| {
         let mut rows = snapshot.rows().iter();
         rows.all(|row| (row.group, row.version) != (group, version) || row.custom.is_some())
     };
     let mut wanted = BTreeSet::new();
-    for (group, version) in snapshot.group_versions() {
+    let own = snapshot.group_versions();
+    let usage = has_usage.then_some((usage::GROUP, usage::VERSION));
+    if has_usage {
+        known(api.create(&CLUSTER_ROLES, None, usage::reader_role()).await)?;
+    }
+    for (group, version) in own.into_iter().chain(usage) {
         let name = format!("{version}.{group}");
         wanted.insert(name.clone());
         if api.read(&API_SERVICES, None, &name).is_ok() {
             continue;
         }
-        let is_custom = custom(group, version);
+        let is_custom = group != usage::GROUP && custom(group, version);
         let (of_group, of_version) = if is_custom {
             (1000, 100)
         } else {
@@ -103,11 +108,7 @@ async fn register(api: &Api) -> Result<(), Status> {
         let mark = if is_custom { "true" } else { "onstart" };
         let service =
             json!({"metadata": {"name": name, "labels": {AUTOMANAGED: mark}}, "spec": spec});
-        match api.create(&API_SERVICES, None, service).await {
-            Ok(_) => {}
-            Err(status) if status.reason == "AlreadyExists" => {}
-            Err(status) => return Err(status),
-        }
+        known(api.create(&API_SERVICES, None, service).await)?;
     }
     let (all, _) = api.list(&API_SERVICES, None, &Selector::default()).await?;
     for service in &all {
@@ -120,6 +121,15 @@ async fn register(api: &Api) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Whether it was made now or was there.
+fn known(created: Result<Value, Status>) -> Result<(), Status> {
+    match created {
+        Ok(_) => Ok(()),
+        Err(status) if status.reason == "AlreadyExists" => Ok(()),
+        Err(status) => Err(status),
+    }
 }
 
 /// Upstream's priorities, measured on a genuine 1.36 control plane.
@@ -143,12 +153,14 @@ fn priorities(group: &str, version: &str) -> (i64, i64) {
         "node.k8s.io" => 16300,
         "discovery.k8s.io" => 16200,
         "flowcontrol.apiserver.k8s.io" => 16100,
+        usage::GROUP => 100,
         _ => 16000,
     };
     let of_version = match (group, version) {
         ("", _) => 1,
         ("autoscaling", "v2") => 30,
         ("flowcontrol.apiserver.k8s.io", _) => 21,
+        (usage::GROUP, _) => 100,
         _ => 15,
     };
     (of_group, of_version)

@@ -13,7 +13,7 @@ mod discovery;
 mod keeper;
 mod proxy;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,10 +21,9 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use serde_json::Value;
 
-use super::Server;
 use super::body::Body;
+use super::{Server, usage};
 use crate::admission::Index;
-use crate::api::Api;
 use crate::egress::{Address, Endpoint, Trust};
 use crate::identity::User;
 use crate::object;
@@ -68,6 +67,23 @@ impl Remote {
     fn is_remote(&self) -> bool {
         self.endpoint.is_some()
     }
+
+    /// What is used, which this server tells itself.
+    fn of_usage() -> Arc<Self> {
+        static OWN: OnceLock<Arc<Remote>> = OnceLock::new();
+        let own = OWN.get_or_init(|| {
+            Arc::new(Self {
+                name: usage::SERVICE.to_owned(),
+                group: usage::GROUP.to_owned(),
+                version: usage::VERSION.to_owned(),
+                group_priority: 100,
+                version_priority: 100,
+                endpoint: None,
+                is_available: true,
+            })
+        });
+        Arc::clone(own)
+    }
 }
 
 fn endpoint(spec: &Value) -> Result<Endpoint, String> {
@@ -93,10 +109,14 @@ fn endpoint(spec: &Value) -> Result<Endpoint, String> {
     Ok(Endpoint { address, trust })
 }
 
-/// Those that others answer for, the most important first.
-fn remotes(api: &Api) -> Vec<Arc<Remote>> {
+/// Those that others answer for, and the one of ours that is like them, the most important first.
+fn remotes(server: &Server) -> Vec<Arc<Remote>> {
+    let api = &server.api;
     let mut all = api.admission().api_services.all(api, None);
     all.retain(|one| one.is_remote());
+    if server.usage.is_some() && !all.iter().any(|one| one.name == usage::SERVICE) {
+        all.push(Remote::of_usage());
+    }
     all.sort_by_key(|one| {
         (
             -one.group_priority,
@@ -118,7 +138,7 @@ pub(super) async fn handle(
     if is_ours {
         return Err(request);
     }
-    let remotes = remotes(&server.api);
+    let remotes = remotes(server);
     if remotes.is_empty() {
         return Err(request);
     }
@@ -136,9 +156,12 @@ pub(super) async fn handle(
         }
         ["openapi", "v3"] if is_read => Ok(discovery::documents(server, &remotes, &request)),
         ["apis", group, version, ..] | ["openapi", "v3", "apis", group, version] => {
-            match of(group, version) {
-                Some(remote) => Ok(proxy::forward(server, user, remote, request).await),
-                None => Err(request),
+            match (of(group, version), &server.usage) {
+                (Some(remote), Some(usage)) if !remote.is_remote() && parts[0] == "apis" => {
+                    Ok(usage::handle(server, &**usage, &request).await)
+                }
+                (Some(remote), _) => Ok(proxy::forward(server, user, remote, request).await),
+                (None, _) => Err(request),
             }
         }
         _ => Err(request),
