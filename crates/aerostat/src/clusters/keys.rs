@@ -156,8 +156,11 @@ impl Keyring {
             }
         }
         // The administrator's is renewed by reading it, and the authority's by the next start.
+        // What is on the disk may be newer than what this process began with.
+        let authority = std::fs::read_to_string(self.pki_dir.join("ca.crt"));
+        let authority = authority.unwrap_or_else(|_| self.pki.ca_pem().to_owned());
         let written = self.pki.admin();
-        let written = written.and_then(|admin| self.write_kubeconfig(self.pki.ca_pem(), &admin));
+        let written = written.and_then(|admin| self.write_kubeconfig(&authority, &admin));
         if let Err(error) = written {
             warn!(error = %types::chain(&error), "the administrator's kubeconfig is not renewed");
         }
