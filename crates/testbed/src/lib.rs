@@ -16,7 +16,7 @@ mod wireguard;
 pub use fleet::Fleet;
 pub use host::Host;
 pub use probe::{resolve, who_answers, who_answers_within, within};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, command_line};
 pub use underlay::{Underlay, inside};
 pub use wireguard::{WireGuardClient, initiation, wireguard_keys};
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::Host;
@@ -106,14 +107,27 @@ fn cgroups() -> Vec<String> {
     text.lines().map(|path| format!("cgroup {path}")).collect()
 }
 
+/// The command line of a process, by its folder below `/proc`; empty when it has ended. Which
+/// descriptor a shim inherited says nothing; whether it keeps a boot or waits for one does.
+pub fn command_line(process: &Path) -> String {
+    let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+    let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+    let Some((shim, _)) = command.split_once(" --fd ") else {
+        return command;
+    };
+    let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
+    let does = match groups.contains("aerostat-") {
+        true => "keeps a boot",
+        false => "waits",
+    };
+    format!("{shim} {does}")
+}
+
 /// Processes of ours.
 fn processes() -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("processes").flatten() {
-        let Ok(command) = fs::read(entry.path().join("cmdline")) else {
-            continue;
-        };
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let command = command_line(&entry.path());
         let name = command.split(' ').next().unwrap_or_default();
         if name.ends_with("/aerostat") || name.contains("qemu-system") {
             found.push(format!(

@@ -10,7 +10,7 @@ use std::time::Instant;
 use client::{Client, MachineFilter, WaitFor, WaitQuery};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testbed::{Host, Snapshot, eventually, skip, succeed};
+use testbed::{Host, Snapshot, command_line, eventually, skip, succeed};
 use tokio::runtime::Runtime;
 use types::api::{CreateApp, CreateMachine, StopMachine};
 use types::machine::{Machine, MachineConfig, MachineState, Restart, RestartPolicy};
@@ -361,8 +361,7 @@ fn processes_of(host: &Host, word: &str) -> Vec<(Pid, String)> {
         let Ok(pid) = name.parse::<i32>() else {
             continue;
         };
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let command = command_line(&entry.path());
         // A VMM names no path of the host's; its working directory or its parent does.
         let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
         let environment = String::from_utf8_lossy(&environment).into_owned();
