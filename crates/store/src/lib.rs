@@ -20,6 +20,7 @@ mod etcd;
 mod memory;
 mod shared;
 mod sqlite;
+mod topics;
 mod watch;
 mod write;
 

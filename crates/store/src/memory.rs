@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::error::RangeError;
+use crate::topics::Topics;
 
 /// How far back watches and lists of a past revision can go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +88,15 @@ pub(crate) struct Memory {
     history: History,
     rev: u64,
     floor: u64,
+    /// What is watched.
+    pub(crate) topics: Topics,
+}
+
+/// What happened under a prefix.
+pub(crate) struct News {
+    pub(crate) events: Vec<Event>,
+    /// Everything up to this revision is in it.
+    pub(crate) position: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +116,7 @@ impl Memory {
             history,
             rev: floor,
             floor,
+            topics: Topics::default(),
         }
     }
 
@@ -162,6 +174,7 @@ impl Memory {
         assert!(rev >= self.rev, "revision {rev} after {}", self.rev);
         self.rev = rev;
         let before = self.put(&key, after.clone());
+        self.topics.note(&key, rev);
         let event = Event {
             rev,
             key,
@@ -181,7 +194,10 @@ impl Memory {
     /// again.
     pub(crate) fn replace(&mut self, rev: u64, entries: Vec<(Arc<str>, Entry)>) {
         assert!(rev >= self.rev, "revision {rev} after {}", self.rev);
+        let mut topics = std::mem::take(&mut self.topics);
+        topics.forget_all(rev);
         *self = Self::new(rev, self.history.clone());
+        self.topics = topics;
         for (key, entry) in entries {
             self.put(&key, Some(entry));
         }
@@ -199,27 +215,61 @@ impl Memory {
             }
             self.ring_bytes -= event.weight();
             self.floor = event.rev;
+            self.topics.forget(&event.key, event.rev);
             evicted.extend(self.ring.pop_front().map(|kept| kept.event));
         }
         self.floor = self.floor.max(upto.min(self.rev));
         evicted
     }
 
-    /// The events after `rev`, oldest first, about `max` of them and never a part of a revision;
-    /// `None` if some are forgotten.
-    pub(crate) fn since(&self, rev: u64, max: usize) -> Option<impl Iterator<Item = &Event>> {
-        if rev < self.floor {
-            return None;
+    /// Follows a prefix: the receiver changes when there is something new under it.
+    pub(crate) fn subscribe(&mut self, prefix: &str) -> watch::Receiver<()> {
+        let ring = &self.ring;
+        self.topics.subscribe(prefix, self.floor, || {
+            let under = ring.iter().map(|kept| &kept.event);
+            let under = under.filter(|event| event.key.starts_with(prefix));
+            let mut revs: Vec<_> = under.map(|event| event.rev).collect();
+            revs.dedup();
+            revs.into()
+        })
+    }
+
+    /// The events under a prefix that is followed after `rev`, oldest first, about `max` of them
+    /// and never a part of a revision; `None` if some are forgotten.
+    pub(crate) fn since(&self, prefix: &str, rev: u64, max: usize) -> Option<News> {
+        let topic = self.topics.get(prefix)?;
+        let (mut events, mut position) = (Vec::new(), self.rev);
+        let mut at = 0;
+        for rev in topic.since(rev)? {
+            if events.len() >= max {
+                break;
+            }
+            if self.ring.get(at).is_none_or(|kept| kept.event.rev != rev) {
+                at = self.ring.partition_point(|kept| kept.event.rev < rev);
+            }
+            while let Some(Kept { event, .. }) =
+                self.ring.get(at).filter(|kept| kept.event.rev == rev)
+            {
+                if event.key.starts_with(prefix) {
+                    events.push(event.clone());
+                }
+                at += 1;
+            }
+            position = rev;
         }
-        let start = self.ring.partition_point(|kept| kept.event.rev <= rev);
-        let mut end = self.ring.len().min(start + max);
-        while end > start
-            && end < self.ring.len()
-            && self.ring[end].event.rev == self.ring[end - 1].event.rev
-        {
-            end += 1;
+        if events.len() < max {
+            position = self.rev;
         }
-        Some(self.ring.range(start..end).map(|kept| &kept.event))
+        Some(News { events, position })
+    }
+
+    /// The revision up to which somebody who has seen everything under `prefix` up to `rev` has
+    /// seen everything.
+    pub(crate) fn seen(&self, prefix: &str, rev: u64) -> u64 {
+        match self.topics.get(prefix) {
+            Some(topic) if topic.is_quiet_since(rev) => self.rev,
+            Some(_) | None => rev,
+        }
     }
 
     /// The keys whose expiry is at or before `now_unix_s`.
@@ -364,13 +414,14 @@ mod tests {
     #[test]
     fn what_the_ring_forgot_is_compacted() {
         let mut memory = memory(2);
+        let _woken = memory.subscribe("/a");
         for rev in 2..6 {
             put(&mut memory, rev, "/a", Some("v"));
             memory.evict(0, Instant::now());
         }
         assert_eq!(memory.floor(), 3);
-        assert!(memory.since(2, 10).is_none());
-        assert_eq!(memory.since(3, 10).expect("kept").count(), 2);
+        assert!(memory.since("/a", 2, 10).is_none());
+        assert_eq!(memory.since("/a", 3, 10).expect("kept").events.len(), 2);
         let error = memory.range("/a", None, 1, Some(2)).expect_err("forgotten");
         assert_eq!(error, RangeError::Compacted { rev: 2, floor: 3 });
     }
@@ -410,13 +461,32 @@ mod tests {
             put(&mut memory, 7, key, Some("v"));
         }
         put(&mut memory, 8, "/e", Some("v"));
-        assert_eq!(memory.since(1, 2).expect("kept").count(), 4);
-        assert_eq!(memory.since(5, 10).expect("kept").count(), 4);
+        let _woken = memory.subscribe("/");
+        let told = |memory: &Memory, rev, max| {
+            let news = memory.since("/", rev, max).expect("kept");
+            (news.events.len(), news.position)
+        };
+        assert_eq!(told(&memory, 1, 2), (4, 7));
+        assert_eq!(told(&memory, 5, 10), (4, 8));
         memory.advance(20);
-        assert_eq!(
-            (memory.rev(), memory.since(9, 1).expect("kept").count()),
-            (20, 0)
-        );
+        assert_eq!((memory.rev(), told(&memory, 9, 1)), (20, (0, 20)));
+    }
+
+    #[test]
+    fn who_watches_what_is_quiet_misses_nothing_when_the_rest_is_forgotten() {
+        let mut memory = memory(2);
+        let _woken = memory.subscribe("/quiet/");
+        put(&mut memory, 2, "/quiet/a", Some("v"));
+        for rev in 3..9 {
+            put(&mut memory, rev, "/loud/a", Some("v"));
+            assert_eq!(memory.seen("/quiet/", 1), 1, "there is something to see");
+            assert_eq!(memory.seen("/quiet/", 2), rev);
+        }
+        memory.evict(0, Instant::now());
+        assert!(memory.since("/quiet/", 1, 9).is_none(), "it was forgotten");
+        put(&mut memory, 9, "/quiet/b", Some("v"));
+        let news = memory.since("/quiet/", 2, 9).expect("nothing was missed");
+        assert_eq!((news.events.len(), news.position), (1, 9));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A watch: a position in the ring of recent events.
 //!
-//! A watch owns no queue. It is woken when the revision moves and reads the ring from where it
-//! was, so a thousand watches cost a thousand positions, and a slow one cannot hold memory: when
-//! the ring has moved past it, it ends with [`WatchError::Compacted`] and its owner lists again.
+//! A watch owns no queue. It is woken when something happens under its prefix and reads the ring
+//! from where it was, so a thousand watches cost a thousand positions, and a slow one cannot hold
+//! memory: when the ring has lost what it has not seen, it ends with [`WatchError::Compacted`] and
+//! its owner lists again.
 
 use std::sync::Arc;
 
@@ -10,13 +11,13 @@ use crate::error::WatchError;
 use crate::memory::Event;
 use crate::shared::Shared;
 
-/// Events looked at under one lock.
+/// Events taken under one lock.
 const SCAN_MAX: usize = 512;
 
 /// Events under a prefix, in revision order. Dropping it ends it.
 pub struct Watch {
     shared: Arc<Shared>,
-    revision: tokio::sync::watch::Receiver<u64>,
+    woken: tokio::sync::watch::Receiver<()>,
     prefix: Box<str>,
     position: u64,
 }
@@ -36,9 +37,9 @@ impl Watch {
         prefix: &str,
         from_rev: u64,
     ) -> Result<Self, WatchError> {
-        let (floor, current) = {
-            let memory = shared.memory();
-            (memory.floor(), memory.rev())
+        let (floor, current, woken) = {
+            let mut memory = shared.memory_mut();
+            (memory.floor(), memory.rev(), memory.subscribe(prefix))
         };
         if from_rev < floor {
             return Err(WatchError::Compacted {
@@ -52,60 +53,42 @@ impl Watch {
                 current,
             });
         }
-        let revision = shared.revision.clone();
         Ok(Self {
             shared,
-            revision,
+            woken,
             prefix: prefix.into(),
             position: from_rev,
         })
     }
 
     /// Everything under the prefix up to this revision has been returned. It moves on while other
-    /// keys change, as long as somebody awaits [`Watch::next`].
+    /// keys change.
     pub fn position(&self) -> u64 {
-        self.position
+        self.shared.memory().seen(&self.prefix, self.position)
     }
 
     /// The next events, at least one. May be dropped at any point without losing events.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
         loop {
             // Marked as seen before reading, so that a write in between wakes the wait below.
-            let current = *self.revision.borrow_and_update();
-            while self.position < current {
-                let events = self.scan()?;
-                if !events.is_empty() {
-                    return Ok(events);
-                }
+            self.woken.borrow_and_update();
+            let events = self.scan()?;
+            if !events.is_empty() {
+                return Ok(events);
             }
-            self.revision
-                .changed()
-                .await
-                .map_err(|_| WatchError::Closed)?;
+            let changed = self.woken.changed().await;
+            changed.map_err(|_| WatchError::Closed)?;
         }
     }
 
     fn scan(&mut self) -> Result<Vec<Event>, WatchError> {
         let memory = self.shared.memory();
-        let compacted = WatchError::Compacted {
+        let news = memory.since(&self.prefix, self.position, SCAN_MAX);
+        let news = news.ok_or_else(|| WatchError::Compacted {
             rev: self.position,
             floor: memory.floor(),
-        };
-        let mut events = Vec::new();
-        let (mut position, mut seen) = (self.position, 0);
-        for event in memory.since(self.position, SCAN_MAX).ok_or(compacted)? {
-            position = event.rev;
-            seen += 1;
-            if event.key.starts_with(&*self.prefix) {
-                events.push(event.clone());
-            }
-        }
-        // Revisions without an event: somebody else's, or one that only tells that time passes.
-        self.position = if seen < SCAN_MAX {
-            memory.rev()
-        } else {
-            position
-        };
-        Ok(events)
+        })?;
+        self.position = news.position;
+        Ok(news.events)
     }
 }

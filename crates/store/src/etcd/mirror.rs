@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use tonic::Code;
 
 use super::rpc::{self, Client, revision};
 use super::{Layout, proto};
 use crate::error::EtcdError;
 use crate::memory::{Entry, History, Memory};
-use crate::shared::Shared;
+use crate::shared::{Publisher, Shared};
 
 const PAGE_KEYS: i64 = 512;
 /// A start reads the state as it was this many revisions ago and replays the rest, so that clients
@@ -24,7 +23,7 @@ pub(super) struct Mirror {
     client: Client,
     layout: Arc<Layout>,
     shared: Arc<Shared>,
-    published: watch::Sender<u64>,
+    published: Publisher,
 }
 
 /// Why a watch ended.
@@ -45,7 +44,7 @@ impl Mirror {
         client: Client,
         layout: Arc<Layout>,
         shared: Arc<Shared>,
-        published: watch::Sender<u64>,
+        published: Publisher,
     ) -> Self {
         Self {
             client,
@@ -120,9 +119,8 @@ impl Mirror {
     /// An answer has whole revisions only, and is seen whole or not at all. One without events
     /// tells that all of them have been sent.
     fn apply(&self, answer: proto::WatchResponse) {
-        let rev = {
+        self.published.publish(|memory| {
             let now = Instant::now();
-            let mut memory = self.shared.memory_mut();
             let seen = memory.rev();
             if answer.events.is_empty() {
                 memory.advance(self.layout.rev(revision(answer.header.as_ref())));
@@ -142,16 +140,14 @@ impl Mirror {
                 memory.apply(rev, key, after, now);
             }
             memory.evict(0, now);
-            memory.rev()
-        };
-        self.published.send_replace(rev);
+        });
     }
 
     async fn reload(&self) -> Result<(), EtcdError> {
         let (at, entries) = read(&self.client, &self.layout, 0).await?;
         let rev = self.layout.rev(at);
-        self.shared.memory_mut().replace(rev, entries);
-        self.published.send_replace(rev);
+        self.published
+            .publish(|memory| memory.replace(rev, entries));
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use rusqlite::ErrorCode;
@@ -24,7 +24,7 @@ use super::disk::{Compaction, Disk, Loaded, Row};
 use crate::config::Config;
 use crate::error::{Cause, WriteError};
 use crate::memory::Entry;
-use crate::shared::Shared;
+use crate::shared::{Publisher, Shared};
 use crate::write::{Op, Set};
 
 /// More would make the first of the batch wait noticeably longer for little gain.
@@ -69,7 +69,7 @@ pub(crate) struct Writer {
     path: PathBuf,
     size_mib_max: u32,
     shared: Arc<Shared>,
-    published: watch::Sender<u64>,
+    published: Publisher,
     /// Revisions whose rows nobody needs any more, in the order in which they may go.
     dead: VecDeque<u64>,
     is_full: bool,
@@ -304,17 +304,14 @@ impl Writer {
     }
 
     fn publish(&mut self, rows: Vec<Row>) {
-        let rev = {
-            let mut memory = self.shared.memory_mut();
+        let evicted = self.published.publish(|memory| {
             let now = Instant::now();
             for row in rows {
                 memory.apply(row.rev, row.key, row.after, now);
             }
-            let evicted = memory.evict(0, now);
-            self.dead.extend(evicted.iter().flat_map(dead_rows));
-            memory.rev()
-        };
-        self.published.send_replace(rev);
+            memory.evict(0, now)
+        });
+        self.dead.extend(evicted.iter().flat_map(dead_rows));
     }
 
     /// Forgets history that need not be kept, and what stands up to `upto`.
