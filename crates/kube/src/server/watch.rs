@@ -1,9 +1,12 @@
 //! Watch over HTTP: a line of JSON per event, for as long as the client and the server like.
 
+mod initial;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use rand::Rng;
@@ -19,6 +22,7 @@ use crate::api::{self, Event, EventKind, Shown, Verbatim};
 use crate::resource::{Row, Snapshot};
 use crate::status::{Cause, Status};
 use crate::table::{self, Header, IncludeObject};
+use initial::{Initial, Listed};
 
 /// Upstream's pace.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -52,18 +56,18 @@ pub(super) async fn handle(
         header: Header::Yes,
     };
     let (initial, rev) = match from {
-        Some(rev) if !wants_initial => (Vec::new(), api.caught_up_with(rev).await?),
+        Some(rev) if !wants_initial => (Initial::none(), api.caught_up_with(rev).await?),
         Some(_) | None => {
             let options = api::ListOptions {
                 selector: selector.clone(),
                 ..api::ListOptions::default()
             };
-            let list = api.list_with(resource, namespace, &options).await?;
-            let rev = list.rev;
+            let listed = Listed::of(api, resource, namespace, &options, representation).await?;
+            let rev = listed.rev();
             if let Some(from) = from.filter(|from| *from > rev) {
                 return Err(Status::too_large(from, rev));
             }
-            (state(&mut encoder, list, query), rev)
+            (Initial::of(listed, query, &mut encoder), rev)
         }
     };
     let watch = match api.watch(resource.clone(), namespace, rev, selector) {
@@ -86,14 +90,16 @@ pub(super) async fn handle(
     let stream = Stream {
         watch,
         encoder,
-        initial: initial.into_iter(),
-        ends: Instant::now() + Duration::from_secs(timeout_s),
+        initial,
+        end: Box::pin(end(
+            Instant::now() + Duration::from_secs(timeout_s),
+            server.stopping.clone(),
+            server.api.resources().changed(),
+            resource.clone(),
+        )),
         bookmarks: query
             .flag("allowWatchBookmarks")
             .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)),
-        stopping: server.stopping.clone(),
-        resources: server.api.resources().changed(),
-        resource: resource.clone(),
         is_over: false,
     };
     let chunks = futures::stream::unfold(stream, |mut stream| async move {
@@ -103,22 +109,6 @@ pub(super) async fn handle(
     let mut response = respond::bytes(StatusCode::OK, "application/json", "");
     *response.body_mut() = body::stream(chunks);
     Ok(response)
-}
-
-/// What there is, as if it had just been added, and the mark that ends it.
-fn state(encoder: &mut Encoder, list: api::List, query: &Query) -> Vec<Bytes> {
-    if query.get("sendInitialEvents") == "false" {
-        return Vec::new();
-    }
-    let mut lines: Vec<_> = list
-        .items
-        .into_iter()
-        .map(|object| encoder.event(EventKind::Added.as_str(), object))
-        .collect();
-    if query.flag("sendInitialEvents") && query.flag("allowWatchBookmarks") {
-        lines.push(encoder.bookmark(list.rev, true));
-    }
-    lines
 }
 
 /// Whether the client asks for the state before the changes.
@@ -142,20 +132,39 @@ fn initial_events(query: &Query) -> Result<bool, Status> {
 struct Stream {
     watch: api::Watch,
     encoder: Encoder,
-    initial: std::vec::IntoIter<Bytes>,
-    ends: Instant,
+    initial: Initial,
+    /// One future for the whole watch: timers are not set anew with every event.
+    end: BoxFuture<'static, End>,
     bookmarks: Option<Interval>,
-    stopping: tokio::sync::watch::Receiver<bool>,
-    resources: tokio::sync::watch::Receiver<Arc<Snapshot>>,
-    resource: Row,
     is_over: bool,
+}
+
+/// Why a watch is over that nothing is wrong with.
+enum End {
+    /// It has had its time.
+    Due,
+    /// The server stops, or what is watched is no longer what it was.
+    Changed,
+}
+
+async fn end(
+    due: Instant,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+    mut resources: tokio::sync::watch::Receiver<Arc<Snapshot>>,
+    resource: Row,
+) -> End {
+    tokio::select! {
+        () = tokio::time::sleep_until(due) => End::Due,
+        () = super::stopped(&mut stopping) => End::Changed,
+        () = redefined(&mut resources, &resource) => End::Changed,
+    }
 }
 
 impl Stream {
     /// The next line; `None` when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(line) = self.initial.next() {
-            return Some(line);
+        if let Some(lines) = self.initial.next(&mut self.encoder) {
+            return Some(lines);
         }
         if self.is_over {
             return None;
@@ -168,12 +177,13 @@ impl Stream {
                 error_line(&status)
             })),
             () = due(&mut self.bookmarks) => Some(self.encoder.bookmark(self.watch.rev(), false)),
-            () = tokio::time::sleep_until(self.ends) => {
+            end = &mut self.end => {
                 self.is_over = true;
-                self.bookmarks.as_ref().map(|_| self.encoder.bookmark(self.watch.rev(), false))
+                match (end, &self.bookmarks) {
+                    (End::Due, Some(_)) => Some(self.encoder.bookmark(self.watch.rev(), false)),
+                    (End::Due, None) | (End::Changed, _) => None,
+                }
             }
-            () = super::stopped(&mut self.stopping) => None,
-            () = redefined(&mut self.resources, &self.resource) => None,
         }
     }
 }
@@ -220,13 +230,19 @@ impl Encoder {
             Shown::Object(Event { kind, object, .. }) => Ok(self.event(kind.as_str(), object)),
             Shown::Stored { kind, entry, rev } => {
                 let mut line = Vec::with_capacity(entry.value.len() + LINE_EXTRA);
-                let kind = kind.as_str();
-                line.extend_from_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
-                self.verbatim.object(&entry, rev, &mut line);
-                line.extend_from_slice(b"}\n");
+                self.stored(kind, &entry, rev, &mut line);
                 Ok(line.into())
             }
         }
+    }
+
+    /// Appends the line of an object that is shown as it is stored.
+    fn stored(&self, kind: EventKind, entry: &store::Entry, rev: u64, to: &mut Vec<u8>) {
+        to.extend_from_slice(br#"{"type":""#);
+        to.extend_from_slice(kind.as_str().as_bytes());
+        to.extend_from_slice(br#"","object":"#);
+        self.verbatim.object(entry, rev, to);
+        to.extend_from_slice(b"}\n");
     }
 
     fn event(&mut self, kind: &str, object: Value) -> Bytes {
@@ -260,5 +276,7 @@ fn error_line(status: &Status) -> Bytes {
 }
 
 fn line(event: &Value) -> Bytes {
-    Bytes::from(event.to_string() + "\n")
+    let mut line = respond::text_of(event);
+    line.push(b'\n');
+    line.into()
 }
