@@ -43,21 +43,25 @@ impl Api {
         }
         let template = object::meta(&object, "generateName").map(str::to_owned);
         let template = template.filter(|_| object::name(&object).is_empty());
+        let Some(template) = template else {
+            let created = self.create_named(resource, namespace, object, options, Owners::Caller);
+            return created.await.map(|object| Written {
+                object,
+                warnings,
+                is_new: true,
+            });
+        };
         let mut attempts = 0;
         loop {
             let mut object = object.clone();
-            if let Some(template) = &template {
-                object::meta_mut(&mut object).insert("name".into(), generate(template).into());
-            }
+            object::meta_mut(&mut object).insert("name".into(), generate(&template).into());
             attempts += 1;
             match self
                 .create_named(resource, namespace, object, options, Owners::Caller)
                 .await
             {
-                Err(status)
-                    if status.reason == "AlreadyExists"
-                        && template.is_some()
-                        && attempts < GENERATE_ATTEMPTS => {}
+                Err(status) if status.reason == "AlreadyExists" && attempts < GENERATE_ATTEMPTS => {
+                }
                 result => {
                     return result.map(|object| Written {
                         object,

@@ -21,13 +21,16 @@ use crate::status::Status;
 
 /// The object as it is stored: without its revision, which the store knows better.
 pub(super) async fn encode(resource: &Resource, object: &Value) -> Result<Bytes, Status> {
-    let mut object = object.clone();
-    object::meta_mut(&mut object).remove("resourceVersion");
+    let mut converted = None;
     if let Some(kind) = &resource.custom {
-        object = kind.to_stored(object).await?;
+        let mut object = object.clone();
+        object::meta_mut(&mut object).remove("resourceVersion");
+        converted = Some(kind.to_stored(object).await?);
+    } else if resource.stored_as.is_some() {
+        let object = converted.insert(object.clone());
+        convert::to_stored(resource, object);
     }
-    convert::to_stored(resource, &mut object);
-    let bytes = verbatim::write(&object)
+    let bytes = verbatim::write(converted.as_ref().unwrap_or(object))
         .map_err(|error| Status::internal(format!("cannot encode the object: {error}")))?;
     Ok(verbatim::stored(bytes))
 }

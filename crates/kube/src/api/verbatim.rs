@@ -14,33 +14,58 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::read::{make_token, parse_token, range_error};
 use super::{Api, ListOptions};
 use crate::resource::Resource;
 use crate::status::Status;
 
-/// An object's JSON with kind and metadata first.
+/// An object's JSON with kind and metadata first, and without its revision.
 pub(super) fn write(object: &Value) -> serde_json::Result<Vec<u8>> {
     const FIRST: [&str; 3] = ["apiVersion", "kind", "metadata"];
+    /// More than most small objects need.
+    const CAPACITY: usize = 2048;
     let Value::Object(map) = object else {
         return serde_json::to_vec(object);
     };
     let first = FIRST.iter().filter_map(|key| map.get_key_value(*key));
     let rest = map.iter().filter(|(key, _)| !FIRST.contains(&key.as_str()));
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(CAPACITY);
     for (key, value) in first.chain(rest) {
-        bytes.push(if bytes.is_empty() { b'{' } else { b',' });
-        serde_json::to_writer(&mut bytes, key)?;
-        bytes.push(b':');
-        serde_json::to_writer(&mut bytes, value)?;
+        begin_member(&mut bytes, 0, key)?;
+        match value {
+            Value::Object(meta) if key == "metadata" => write_meta(meta, &mut bytes)?,
+            _ => serde_json::to_writer(&mut bytes, value)?,
+        }
     }
-    if bytes.is_empty() {
+    end_map(&mut bytes, 0);
+    Ok(bytes)
+}
+
+fn write_meta(meta: &Map<String, Value>, bytes: &mut Vec<u8>) -> serde_json::Result<()> {
+    let start = bytes.len();
+    for (key, value) in meta.iter().filter(|(key, _)| *key != "resourceVersion") {
+        begin_member(bytes, start, key)?;
+        serde_json::to_writer(&mut *bytes, value)?;
+    }
+    end_map(bytes, start);
+    Ok(())
+}
+
+/// Of a map that begins at `start`.
+fn begin_member(bytes: &mut Vec<u8>, start: usize, key: &str) -> serde_json::Result<()> {
+    bytes.push(if bytes.len() == start { b'{' } else { b',' });
+    serde_json::to_writer(&mut *bytes, key)?;
+    bytes.push(b':');
+    Ok(())
+}
+
+fn end_map(bytes: &mut Vec<u8>, start: usize) {
+    if bytes.len() == start {
         bytes.push(b'{');
     }
     bytes.push(b'}');
-    Ok(bytes)
 }
 
 /// How the stored objects of one resource begin.
@@ -165,6 +190,17 @@ mod tests {
 
     use super::*;
     use crate::resource::{CONFIG_MAPS, PODS};
+
+    #[test]
+    fn the_revision_is_not_stored() {
+        let object = json!({"kind": "ConfigMap", "metadata": {"name": "x", "resourceVersion": "7"},
+            "data": {"resourceVersion": "8"}});
+        let stored =
+            r#"{"kind":"ConfigMap","metadata":{"name":"x"},"data":{"resourceVersion":"8"}}"#;
+        assert_eq!(write(&object).expect("JSON"), stored.as_bytes());
+        let bare = json!({"metadata": {"resourceVersion": "7"}});
+        assert_eq!(write(&bare).expect("JSON"), br#"{"metadata":{}}"#);
+    }
 
     fn entry(object: &Value) -> store::Entry {
         store::Entry {

@@ -154,7 +154,7 @@ impl Attempt<'_> {
             manager: BEFORE_APPLY,
             ..self.writer
         };
-        own(&mut self.entries, change.written(), writer);
+        own(&mut self.entries, change.into_written(), writer);
     }
 
     fn run(mut self, force: bool) -> Result<Value, Refused> {

@@ -28,6 +28,13 @@ impl Change {
         written
     }
 
+    /// [`Self::written`], and nothing else.
+    pub(super) fn into_written(self) -> Fields {
+        let mut written = self.modified;
+        written.add(self.added);
+        written
+    }
+
     /// Takes out of somebody's fields what is theirs no more.
     pub(super) fn release(&self, fields: &mut Fields) {
         fields.remove(&self.modified);
@@ -44,10 +51,19 @@ impl Change {
     }
 
     fn put(&mut self, element: String, below: Self) {
-        // The text is needed three times only when a list of duplicates changes.
-        self.added.put(element.clone(), below.added);
-        self.modified.put(element.clone(), below.modified);
-        self.removed.put(element, below.removed);
+        let parts = [
+            (&mut self.added, below.added),
+            (&mut self.modified, below.modified),
+            (&mut self.removed, below.removed),
+        ];
+        let mut parts = parts.into_iter().filter(|(_, below)| !below.is_empty());
+        // Most of the time only one of them has something.
+        if let Some((first, below)) = parts.next() {
+            for (fields, below) in parts {
+                fields.put(element.clone(), below);
+            }
+            first.put(element, below);
+        }
     }
 }
 
@@ -164,7 +180,11 @@ fn maps(
         }
     };
     for (name, value) in new.into_iter().flatten() {
-        member(name, old.and_then(|old| old.get(name)), Some(value));
+        let old = old.and_then(|old| old.get(name));
+        // Most of an object stays as it is, and to see that is cheaper than to look for changes.
+        if old != Some(value) {
+            member(name, old, Some(value));
+        }
     }
     for (name, value) in old.into_iter().flatten() {
         if !new.is_some_and(|new| new.contains_key(name)) {

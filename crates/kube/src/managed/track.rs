@@ -51,7 +51,8 @@ pub(crate) trait Versions: std::fmt::Debug {
 pub(crate) fn created(subject: Subject<'_>, blank: &Value, new: &mut Value, writer: Writer<'_>) {
     meta_mut(new).remove("managedFields");
     let mut entries = Entries::default();
-    own(&mut entries, changes(subject, blank, new).written(), writer);
+    let written = changes(subject, blank, new).into_written();
+    own(&mut entries, written, writer);
     put(&entries, new);
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn updated(subject: Subject<'_>, old: &Value, new: &mut Value, writer
     }
     settle_all(subject.schema, &mut entries);
     Changes::of(&entries, subject, (old, new), &change, writer).release(&mut entries);
-    own(&mut entries, change.written(), writer);
+    own(&mut entries, change.into_written(), writer);
     put(&entries, new);
 }
 

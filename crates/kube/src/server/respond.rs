@@ -11,8 +11,19 @@ use crate::status::Status;
 /// Warnings that one answer may carry; a body full of unknown fields is not echoed whole.
 const WARNINGS_MAX: usize = 20;
 
+/// More than the text of most objects needs.
+const CAPACITY: usize = 2048;
+
 pub(super) fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    bytes(code, "application/json", value.to_string())
+    bytes(code, "application/json", text_of(value))
+}
+
+/// As JSON. Unlike `to_string` it does not go through a formatter piece by piece.
+pub(super) fn text_of(value: &Value) -> Vec<u8> {
+    let mut text = Vec::with_capacity(CAPACITY);
+    // A value has no key that is not a text, and memory takes what is written to it.
+    let _ = serde_json::to_writer(&mut text, value);
+    text
 }
 
 pub(super) fn bytes(
