@@ -2,9 +2,11 @@
 //! pod that it runs.
 //!
 //! ```text
-//! cargo run -p kube --example api_server -- <directory> [port]
+//! cargo run -p kube --example api_server -- <directory> [port] [alone]
 //! export KUBECONFIG=<directory>/admin.conf
 //! ```
+//!
+//! `alone`: without the controllers, as kube-apiserver is.
 
 #[path = "../tests/kubelet/mod.rs"]
 mod kubelet;
@@ -45,7 +47,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dir.join("kube.db"),
     ))?);
     api.bootstrap().await?;
-    kubelet::start(&api);
+    if args.next().as_deref() != Some("alone") {
+        kubelet::start(&api);
+    }
     let pki = Pki::open(&dir)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let url = format!("https://{}", listener.local_addr()?);
