@@ -55,6 +55,10 @@ pub fn make_directories(
         let parent = if spec.memory { in_memory } else { on_disk };
         let path = parent.join(number.to_string());
         let make = || {
+            // They are empty at each boot, also where the layer that holds them was kept.
+            if !spec.memory && path.exists() {
+                fs::remove_dir_all(&path)?;
+            }
             fs::create_dir_all(&path)?;
             if spec.memory {
                 let mut options = format!("mode={DIRECTORY_MODE:o}");

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use types::guest::{CheckSpec, ExecRequest, MachineSpec, Probe};
+use types::guest::{CheckSpec, ExecRequest, MachineSpec, Probe, ProbeTls};
 
 use crate::driver::Running;
 use crate::output::pump;
@@ -17,6 +17,9 @@ use crate::reaper::{ExitStatus, Reaper};
 use crate::runtime::Runtime;
 use crate::session::{self, Started};
 use crate::supervisor::Outcome;
+
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Of an answer that is read: the status line and what fits into the report.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
@@ -58,10 +61,10 @@ pub(crate) async fn run<R: Runtime>(
         }
         Probe::Tcp { .. } | Probe::Http { .. } => {
             let (running, runtime) = (running.clone(), runtime.clone());
-            let probe = check.probe.clone();
+            let check = check.clone();
             let asked = spawn_blocking(move || {
                 let deadline = Instant::now() + limit;
-                ask(&*runtime, &running.spec, &probe, deadline)
+                ask(&*runtime, &running.spec, &check, deadline)
             });
             // Connecting may need a thread of its own, which may be late.
             match timeout(limit + DRAIN_TIMEOUT, asked).await {
@@ -91,10 +94,10 @@ fn describe(error: &io::Error, limit: Duration) -> String {
 fn ask<R: Runtime>(
     runtime: &R,
     spec: &MachineSpec,
-    probe: &Probe,
+    check: &CheckSpec,
     deadline: Instant,
 ) -> io::Result<String> {
-    match probe {
+    match &check.probe {
         Probe::Tcp { port } => {
             let (_, address) = connect(runtime, spec, *port, deadline)?;
             Ok(format!("connected to {address}"))
@@ -104,15 +107,90 @@ fn ask<R: Runtime>(
             method,
             path,
             headers,
+            tls,
         } => {
-            let (mut stream, address) = connect(runtime, spec, *port, deadline)?;
+            let (stream, address) = connect(runtime, spec, *port, deadline)?;
             let request = request(address, method, path, headers);
-            stream.set_write_timeout(Some(left(deadline)?))?;
-            stream.write_all(request.as_bytes())?;
-            judge(&read_answer(&mut stream, deadline)?)
+            let mut stream = Timed { stream, deadline };
+            let Some(tls) = tls else {
+                return converse(&mut stream, &request);
+            };
+            converse_over_tls(runtime, spec, (check, tls), (stream, address), &request)
         }
         Probe::Exec { .. } => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+#[cfg(feature = "tls")]
+fn converse_over_tls<R: Runtime>(
+    runtime: &R,
+    spec: &MachineSpec,
+    (check, tls): (&CheckSpec, &ProbeTls),
+    (stream, address): (Timed, SocketAddr),
+    request: &str,
+) -> io::Result<String> {
+    let trust = match tls.verify {
+        true => trusted(runtime, spec, check.container.as_deref())?,
+        false => tls::Trust::Anyone,
+    };
+    let name = tls::server_name(&tls.server_name, address.ip())?;
+    converse(&mut tls::connect(stream, name, trust)?, request)
+}
+
+/// Whom the container of a check trusts; the machine's first one for the machine's own checks.
+#[cfg(feature = "tls")]
+fn trusted<R: Runtime>(
+    runtime: &R,
+    spec: &MachineSpec,
+    container: Option<&str>,
+) -> io::Result<tls::Trust> {
+    let mut all = spec.containers.iter();
+    let found = all.find(|one| container.is_none_or(|name| one.name == name));
+    let found = found.ok_or(io::ErrorKind::NotFound)?;
+    let root = runtime.root(found);
+    tls::Trust::of(&root.map_err(|error| io::Error::other(error.reason()))?)
+}
+
+/// Where `init` would be twice as large with TLS.
+#[cfg(not(feature = "tls"))]
+fn converse_over_tls<R: Runtime>(
+    _: &R,
+    _: &MachineSpec,
+    _: (&CheckSpec, &ProbeTls),
+    _: (Timed, SocketAddr),
+    _: &str,
+) -> io::Result<String> {
+    Err(io::Error::other("this guest was built without TLS"))
+}
+
+/// A connection whose every wait ends at the deadline.
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left(self.deadline)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn converse(stream: &mut (impl Read + Write), request: &str) -> io::Result<String> {
+    stream.write_all(request.as_bytes())?;
+    stream.flush()?;
+    judge(&read_answer(stream)?)
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {
@@ -173,15 +251,11 @@ fn request(address: SocketAddr, method: &str, path: &str, headers: &[(String, St
 }
 
 /// The beginning of an answer. A connection that breaks after the status is as good as an end.
-fn read_answer(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+fn read_answer(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
     while answer.len() < ANSWER_BYTES_MAX {
-        let read = left(deadline).and_then(|left| {
-            stream.set_read_timeout(Some(left))?;
-            stream.read(&mut buffer)
-        });
-        match read {
+        match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

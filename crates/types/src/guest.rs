@@ -521,11 +521,23 @@ pub enum Probe {
         method: String,
         path: String,
         headers: Vec<(String, String)>,
+        /// `https`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls: Option<ProbeTls>,
     },
     /// Passes with exit code 0. Runs in the check's container, or in the machine's first.
     Exec {
         command: Vec<String>,
     },
+}
+
+/// How a check speaks TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeTls {
+    /// Asked for and verified; empty: the address.
+    pub server_name: String,
+    /// Whether an authority that the container's image trusts must vouch for the certificate.
+    pub verify: bool,
 }
 
 /// A file to write before the container starts.

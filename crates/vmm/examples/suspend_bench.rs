@@ -238,6 +238,7 @@ impl Bench {
                 rootfs: self.image.clone(),
             }],
             rootfs_size_bytes: 1 << 30,
+            keep: None,
             resume,
             spec: machine(&self.machine),
             boot_timeout: PATIENCE,

@@ -206,8 +206,11 @@ pub struct BootSpec {
     pub attachment: BootNetwork,
     /// One for each of `spec.containers`.
     pub images: Vec<ContainerImage>,
-    /// Size of each container's writable layer, which is fresh at every boot.
+    /// Size of each container's writable layer. One that is kept grows to it.
     pub rootfs_size_bytes: u64,
+    /// Which earlier boots' writable layers this one goes on with; `None`: fresh ones.
+    #[serde(default)]
+    pub keep: Option<KeepLayers>,
     /// Go on from what [`Vmm::suspend`] saved. The boot fails if that cannot be used.
     #[serde(default)]
     pub resume: bool,
@@ -216,6 +219,16 @@ pub struct BootSpec {
     pub spec: MachineSpec,
     /// Time from `boot` to `Ready`, after which the boot fails.
     pub boot_timeout: Duration,
+}
+
+/// Writable layers that stay from boot to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepLayers {
+    /// The machine's version, which layers are marked with.
+    pub version: String,
+    /// Whether those of any other version do as well. Only layers of boots that were to keep them
+    /// are marked at all.
+    pub any_version: bool,
 }
 
 /// The network interface, made by `net` before the boot begins.

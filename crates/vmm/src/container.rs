@@ -32,7 +32,7 @@ use crate::cgroup::Group;
 use crate::mount::mount_root;
 use crate::paths::BootDir;
 use crate::shim::ShimSpec;
-use crate::upper::make_upper;
+use crate::upper::prepare_upper;
 
 pub use helper::container_main;
 use runtime::Libcontainer;
@@ -79,7 +79,7 @@ fn mount_roots(dir: &BootDir, spec: &ShimSpec) -> Result<BTreeMap<String, PathBu
         let name = &container.name;
         let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
-        make_upper(&paths, &upper, boot.rootfs_size_bytes)?;
+        prepare_upper(&paths, &upper, boot)?;
         roots.insert(name.clone(), mount_root(&dir.mounts(name), image, &upper)?);
     }
     Ok(roots)

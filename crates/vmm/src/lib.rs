@@ -33,8 +33,8 @@ mod sys;
 mod upper;
 
 pub use api::{
-    BootNetwork, BootSpec, ContainerImage, Copy, Input, Io, MacAddress, Output, Report,
-    ReportEvent, Vmm,
+    BootNetwork, BootSpec, ContainerImage, Copy, Input, Io, KeepLayers, MacAddress, Output,
+    Report, ReportEvent, Vmm,
 };
 pub use container::container_main;
 pub use error::VmmError;

@@ -3,7 +3,8 @@
 //! ```text
 //!  <data_dir>/machines/<id>/             until forget()
 //!      logs/<container>/<boot>.<run>.<n>.log
-//!      upper-<container>.ext4            writable layers, made new at each boot
+//!      upper-<container>.ext4            writable layers, made new at each boot or kept
+//!      upper-<container>.of              the version that one is kept for
 //!      console.log                       of the newest boot (VM classes)
 //!      firecracker.log firecracker/      of the newest boot (Firecracker)
 //!      suspended/                        memory of a suspended machine

@@ -31,7 +31,7 @@ use crate::cgroup::Group;
 use crate::paths::{BootDir, Paths};
 use crate::shim::{ShimSpec, through_dir};
 use crate::sys::Confinement;
-use crate::upper::make_upper;
+use crate::upper::prepare_uppers;
 use crate::{VmmError, probe, sys};
 
 use argv::{Accelerator, Begin, Disk, DiskKind, Machine};
@@ -199,6 +199,9 @@ fn disks(
     begin: Begin,
     fds: &mut Vec<OwnedFd>,
 ) -> Result<Vec<Disk>, Failure> {
+    if matches!(begin, Begin::Boot) {
+        prepare_uppers(paths, &spec.boot)?;
+    }
     let boot = &mut spec.boot;
     let mut disks = Vec::new();
     let mut add = |file: File, serial: &str, kind| {
@@ -213,10 +216,6 @@ fn disks(
         let name = &container.name;
         let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
-        match begin {
-            Begin::Boot => make_upper(paths, &upper, boot.rootfs_size_bytes)?,
-            Begin::Restore => {}
-        }
         container.image_disk = format!("image{index}");
         container.upper_disk = format!("upper{index}");
         let image = File::open(image).map_err(VmmError::file("open image", image))?;

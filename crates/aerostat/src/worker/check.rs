@@ -56,6 +56,7 @@ pub fn check(config: MachineConfig) -> Result<CheckedConfig, Invalid> {
     size::check(config.guest.as_ref(), &config.size)?;
     check_dns(&config.dns)?;
     check_rootfs(&config.rootfs)?;
+    check_persist(&config)?;
     words::check_restart("config.restart", config.restart.as_ref())?;
     words::check_stop("config.stop_config", config.stop_config.as_ref())?;
     words::check_env("config.env", &config.env)?;
@@ -183,19 +184,7 @@ fn check_dns(dns: &Dns) -> Checked {
 }
 
 fn check_rootfs(rootfs: &RootFs) -> Checked {
-    let mut other = rootfs.other.clone();
-    match other.remove("persist") {
-        // The layer is fresh at every boot: exactly what `never` (1, or 0: not said) asks for.
-        None | Some(Value::Null) => {}
-        Some(Value::String(text)) if matches!(text.as_str(), "" | "never") => {}
-        Some(Value::Number(number)) if matches!(number.as_u64(), Some(0 | 1)) => {}
-        Some(_) => invalid(
-            "config.rootfs.persist",
-            "can only be `never` here: the root file system is fresh at every boot; keep data in a \
-             volume",
-        )?,
-    }
-    unbuilt("config.rootfs", &other)?;
+    unbuilt("config.rootfs", &rootfs.other)?;
     if rootfs.size_gb > ROOTFS_GB_MAX {
         invalid(
             "config.rootfs.size_gb",
@@ -203,6 +192,17 @@ fn check_rootfs(rootfs: &RootFs) -> Checked {
         )?;
     }
     Ok(())
+}
+
+fn check_persist(config: &MachineConfig) -> Checked {
+    let older = config.guest.as_ref().and_then(|guest| guest.persist_rootfs);
+    match (config.rootfs.persist, older) {
+        (Some(persist), Some(older)) if persist != older => invalid(
+            "config.guest.persist_rootfs",
+            "says something else than config.rootfs.persist; leave it out",
+        ),
+        (_, _) => Ok(()),
+    }
 }
 
 fn check_bytes(checked: &CheckedConfig) -> Checked {

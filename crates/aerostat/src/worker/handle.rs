@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use types::machine::{Event as Happened, Machine, MachineState, Placement};
-use types::{AppName, HostId, MachineId, NetworkId, VersionId};
+use types::{AppName, HostId, IsolationClass, MachineId, NetworkId, VersionId};
 
 use super::capacity::{Bid, BidRequest, Capacity, Claim, Reservation};
 use super::check::{CheckedConfig, check_signal};
@@ -165,15 +165,23 @@ impl Handle {
             let (region, known) = (request.region.clone(), known.clone());
             return Err(NoBid::RegionUnknown { region, known });
         }
-        self.core
-            .config
-            .classes
-            .resolve(request.config.isolation())?;
+        self.class_of(&request.config)?;
         Ok(Claim::of(
             &request.app,
             &request.config,
             self.core.config.rootfs_mib_default,
         ))
+    }
+
+    /// The class that such a machine has here.
+    fn class_of(&self, config: &CheckedConfig) -> Result<IsolationClass, NoBid> {
+        let class = self.core.config.classes.resolve(config.isolation())?;
+        config
+            .check_class(class)
+            .map_err(|invalid| NoBid::ConfigRefused {
+                reason: invalid.to_string(),
+            })?;
+        Ok(class)
     }
 
     /// Creates a machine, and uses up the reservation.
@@ -191,7 +199,7 @@ impl Handle {
 
     async fn create_now(&self, request: CreateRequest) -> Result<Machine, Refused> {
         let config = &self.core.config;
-        let isolation = config.classes.resolve(request.config.isolation())?;
+        let isolation = self.class_of(&request.config)?;
         if self.core.shutdown.is_cancelled() {
             return Err(Refused::ShuttingDown);
         }
@@ -261,11 +269,7 @@ impl Handle {
     /// # Errors
     /// [`Refused::VersionMismatch`], [`Refused::NoBid`], [`Refused::WrongState`].
     pub async fn update(&self, id: &MachineId, request: UpdateRequest) -> Result<Machine, Refused> {
-        let isolation = self
-            .core
-            .config
-            .classes
-            .resolve(request.config.isolation())?;
+        let isolation = self.class_of(&request.config)?;
         let update = Update {
             config: Arc::new(request.config),
             isolation,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use types::guest::{ContainerSpec, FileSpec, MachineSpec, MountSpec, Network};
-use types::machine::{ContainerConfig, DnsOption, FieldRef};
+use types::machine::{ContainerConfig, DnsOption, FieldRef, Persist};
 use types::sixpn::{GATEWAY, MTU, RESOLVER};
 use types::{BootId, ImageRef};
-use vmm::{BootNetwork, BootSpec, ContainerImage};
+use vmm::{BootNetwork, BootSpec, ContainerImage, KeepLayers};
 
 use super::capacity::rootfs_mb;
 use super::machine::Machine;
@@ -75,6 +75,7 @@ pub(crate) fn boot_spec(
         attachment,
         images: rootfs.collect(),
         rootfs_size_bytes: rootfs_mb(&machine.config, settings.rootfs_mib_default) << 20,
+        keep: keep_layers(machine),
         resume: machine.resumes(),
         boot_timeout: settings.boot_timeout,
         spec: MachineSpec {
@@ -92,6 +93,18 @@ pub(crate) fn boot_spec(
                 .collect(),
             unix_ms,
         },
+    })
+}
+
+fn keep_layers(machine: &Machine) -> Option<KeepLayers> {
+    let any_version = match machine.config.persist() {
+        Persist::Never => return None,
+        Persist::Restart => false,
+        Persist::Always => true,
+    };
+    Some(KeepLayers {
+        version: machine.version.to_string(),
+        any_version,
     })
 }
 

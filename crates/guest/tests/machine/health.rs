@@ -13,7 +13,7 @@ use types::machine::{DependsOn, DependsOnCondition, Health, RestartPolicy};
 
 use crate::fixture::{Host, machine, read_all, request, shell};
 
-fn check(name: &str, probe: Probe) -> CheckSpec {
+pub(crate) fn check(name: &str, probe: Probe) -> CheckSpec {
     CheckSpec {
         name: name.into(),
         container: Some("a".into()),
@@ -33,6 +33,7 @@ fn http(port: u16) -> Probe {
         method: "GET".into(),
         path: "/healthz".into(),
         headers: vec![("X-Check".into(), "yes".into())],
+        tls: None,
     }
 }
 
@@ -41,7 +42,7 @@ fn exec(script: &str) -> Probe {
     Probe::Exec { command }
 }
 
-async fn start(containers: Vec<ContainerSpec>, checks: Vec<CheckSpec>) -> Host {
+pub(crate) async fn start(containers: Vec<ContainerSpec>, checks: Vec<CheckSpec>) -> Host {
     let mut spec = machine(containers);
     spec.checks = checks;
     Host::start_spec(spec).await

@@ -38,6 +38,12 @@ pub struct Check {
     /// `http` (the default) or `https`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// Of `https`: the name that the certificate must have; the address by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
+    /// Of `https`: take any certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_skip_verify: Option<bool>,
     #[serde(
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
@@ -119,9 +125,15 @@ pub struct HttpProbe {
     /// `/` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `http`, the default.
+    /// `http` (the default) or `https`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,
+    /// Of `https`: the name that the certificate must have; the address by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
+    /// Of `https`: take any certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_skip_verify: Option<bool>,
     #[serde(
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"

@@ -188,6 +188,9 @@ pub struct Guest {
     pub cpu_kind: String,
     pub cpus: u32,
     pub memory_mb: u32,
+    /// Older name of `rootfs.persist`.
+    #[serde(deserialize_with = "persist", skip_serializing_if = "Option::is_none")]
+    pub persist_rootfs: Option<Persist>,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -198,6 +201,7 @@ impl Default for Guest {
             cpu_kind: "shared".into(),
             cpus: 1,
             memory_mb: 256,
+            persist_rootfs: None,
             other: BTreeMap::new(),
         }
     }
@@ -273,9 +277,58 @@ pub struct DnsOption {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RootFs {
-    /// Size of the writable layer, in GiB; 0 stands for the default.
+    /// Size of the writable layer, in GiB; 0 stands for the default. One that is kept grows with
+    /// it, and never shrinks.
     #[serde(skip_serializing_if = "is_default")]
     pub size_gb: u32,
+    /// How long what was written there stays; `never` by default.
+    #[serde(deserialize_with = "persist", skip_serializing_if = "Option::is_none")]
+    pub persist: Option<Persist>,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// How long a machine's writable layer stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Persist {
+    /// Every boot begins with an empty one.
+    Never,
+    /// From boot to boot, until the machine is updated.
+    Restart,
+    /// Until the machine is destroyed.
+    Always,
+}
+
+/// A word, or the number that Fly's clients may send for it; nothing, the empty word and 0 say
+/// nothing.
+fn persist<'de, D>(deserializer: D) -> Result<Option<Persist>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Number(u64),
+        Text(String),
+    }
+    Ok(match Option::<Word>::deserialize(deserializer)? {
+        None | Some(Word::Number(0)) => None,
+        Some(Word::Number(1)) => Some(Persist::Never),
+        Some(Word::Number(2)) => Some(Persist::Restart),
+        Some(Word::Number(3)) => Some(Persist::Always),
+        Some(Word::Text(text)) => match text.as_str() {
+            // Fly's older clients say `none`.
+            "" | "none" => None,
+            "never" => Some(Persist::Never),
+            "restart" => Some(Persist::Restart),
+            "always" => Some(Persist::Always),
+            _ => return Err(wrong_persist()),
+        },
+        Some(Word::Number(_)) => return Err(wrong_persist()),
+    })
+}
+
+fn wrong_persist<E: serde::de::Error>() -> E {
+    E::custom("persist must be never, restart or always")
 }

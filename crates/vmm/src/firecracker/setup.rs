@@ -17,7 +17,7 @@ use super::model::{
 use crate::api::image_of;
 use crate::paths::Paths;
 use crate::shim::ShimSpec;
-use crate::upper::make_upper;
+use crate::upper::prepare_uppers;
 use crate::{BootSpec, VmmError};
 
 /// Firecracker's own default would forbid modules and leave out the console. It ends when the
@@ -142,6 +142,9 @@ pub(super) fn drives(
     paths: &Paths,
     spec: &mut ShimSpec,
 ) -> Result<Vec<Drive>, VmmError> {
+    if !spec.boot.resume {
+        prepare_uppers(paths, &spec.boot)?;
+    }
     let boot = &mut spec.boot;
     let mut drives = Drives {
         jail,
@@ -152,9 +155,6 @@ pub(super) fn drives(
         let name = &container.name;
         let image = image_of(&boot.images, name)?;
         let upper = paths.upper(&boot.machine, name);
-        if !boot.resume {
-            make_upper(paths, &upper, boot.rootfs_size_bytes)?;
-        }
         let (image_id, upper_id) = (format!("image{index}"), format!("upper{index}"));
         container.image_disk = drives.add(image_id, image, Kind::Image)?;
         container.upper_disk = drives.add(upper_id, &upper, Kind::Upper)?;

@@ -45,6 +45,7 @@ async fn is_watched(class: IsolationClass) {
             method: "GET".into(),
             path: "/healthz".into(),
             headers: Vec::new(),
+            tls: None,
         },
     );
     web.container = None;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use clap::Args;
 use types::IsolationClass;
 use types::machine::{
-    Check, CheckMeaning, CheckType, Duration, File, Guest, MachineConfig, Mount, Restart,
+    Check, CheckMeaning, CheckType, Duration, File, Guest, MachineConfig, Mount, Persist, Restart,
     RestartPolicy, Schedule, StopConfig,
 };
 
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Flags {
     /// File to put into it, from here; up to 1 MiB in all
     #[arg(long, value_name = "LOCAL:/PATH", help_heading = "Program")]
     file: Vec<String>,
-    /// Volume to mount, by name or id; may be repeated
+    /// Volume to mount, by id, or by name: a free one, made if there is none; may be repeated
     #[arg(short, long, value_name = "VOLUME:/PATH", value_parser = volume, help_heading = "Program")]
     volume: Vec<(String, String)>,
     /// Metadata, for lists and services
@@ -52,6 +52,11 @@ pub(in crate::cli) struct Flags {
     /// Size of its writable layer, in GiB
     #[arg(long, value_name = "GIB", help_heading = "Size")]
     rootfs_size: Option<u32>,
+    /// How long its writable layer stays: never, restart (until an update) or always [default of a
+    /// new machine: never]
+    #[arg(long = "persist", alias = "rootfs-persist", value_name = "UNTIL", value_parser = persist,
+          help_heading = "Size")]
+    rootfs_persist: Option<Persist>,
 
     /// Isolation: microvm, emulated or container [default: what the host offers]
     #[arg(long, visible_alias = "isolation", help_heading = "Life")]
@@ -71,8 +76,8 @@ pub(in crate::cli) struct Flags {
     /// Seconds from that signal to the kill [default: 5]
     #[arg(long, value_name = "SECONDS", help_heading = "Life")]
     stop_timeout: Option<u64>,
-    /// Check of its health: tcp:PORT or http:PORT/PATH, then ,name=… ,interval=10s ,timeout=2s
-    /// ,grace=5s ,readiness
+    /// Check of its health: tcp:PORT, http:PORT/PATH or https:PORT/PATH, then ,name=…
+    /// ,interval=10s ,timeout=2s ,grace=5s ,readiness; of https ,server-name=… ,skip-verify
     #[arg(long, value_name = "CHECK", value_parser = check, help_heading = "Life")]
     check: Vec<(String, Check)>,
 
@@ -150,6 +155,12 @@ impl Flags {
         }
         if let Some(size_gb) = self.rootfs_size {
             config.rootfs.size_gb = size_gb;
+        }
+        if self.rootfs_persist.is_some() {
+            config.rootfs.persist = self.rootfs_persist;
+            if let Some(guest) = &mut config.guest {
+                guest.persist_rootfs = None;
+            }
         }
     }
 
@@ -277,6 +288,11 @@ fn mebibytes(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "must be MiB, or as 512m or 2g".to_owned())
 }
 
+fn persist(text: &str) -> Result<Persist, String> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_| "must be never, restart or always".to_owned())
+}
+
 fn restart(text: &str) -> Result<Restart, String> {
     let problem = || "must be no, on-failure or always, and may go on with :MAX".to_owned();
     let (policy, max) = match text.split_once(':') {
@@ -317,11 +333,16 @@ fn check(text: &str) -> Result<(String, Check), String> {
     let mut name = format!("{kind}-{port}");
     let mut check = Check {
         kind: match (kind, &path) {
-            ("http", _) => CheckType::Http,
+            ("http" | "https", _) => CheckType::Http,
             ("tcp", None) => CheckType::Tcp,
             ("tcp", Some(_)) => return Err("a tcp check has no path; try http:".to_owned()),
-            _ => return Err(format!("`{kind}` is no check; there are tcp and http")),
+            _ => {
+                return Err(format!(
+                    "`{kind}` is no check; there are tcp, http and https"
+                ));
+            }
         },
+        protocol: (kind == "https").then(|| kind.to_owned()),
         port: Some(port),
         path,
         ..Check::default()
@@ -339,9 +360,12 @@ fn check(text: &str) -> Result<(String, Check), String> {
             Some(("timeout", value)) => check.timeout = time(value)?,
             Some(("grace", value)) => check.grace_period = time(value)?,
             Some(("method", value)) => check.method = Some(value.to_owned()),
+            Some(("server-name", value)) => check.tls_server_name = Some(value.to_owned()),
+            None if part == "skip-verify" => check.tls_skip_verify = Some(true),
             None if part == "readiness" => check.meaning = Some(CheckMeaning::Readiness),
             Some(_) | None => {
-                let told = "there are name=, interval=, timeout=, grace=, method= and readiness";
+                let told = "there are name=, interval=, timeout=, grace=, method=, readiness, \
+                            and of https server-name= and skip-verify";
                 return Err(format!("`{part}` is no part of a check; {told}"));
             }
         }

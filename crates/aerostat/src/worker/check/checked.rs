@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use types::IsolationClass;
 use types::guest::{CheckSpec, DirectorySpec};
 use types::machine::{
-    ContainerConfig, Guest, MachineConfig, Process, Restart, RestartPolicy, StorageType,
+    ContainerConfig, Guest, MachineConfig, Persist, Process, Restart, RestartPolicy, StorageType,
 };
 
 use super::{Invalid, ONLY_CONTAINER, check_bytes, probes, size};
@@ -161,9 +161,24 @@ impl CheckedConfig {
             .unwrap_or_default()
     }
 
+    /// How long its writable layers stay.
+    pub fn persist(&self) -> Persist {
+        let config = &self.0;
+        let older = config.guest.as_ref().and_then(|guest| guest.persist_rootfs);
+        config.rootfs.persist.or(older).unwrap_or(Persist::Never)
+    }
+
     /// The machine's own restart policy, with its defaults.
     pub fn restart(&self) -> Restart {
         self.0.restart.clone().unwrap_or_default()
+    }
+
+    /// Whether a machine of that class can do all of it.
+    ///
+    /// # Errors
+    /// The first thing that it cannot.
+    pub(crate) fn check_class(&self, class: IsolationClass) -> Result<(), Invalid> {
+        probes::check_class(self, class)
     }
 
     pub fn isolation(&self) -> Option<IsolationClass> {

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use types::guest::{CheckSpec, Probe};
+use types::IsolationClass;
+use types::guest::{CheckSpec, Probe, ProbeTls};
 use types::machine::{Check, CheckHeader, CheckMeaning, CheckType, HealthCheck, HttpProbe};
 
 use super::checked::MachineCheck;
@@ -94,13 +95,18 @@ fn check_machine(field: &str, name: &str, check: &Check) -> Checked {
         ("method", check.method.is_some()),
         ("path", check.path.is_some()),
         ("protocol", check.protocol.is_some()),
+        ("tls_skip_verify", check.tls_skip_verify == Some(true)),
+        (
+            "tls_server_name",
+            check.tls_server_name.as_deref().unwrap_or_default() != "",
+        ),
         ("headers", !check.headers.is_empty()),
     ] {
         if is_there && !is_http {
             invalid(at(member), "belongs to checks of type http")?;
         }
     }
-    check_scheme(&at("protocol"), check.protocol.as_deref())?;
+    Tls::of_check(check).check(field, "protocol")?;
     check_request(
         field,
         check.method.as_deref(),
@@ -144,7 +150,7 @@ fn check_container(field: &str, health: &HealthCheck) -> Checked {
         (Some(http), None, None) => {
             unbuilt(&at("http"), &http.other)?;
             check_port(&at("http.port"), http.port)?;
-            check_scheme(&at("http.scheme"), http.scheme.as_deref())?;
+            Tls::of(http).check(&at("http"), "scheme")?;
             let (method, path) = (http.method.as_deref(), http.path.as_deref());
             check_request(&at("http"), method, path, &http.headers)
         }
@@ -174,11 +180,87 @@ fn check_time(field: &str, time: Option<Duration>, min: Duration, max: Duration)
     Ok(())
 }
 
-fn check_scheme(field: &str, scheme: Option<&str>) -> Checked {
-    match scheme {
-        None | Some("" | "http") => Ok(()),
-        Some("https") => invalid(field, "https is not built yet; only http is"),
-        Some(_) => invalid(field, "must be http"),
+/// What a check says of TLS.
+struct Tls<'a> {
+    scheme: Option<&'a str>,
+    server_name: Option<&'a str>,
+    skip_verify: Option<bool>,
+}
+
+impl<'a> Tls<'a> {
+    fn of_check(check: &'a Check) -> Self {
+        Self {
+            scheme: check.protocol.as_deref(),
+            server_name: check.tls_server_name.as_deref(),
+            skip_verify: check.tls_skip_verify,
+        }
+    }
+
+    fn of(probe: &'a HttpProbe) -> Self {
+        Self {
+            scheme: probe.scheme.as_deref(),
+            server_name: probe.tls_server_name.as_deref(),
+            skip_verify: probe.tls_skip_verify,
+        }
+    }
+
+    /// `member` is what the scheme is called.
+    fn check(&self, field: &str, member: &str) -> Checked {
+        let at = |member: &str| format!("{field}.{member}");
+        let scheme = self.scheme.unwrap_or_default();
+        let schemes = ["", "http", "https"];
+        if !schemes
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+        {
+            invalid(at(member), "must be http or https")?;
+        }
+        let name = self.server_name.unwrap_or_default();
+        let needs = format!("needs `{member}` to be https");
+        if self.probe().is_none() {
+            if self.skip_verify == Some(true) {
+                invalid(at("tls_skip_verify"), needs.as_str())?;
+            }
+            if !name.is_empty() {
+                invalid(at("tls_server_name"), needs)?;
+            }
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        if name.len() > 253 || !name.bytes().all(plain) {
+            invalid(
+                at("tls_server_name"),
+                "must be a host's name or an IP address",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn probe(&self) -> Option<ProbeTls> {
+        let is_https = self.scheme?.eq_ignore_ascii_case("https");
+        is_https.then(|| ProbeTls {
+            server_name: self.server_name.unwrap_or_default().to_owned(),
+            verify: self.skip_verify != Some(true),
+        })
+    }
+}
+
+/// TLS would double the size of the `init` that is part of every virtual machine's memory.
+pub(super) fn check_class(checked: &CheckedConfig, class: IsolationClass) -> Checked {
+    match class {
+        IsolationClass::Container => return Ok(()),
+        IsolationClass::Microvm | IsolationClass::Emulated => {}
+    }
+    let is_tls =
+        |check: &MachineCheck| matches!(check.spec.probe, Probe::Http { tls: Some(_), .. });
+    match checked.checks().into_iter().find(is_tls) {
+        Some(check) => invalid(
+            format!("check {}", check.spec.name),
+            format!(
+                "https is checked in class container only, and this machine is of class {class}; \
+                 check over http or tcp, or with a command"
+            ),
+        ),
+        None => Ok(()),
     }
 }
 
@@ -225,6 +307,7 @@ pub(super) fn of_machine(name: &str, check: &Check) -> MachineCheck {
             check.method.as_deref(),
             check.path.as_deref(),
             &check.headers,
+            Tls::of_check(check),
         ),
     };
     let ms = |given: Option<types::machine::Duration>, default: Duration| {
@@ -275,10 +358,16 @@ pub(super) fn of_container(container: &str, health: &HealthCheck) -> MachineChec
 
 fn of_probe(probe: &HttpProbe) -> Probe {
     let (method, path) = (probe.method.as_deref(), probe.path.as_deref());
-    http(probe.port, method, path, &probe.headers)
+    http(probe.port, method, path, &probe.headers, Tls::of(probe))
 }
 
-fn http(port: u16, method: Option<&str>, path: Option<&str>, headers: &[CheckHeader]) -> Probe {
+fn http(
+    port: u16,
+    method: Option<&str>,
+    path: Option<&str>,
+    headers: &[CheckHeader],
+    tls: Tls<'_>,
+) -> Probe {
     let or = |given: Option<&str>, default: &str| match given {
         None | Some("") => default.to_owned(),
         Some(given) => given.to_owned(),
@@ -292,6 +381,7 @@ fn http(port: u16, method: Option<&str>, path: Option<&str>, headers: &[CheckHea
         method: or(method, "GET"),
         path: or(path, "/"),
         headers: headers.collect(),
+        tls: tls.probe(),
     }
 }
 

@@ -1,8 +1,5 @@
 //! The size of a machine, given in numbers or by the name of a preset.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
 use types::machine::Guest;
 
 use super::{Checked, invalid, unbuilt};
@@ -28,12 +25,7 @@ pub(super) fn check(guest: Option<&Guest>, size: &str) -> Checked {
         return check_preset(size);
     }
     let Some(guest) = guest else { return Ok(()) };
-    let mut other = guest.other.clone();
-    // Deprecated, and `never` (1, or 0: not said) is what there is; see `rootfs`.
-    if let Some(Value::String(_) | Value::Number(_)) = other.get("persist_rootfs") {
-        check_persistence(&mut other)?;
-    }
-    unbuilt("config.guest", &other)?;
+    unbuilt("config.guest", &guest.other)?;
     if !matches!(guest.cpu_kind.as_str(), "shared" | "performance") {
         invalid("config.guest.cpu_kind", "must be shared or performance")?;
     }
@@ -43,19 +35,6 @@ pub(super) fn check(guest: Option<&Guest>, size: &str) -> Checked {
     if !(MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&guest.memory_mb) {
         let reason = format!("must be {MEMORY_MB_MIN} to {MEMORY_MB_MAX}");
         invalid("config.guest.memory_mb", reason)?;
-    }
-    Ok(())
-}
-
-fn check_persistence(other: &mut BTreeMap<String, Value>) -> Checked {
-    let says_never = match other.remove("persist_rootfs") {
-        Some(Value::String(text)) => matches!(text.as_str(), "" | "none" | "never"),
-        Some(Value::Number(number)) => matches!(number.as_u64(), Some(0 | 1)),
-        None | Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => false,
-    };
-    if !says_never {
-        let reason = "can only be `never` here: the root file system is fresh at every boot";
-        invalid("config.guest.persist_rootfs", reason)?;
     }
     Ok(())
 }

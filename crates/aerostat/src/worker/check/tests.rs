@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use serde_json::json;
-use types::guest::Probe;
-use types::machine::RestartPolicy;
+use types::guest::{Probe, ProbeTls};
+use types::machine::{Persist, RestartPolicy};
 
 use super::containers::CONTAINERS_MAX;
 use super::files::FILES_BYTES_MAX;
@@ -67,10 +67,27 @@ fn what_is_not_built_is_refused_by_name_and_empty_members_are_not() {
 }
 
 #[test]
-fn a_root_filesystem_that_never_persists_is_what_there_is() {
-    assert!(read(json!({"image": "x", "rootfs": {"persist": "never"}})).is_ok());
-    let kept = json!({"image": "x", "rootfs": {"persist": "always"}});
-    assert_eq!(field(kept), "config.rootfs.persist");
+fn writable_layers_stay_for_as_long_as_they_are_asked_to() {
+    for (said, persist) in [
+        (json!(null), Persist::Never),
+        (json!("never"), Persist::Never),
+        (json!(1), Persist::Never),
+        (json!("restart"), Persist::Restart),
+        (json!(2), Persist::Restart),
+        (json!("always"), Persist::Always),
+        (json!(3), Persist::Always),
+    ] {
+        let config = json!({"image": "x", "rootfs": {"persist": said}});
+        assert_eq!(read(config).unwrap().persist(), persist, "{said}");
+        let older = json!({"image": "x", "guest": {"persist_rootfs": said}});
+        assert_eq!(read(older).unwrap().persist(), persist, "{said}");
+    }
+    let two = json!({"image": "x", "rootfs": {"persist": "always"},
+        "guest": {"persist_rootfs": "restart"}});
+    assert_eq!(field(two), "config.guest.persist_rootfs");
+    let unknown = json!({"image": "x", "rootfs": {"persist": "sometimes"}});
+    let error = serde_json::from_value::<MachineConfig>(unknown).unwrap_err();
+    assert!(error.to_string().contains("never, restart or always"));
 }
 
 #[test]
@@ -165,14 +182,6 @@ fn a_size_is_a_preset_or_numbers() {
     assert!(size("a10").unwrap_err().reason.contains("graphics"));
     let both = json!({"image": "x", "size": "shared-cpu-1x", "guest": {"cpus": 2}});
     assert_eq!(field(both), "config.size");
-    for (persist, is_built) in [
-        (json!("never"), true),
-        (json!(1), true),
-        (json!("always"), false),
-    ] {
-        let guest = json!({"image": "x", "guest": {"persist_rootfs": persist}});
-        assert_eq!(read(guest).is_ok(), is_built, "{persist}");
-    }
 }
 
 #[test]
@@ -283,6 +292,7 @@ fn checks_have_the_platforms_defaults_and_bounds() {
         method: "GET".into(),
         path: "/".into(),
         headers: vec![],
+        tls: None,
     };
     assert_eq!(spec.probe, get);
     for (check, member) in [
@@ -290,8 +300,16 @@ fn checks_have_the_platforms_defaults_and_bounds() {
         (json!({"type": "tcp", "port": 1, "path": "/"}), "path"),
         (json!({"type": "http", "port": 1, "path": "x"}), "path"),
         (
-            json!({"type": "http", "port": 1, "protocol": "https"}),
+            json!({"type": "http", "port": 1, "protocol": "ftp"}),
             "protocol",
+        ),
+        (
+            json!({"type": "http", "port": 1, "tls_skip_verify": true}),
+            "tls_skip_verify",
+        ),
+        (
+            json!({"type": "http", "port": 1, "protocol": "https", "tls_server_name": "a b"}),
+            "tls_server_name",
         ),
         (
             json!({"type": "http", "port": 1, "method": "A B"}),
@@ -362,8 +380,12 @@ fn containers_have_checks_of_their_own_and_may_be_waited_for() {
             ".unhealthy",
         ),
         (
-            json!({"name": "up", "http": {"port": 1, "scheme": "https"}}),
+            json!({"name": "up", "http": {"port": 1, "scheme": "ftp"}}),
             ".http.scheme",
+        ),
+        (
+            json!({"name": "up", "http": {"port": 1, "scheme": "http", "tls_server_name": "a"}}),
+            ".http.tls_server_name",
         ),
     ] {
         let expected = format!("config.containers[0].healthchecks[0]{member}");
@@ -376,6 +398,38 @@ fn containers_have_checks_of_their_own_and_may_be_waited_for() {
     };
     assert!(read(waiting(json!([exec]))).is_ok());
     assert_eq!(field(waiting(json!([]))), "config.containers[1].depends_on");
+}
+
+#[test]
+fn https_is_verified_unless_it_is_said_otherwise() {
+    let tls = |check: Value| {
+        let config = read(json!({"image": "x", "checks": {"up": check}})).unwrap();
+        match &config.checks()[0].spec.probe {
+            Probe::Http { tls, .. } => tls.clone(),
+            Probe::Tcp { .. } | Probe::Exec { .. } => panic!("no check of HTTP"),
+        }
+    };
+    let asked = |server_name: &str, verify| {
+        let server_name = server_name.to_owned();
+        Some(ProbeTls {
+            server_name,
+            verify,
+        })
+    };
+    let check = json!({"type": "http", "port": 1, "tls_skip_verify": false, "tls_server_name": ""});
+    assert_eq!(tls(check), None);
+    let check = json!({"type": "http", "port": 1, "protocol": "https", "tls_server_name": "a.b"});
+    assert_eq!(tls(check), asked("a.b", true));
+    let check = json!({"type": "http", "port": 1, "protocol": "https", "tls_skip_verify": true});
+    assert_eq!(tls(check), asked("", false));
+    let health = json!({"name": "up", "http": {"port": 1, "scheme": "HTTPS"}});
+    let containers = json!([{"name": "a", "image": "x", "healthchecks": [health]}]);
+    let config = read(json!({"containers": containers})).unwrap();
+    let spec = &config.checks()[0].spec;
+    assert!(matches!(&spec.probe, Probe::Http { tls: Some(tls), .. } if tls.verify));
+    assert!(config.check_class(types::IsolationClass::Container).is_ok());
+    let refused = config.check_class(types::IsolationClass::Emulated);
+    assert_eq!(refused.unwrap_err().field, "check a/up");
 }
 
 #[test]

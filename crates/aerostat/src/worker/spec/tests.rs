@@ -141,11 +141,13 @@ fn names_sizes_and_stops_have_their_defaults() {
     assert_eq!(plain.spec.hostname, "00000000000001");
     assert_eq!(plain.spec.network.nameservers, ["fdaa::3"]);
     assert_eq!(plain.rootfs_size_bytes, 512 << 20);
+    assert_eq!(plain.keep, None);
     let given = spec(json!({
         "containers": [{"name": "c", "image": "x"}],
         "dns": {"hostname": "web-0", "nameservers": ["fdaa::9"]},
-        "rootfs": {"size_gb": 2},
+        "rootfs": {"size_gb": 2, "persist": "restart"},
     }));
+    assert!(given.keep.is_some_and(|keep| !keep.any_version));
     assert_eq!(given.spec.containers[0].stop_signal, None);
     assert_eq!(given.spec.hostname, "web-0");
     assert_eq!(given.spec.network.nameservers, ["fdaa::9"]);

@@ -164,6 +164,7 @@ fn checks_that_cannot_be_made_are_refused() {
         method: method.into(),
         path: path.into(),
         headers: vec![(header.0.into(), header.1.into())],
+        tls: None,
     };
     let good = ("Host", "a b");
     let with = |probe| CheckSpec {
