@@ -1,6 +1,7 @@
 //! Volumes and their snapshots.
 
 use hyper::Method;
+use types::api::IDEMPOTENCY_KEY_HEADER;
 use types::volume::{
     CreateVolume, ExtendVolume, ExtendedVolume, HOSTS_MISSING_HEADER, OrgVolumeList, UpdateVolume,
     Volume, VolumeSnapshot,
@@ -51,6 +52,17 @@ impl Client {
     pub async fn create_volume(&self, app: &AppName, body: &CreateVolume) -> Result<Volume, Error> {
         let call = Call::post(format!("/v1/apps/{app}/volumes")).body(body);
         self.json(&call).await
+    }
+
+    /// As [`Self::create_volume`], and may be repeated: `key` creates one volume.
+    pub async fn create_volume_once(
+        &self,
+        app: &AppName,
+        body: &CreateVolume,
+        key: &str,
+    ) -> Result<Volume, Error> {
+        let call = Call::post(format!("/v1/apps/{app}/volumes")).body(body);
+        self.json(&call.header(IDEMPOTENCY_KEY_HEADER, key)).await
     }
 
     pub async fn update_volume(

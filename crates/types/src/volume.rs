@@ -39,6 +39,9 @@ pub struct Volume {
     /// What it takes of the host's disk.
     pub bytes_used: u64,
     pub bytes_total: u64,
+    /// Digests of the `Idempotency-Key` and the body of the request that created it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_key: Option<String>,
 }
 
 /// A volume and what a list over apps says beside it.

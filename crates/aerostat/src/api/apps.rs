@@ -37,7 +37,18 @@ pub(super) async fn list(State(api): State<Api>, grant: Grant, query: Query) -> 
         org.is_none_or(|slug| slug == app.org.as_str()) && role.is_none_or(|role| role == app.role)
     });
     let apps = apps.filter(|app| grant.reads(app));
-    let apps: Vec<App> = apps.map(|app| show(&api, app)).collect();
+    let apps: Vec<directory::App> = apps.collect();
+    let orgs = apps.iter().map(|app| app.org.clone()).collect();
+    let volumes = volumes::counts(&api, orgs, COUNT_DEADLINE).await;
+    let apps = apps.into_iter().map(|app| {
+        let volume_count = volumes.get(&app.name).copied().unwrap_or_default();
+        let shown = show(&api, app);
+        App {
+            volume_count,
+            ..shown
+        }
+    });
+    let apps: Vec<App> = apps.collect();
     Json(AppList {
         total_apps: apps.len() as u64,
         apps,

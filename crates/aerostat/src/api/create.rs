@@ -164,7 +164,7 @@ async fn somewhere(api: &Shared, mut new: New) -> Result<Response, ApiError> {
 }
 
 /// Waits until no other request with this key is being answered.
-async fn turn(
+pub(super) async fn turn(
     api: &Shared,
     app: &AppName,
     key: Option<&CreationKey>,

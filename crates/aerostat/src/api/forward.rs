@@ -39,6 +39,7 @@ use types::machine::Machine;
 use types::{AppName, HostId, MachineId};
 
 use super::error::ApiError;
+use super::guard::Ends;
 use super::{Api, State as Shared};
 use crate::catalog::{Entry, Filter};
 use crate::rpc::{API_PORT, Caller, Unreachable};
@@ -184,6 +185,7 @@ pub(super) async fn send(
 ) -> Result<Response, Unreachable> {
     let here = api.deps.rpc.host();
     let ours = parts.extensions.remove::<OnUpgrade>();
+    let ends = parts.extensions.remove::<Ends>().unwrap_or_default();
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     let path = parts.uri.path_and_query().cloned();
@@ -211,7 +213,7 @@ pub(super) async fn send(
         && let Some(ours) = ours
     {
         let theirs = hyper::upgrade::on(&mut response);
-        tokio::spawn(tunnel(ours, theirs, api.drain.clone()));
+        tokio::spawn(tunnel(ours, theirs, api.drain.clone(), ends));
     }
     Ok(response.map(Body::new))
 }
@@ -245,8 +247,8 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Carries bytes both ways until both sides have ended, or the process does.
-async fn tunnel(ours: OnUpgrade, theirs: OnUpgrade, drain: CancellationToken) {
+/// Carries bytes both ways until both sides have ended, or the process or the caller's token does.
+async fn tunnel(ours: OnUpgrade, theirs: OnUpgrade, drain: CancellationToken, ends: Ends) {
     let both = async {
         let (ours, theirs) = tokio::try_join!(ours, theirs).map_err(std::io::Error::other)?;
         let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
@@ -257,6 +259,7 @@ async fn tunnel(ours: OnUpgrade, theirs: OnUpgrade, drain: CancellationToken) {
             tracing::debug!(%error, "a forwarded stream ended early");
         },
         () = drain.cancelled() => {}
+        () = ends.over() => {}
     }
 }
 

@@ -12,6 +12,7 @@ use types::machine::{Event, Machine, MachineState};
 use super::Api;
 use super::error::ApiError;
 use super::extract::{Body, Query, Target};
+use super::guard::Ends;
 use super::lease::{self, Asked};
 use super::watch::{self, Whose};
 use crate::catalog::Filter;
@@ -37,11 +38,12 @@ const NOT_IN_SUMMARIES: [&str; 6] = [
 pub(super) async fn list(
     State(api): State<Api>,
     app: directory::App,
+    ends: Ends,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if query.flag("watch")? {
-        return watch::answer(&api, Whose::App(app.name), &query, &headers);
+        return watch::answer(&api, Whose::App(app.name), ends, &query, &headers);
     }
     let wanted = states(&wanted_states(&query))?;
     let destroyed = query.flag("include_deleted")? || wanted.contains(&MachineState::Destroyed);

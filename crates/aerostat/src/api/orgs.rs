@@ -3,7 +3,7 @@
 //! Pages are in the order of the last change. A cursor is the place of the last machine of a page,
 //! so that machines which change between two pages come again rather than never.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
@@ -21,6 +21,7 @@ use types::{AppName, MachineId, OrgSlug};
 
 use super::error::ApiError;
 use super::extract::Query;
+use super::guard::{Ends, Grant};
 use super::machines::{states, wanted_states};
 use super::watch::{self, Whose};
 use super::{Api, State as Shared};
@@ -60,11 +61,14 @@ pub(super) fn find(api: &Shared, slug: &str) -> Result<directory::Org, ApiError>
 pub(super) async fn machines(
     State(api): State<Api>,
     org: directory::Org,
+    grant: Grant,
+    ends: Ends,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if query.flag("watch")? {
-        return watch::answer(&api, Whose::Org(org.slug), &query, &headers);
+        let whose = Whose::Org(org.slug, grant);
+        return watch::answer(&api, whose, ends, &query, &headers);
     }
     let limit = query.parse("limit", "a number")?.unwrap_or(LIMIT_MAX);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -84,19 +88,13 @@ pub(super) async fn machines(
         true => api.deps.catalog.list_with_destroyed(&Filter::All),
         false => api.deps.catalog.list(&Filter::All),
     };
-    let apps: BTreeMap<AppName, OrgSlug> = api
-        .deps
-        .directory
-        .apps()
-        .into_iter()
-        .map(|app| (app.name, app.org))
-        .collect();
+    let apps = seen(&api, &grant, &org.slug);
     let mut found: Vec<(Place, &Entry)> = snapshot
         .entries
         .iter()
         .filter(|entry| {
             let machine = &entry.machine;
-            apps.get(&entry.app) == Some(&org.slug)
+            apps.contains(&entry.app)
                 && (wanted.is_empty() || wanted.contains(&machine.state))
                 && region.is_none_or(|region| region == machine.region)
         })
@@ -121,6 +119,14 @@ pub(super) async fn machines(
             .collect(),
     };
     Ok(Json(list).into_response())
+}
+
+/// The apps of an organisation that the caller may see.
+pub(super) fn seen(api: &Shared, grant: &Grant, org: &OrgSlug) -> BTreeSet<AppName> {
+    let all = grant.reads_all(org);
+    let apps = api.deps.directory.apps().into_iter();
+    let seen = apps.filter(|app| app.org == *org && (all || grant.reads(app)));
+    seen.map(|app| app.name).collect()
 }
 
 /// Regions of hosts that cannot be reached: what is shown of them is how it was.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -25,6 +25,7 @@ use vmm::{Input, Io, Output};
 use super::Api;
 use super::error::ApiError;
 use super::extract::{Query, Target};
+use super::guard::Ends;
 
 /// Largest message that a caller may send: a paste into a terminal, or a piece of a file.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -34,6 +35,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the caller may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What callers are told whose token ends while they listen.
+const TOKEN_OVER: &str = "the token that this was opened with has expired";
+
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 type Sink = SplitSink<WebSocket, Message>;
 
@@ -41,6 +45,7 @@ type Sink = SplitSink<WebSocket, Message>;
 pub(super) async fn exec(
     State(api): State<Api>,
     target: Target,
+    ends: Ends,
     query: Query,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -60,13 +65,14 @@ pub(super) async fn exec(
     };
     let io = api.deps.worker.exec(&target.id, request).await?;
     let drain = api.drain.clone();
-    Ok(upgrade.on_upgrade(move |socket| relay(socket, io, drain)))
+    Ok(upgrade.on_upgrade(move |socket| relay(socket, io, drain, ends)))
 }
 
 /// `GET …/machines/{id}/attach`
 pub(super) async fn attach(
     State(api): State<Api>,
     target: Target,
+    ends: Ends,
     query: Query,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -79,13 +85,14 @@ pub(super) async fn attach(
         let _ = io.input.send(Input::Resize(size)).await;
     }
     let drain = api.drain.clone();
-    Ok(upgrade.on_upgrade(move |socket| relay(socket, io, drain)))
+    Ok(upgrade.on_upgrade(move |socket| relay(socket, io, drain, ends)))
 }
 
 /// `GET …/machines/{id}/logs`
 pub(super) async fn logs(
     State(api): State<Api>,
     target: Target,
+    ends: Ends,
     query: Query,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -99,7 +106,7 @@ pub(super) async fn logs(
     };
     let lines = api.deps.worker.logs(&target.id, wanted).await?;
     let drain = api.drain.clone();
-    Ok(upgrade.on_upgrade(move |socket| send_logs(socket, lines, drain)))
+    Ok(upgrade.on_upgrade(move |socket| send_logs(socket, lines, drain, ends)))
 }
 
 fn bounded(upgrade: Upgrade) -> Result<WebSocketUpgrade, ApiError> {
@@ -118,7 +125,7 @@ fn size(query: &Query) -> Result<Option<TerminalSize>, ApiError> {
 }
 
 /// Carries an exec until it ends or the caller goes. Dropping the output hangs the process up.
-async fn relay(socket: WebSocket, io: Io, drain: CancellationToken) {
+async fn relay(socket: WebSocket, io: Io, drain: CancellationToken, ends: Ends) {
     let Io { input, mut output } = io;
     let (mut sink, stream) = socket.split();
     let mut reader = tokio::spawn(read_input(stream, input));
@@ -140,6 +147,7 @@ async fn relay(socket: WebSocket, io: Io, drain: CancellationToken) {
             () = drain.cancelled() => {
                 break ExecStatus::Failed { message: "the API is shutting down".into() };
             }
+            () = ends.over() => break ExecStatus::Failed { message: TOKEN_OVER.into() },
         }
     };
     let json = serde_json::to_vec(&status).expect("a status is JSON");
@@ -226,6 +234,7 @@ async fn send_logs(
     mut socket: WebSocket,
     mut lines: mpsc::Receiver<LogLine>,
     drain: CancellationToken,
+    ends: Ends,
 ) {
     let mut pings = tokio::time::interval(PING_INTERVAL);
     loop {
@@ -242,6 +251,11 @@ async fn send_logs(
                 | None => return,
             },
             () = drain.cancelled() => break,
+            () = ends.over() => {
+                let message = CloseFrame { code: close_code::POLICY, reason: TOKEN_OVER.into() };
+                let _ = socket.send(Message::Close(Some(message))).await;
+                return;
+            }
         };
         if sent.is_err() {
             return;

@@ -2,7 +2,7 @@
 //! is sent on to that host (`forward`); lists ask every host at once, with one deadline, and name
 //! those that did not answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::extract::{Extension, FromRequestParts, State};
@@ -18,9 +18,12 @@ use types::volume::{
 };
 use types::{AppName, HostId, OrgSlug, VolumeId};
 
+use super::create::turn;
 use super::error::ApiError;
 use super::extract::{Body, Query};
 use super::forward;
+use super::guard::Grant;
+use super::idempotency::{CreationKey, Key};
 use super::{Api, State as Shared};
 use crate::directory;
 use crate::placement::{self, bidders, regions};
@@ -138,14 +141,16 @@ fn missing_header(missing: &BTreeSet<HostId>) -> HeaderMap {
 /// `GET /v1/orgs/{org}/volumes`
 pub(super) async fn list_of_org(
     State(api): State<Api>,
-    Path(org): Path<String>,
+    org: directory::Org,
+    grant: Grant,
     query: Query,
 ) -> Result<Json<OrgVolumeList>, ApiError> {
-    let slug: OrgSlug = org.parse().map_err(|e| ApiError::bad(format!("{e}")))?;
-    if api.deps.directory.org(&slug).is_none() {
-        let refused = directory::Refused::OrgNotFound { slug };
-        return Err(directory::Error::from(refused).into());
-    }
+    let slug = org.slug;
+    let seen: Option<BTreeSet<AppName>> = (!grant.reads_all(&slug)).then(|| {
+        let apps = api.deps.directory.apps().into_iter();
+        let seen = apps.filter(|app| app.org == slug && grant.reads(app));
+        seen.map(|app| app.name).collect()
+    });
     let page = Page::read(&query)?;
     let wanted = VolumeQuery {
         of: VolumeOwner::Org(slug),
@@ -153,7 +158,8 @@ pub(super) async fn list_of_org(
         destroyed: query.flag("include_deleted")?,
     };
     let (shown, missing) = gather(&api, wanted, LIST_DEADLINE).await?;
-    let shown = shown.into_iter().map(|shown| OrgVolume {
+    let is_seen = |shown: &ShownVolume| seen.as_ref().is_none_or(|seen| seen.contains(&shown.app));
+    let shown = shown.into_iter().filter(is_seen).map(|shown| OrgVolume {
         app_name: shown.app.to_string(),
         updated_at: shown.updated_at,
         volume: shown.volume,
@@ -234,19 +240,76 @@ pub(super) async fn create(
     State(api): State<Api>,
     app: directory::App,
     caller: Option<Extension<Caller>>,
-    Body(body): Body<CreateVolume>,
+    key: Key,
+    Body(mut body): Body<CreateVolume>,
 ) -> Result<Response, ApiError> {
+    let told = body.other.remove(CREATION_KEY);
+    let key = match (&caller, told) {
+        // The host that was asked first has read the header.
+        (Some(_), told) => told.and_then(|told| Some(CreationKey(told.as_str()?.to_owned()))),
+        (None, _) => key.with(&body),
+    };
     worker::check_volume(&body)?;
     let _no_deletion = api.app_deletion.read().await;
     // Again, now that no deletion can come in between (on this host; see `apps::delete`).
     let app = api.deps.directory.app(&app.name).await?;
+    let _one_at_a_time = turn(&api, &app.name, key.as_ref()).await;
+    if let Some(volume) = repeated(&api, &app.name, key.as_ref(), caller.is_none()).await? {
+        return Ok(Json(volume).into_response());
+    }
+    let body = NewBody { body, key };
     if caller.is_some() {
         return here(&api, &app, body).await;
     }
+    place(&api, &app, body).await
+}
+
+/// A body, and the digests of the key that it came with.
+#[derive(Clone)]
+struct NewBody {
+    body: CreateVolume,
+    key: Option<CreationKey>,
+}
+
+/// The member of a forwarded body that has them. From others than hosts it says nothing.
+const CREATION_KEY: &str = "aerostat_creation_key";
+
+/// The volume that an earlier request with this key created; `everywhere`: on whatever host.
+async fn repeated(
+    api: &Shared,
+    app: &AppName,
+    key: Option<&CreationKey>,
+    everywhere: bool,
+) -> Result<Option<Volume>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    let query = VolumeQuery {
+        of: VolumeOwner::App(app.clone()),
+        summary: false,
+        destroyed: true,
+    };
+    let known = match everywhere {
+        true => gather(api, query, LIST_DEADLINE).await?.0,
+        false => api.deps.worker.volumes().list(query).await?,
+    };
+    for shown in known {
+        if key.has_created(shown.volume.creation_key.as_deref())? {
+            return Ok(Some(shown.volume));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds a place, and creates the volume there.
+async fn place(
+    api: &Shared,
+    app: &directory::App,
+    new: NewBody,
+) -> Result<Response, ApiError> {
+    let body = &new.body;
     let snapshot = body.snapshot_id.as_ref().map(|id| id.host());
     let source = body.source_volume_id.as_ref().map(|id| id.host());
     if let Some(host) = snapshot.or(source) {
-        return at(&api, &app, body, host).await;
+        return at(api, app, new, host).await;
     }
     let deps = &api.deps;
     let others = deps.hosts.others(deps.rpc.host());
@@ -269,7 +332,7 @@ pub(super) async fn create(
     let hosts = hosts.map_err(|refusal| no_place(refusal, wanted.size_gb))?;
     let mut refused = None;
     for host in hosts.into_iter().take(ATTEMPTS_MAX) {
-        match at(&api, &app, body.clone(), host).await {
+        match at(api, app, new.clone(), host).await {
             Err(ApiError::Refused(full))
                 if matches!(
                     *full,
@@ -316,13 +379,17 @@ fn no_place(refusal: NoBid, asked_gb: u64) -> ApiError {
 async fn at(
     api: &Shared,
     app: &directory::App,
-    body: CreateVolume,
+    new: NewBody,
     host: HostId,
 ) -> Result<Response, ApiError> {
     match host == api.deps.rpc.host() {
-        true => here(api, app, body).await,
+        true => here(api, app, new).await,
         false => {
             let path = format!("/v1/apps/{}/volumes", app.name);
+            let NewBody { mut body, key } = new;
+            if let Some(CreationKey(key)) = key {
+                body.other.insert(CREATION_KEY.into(), key.into());
+            }
             forward::post(api, host, &path, &body).await
         }
     }
@@ -331,13 +398,15 @@ async fn at(
 async fn here(
     api: &Shared,
     app: &directory::App,
-    body: CreateVolume,
+    new: NewBody,
 ) -> Result<Response, ApiError> {
+    let NewBody { body, key } = new;
     let new = NewVolume {
         app: app.name.clone(),
         org: app.org.clone(),
         network: app.network_id,
         body,
+        creation_key: key.map(|key| key.0),
     };
     let created = api.deps.worker.volumes().create(new).await?;
     tracing::info!(app = %app.name, volume = %created.volume.id, "volume created");
@@ -424,6 +493,29 @@ pub(super) async fn count(api: &Shared, app: &AppName, deadline: Duration) -> u6
     };
     let gathered = gather(api, query, deadline).await;
     gathered.map_or(0, |(volumes, _)| volumes.len() as u64)
+}
+
+/// How many volumes each app of these organisations has, as far as hosts answer.
+pub(super) async fn counts(
+    api: &Shared,
+    orgs: BTreeSet<OrgSlug>,
+    deadline: Duration,
+) -> BTreeMap<AppName, u64> {
+    let asked = orgs.into_iter().map(|org| {
+        let query = VolumeQuery {
+            of: VolumeOwner::Org(org),
+            summary: true,
+            destroyed: false,
+        };
+        gather(api, query, deadline)
+    });
+    let mut counts = BTreeMap::new();
+    for (volumes, _) in futures::future::join_all(asked).await.into_iter().flatten() {
+        for volume in volumes {
+            *counts.entry(volume.app).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// Deletes the volumes of an app that is being deleted, on every host that answers.

@@ -19,6 +19,7 @@ use types::{AppName, OrgSlug};
 
 use super::error::ApiError;
 use super::extract::Query;
+use super::guard::{Ends, Grant};
 use super::{Api, State as Shared};
 use crate::catalog::{Entry, Filter, Subscription};
 use crate::directory;
@@ -43,23 +44,26 @@ const FILTERS: [&str; 6] = [
 #[derive(Debug, Clone)]
 pub(super) enum Whose {
     App(AppName),
-    Org(OrgSlug),
+    /// Those of its apps that the caller may see.
+    Org(OrgSlug, Grant),
 }
 
 /// `GET /v1/apps/{app}/watch?from=`
 pub(super) async fn watch(
     State(api): State<Api>,
     app: directory::App,
+    ends: Ends,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    answer(&api, Whose::App(app.name), &query, &headers)
+    answer(&api, Whose::App(app.name), ends, &query, &headers)
 }
 
 /// What happens to these machines after the revision that the query or the headers name.
 pub(super) fn answer(
     api: &Shared,
     whose: Whose,
+    ends: Ends,
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -80,9 +84,14 @@ pub(super) fn answer(
             .transpose()
             .map_err(|_| ApiError::bad("Last-Event-ID must be a revision".into()))?,
     };
+    // One who may see everything is not asked for each machine.
+    let whose = match whose {
+        Whose::Org(slug, grant) if grant.reads_all(&slug) => Whose::Org(slug, Grant::Root),
+        whose @ (Whose::App(_) | Whose::Org(..)) => whose,
+    };
     let filter = match &whose {
         Whose::App(app) => Filter::App(app.clone()),
-        Whose::Org(_) => Filter::All,
+        Whose::Org(..) => Filter::All,
     };
     let subscription = api.deps.catalog.subscribe(filter, from);
     let reader = Reader {
@@ -90,6 +99,7 @@ pub(super) fn answer(
         whose,
         directory: api.deps.directory.clone(),
         caught_up: false,
+        ends,
         drain: api.drain.clone(),
     };
     let events = stream::unfold(reader, async |mut reader| {
@@ -139,12 +149,14 @@ struct Reader {
     directory: directory::Handle,
     /// Whether the caller has been told that it has seen everything there was at the beginning.
     caught_up: bool,
+    ends: Ends,
     drain: CancellationToken,
 }
 
 impl Reader {
-    /// The next event. `None` ends the watch: the process ends, or changes were forgotten that
-    /// this reader had not seen; it comes again with its last revision and is told so with 410.
+    /// The next event. `None` ends the watch: the process or the caller's token ends, or changes
+    /// were forgotten that this reader had not seen; it comes again with its last revision and is
+    /// told so with 401 or 410.
     async fn next(&mut self) -> Option<WatchEvent> {
         while !self.caught_up {
             match self.subscription.try_next().ok()? {
@@ -161,6 +173,7 @@ impl Reader {
             let next = tokio::select! {
                 next = tokio::time::timeout_at(bookmark_at, self.subscription.next()) => next,
                 () = self.drain.cancelled() => return None,
+                () = self.ends.over() => return None,
             };
             match next {
                 Ok(Ok(entry)) if self.is_wanted(&entry).await => return Some(self.event(&entry)),
@@ -176,9 +189,9 @@ impl Reader {
     async fn is_wanted(&self, entry: &Entry) -> bool {
         match &self.whose {
             Whose::App(_) => true,
-            Whose::Org(slug) => {
+            Whose::Org(slug, grant) => {
                 let app = self.directory.app(&entry.app).await;
-                app.is_ok_and(|app| app.org == *slug)
+                app.is_ok_and(|app| app.org == *slug && grant.reads(&app))
             }
         }
     }
@@ -190,7 +203,7 @@ impl Reader {
             machine: Box::new(entry.machine.clone()),
             app_name: match self.whose {
                 Whose::App(_) => None,
-                Whose::Org(_) => Some(entry.app.clone()),
+                Whose::Org(..) => Some(entry.app.clone()),
             },
         }
     }

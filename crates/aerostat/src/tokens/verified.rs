@@ -120,11 +120,7 @@ impl Verified {
             Err(error::Token::FailedLogic(error::Logic::Unauthorized { checks, .. })) => checks,
             Err(error) => return Err(unusable(error)),
         };
-        let rules = failed.into_iter().map(|check| match check {
-            error::FailedCheck::Block(check) => check.rule,
-            error::FailedCheck::Authorizer(check) => check.rule,
-        });
-        let rules: Vec<String> = rules.collect();
+        let rules: Vec<String> = failed.iter().map(|check| rule(check).to_owned()).collect();
         match rules.iter().find_map(|rule| expiry(rule)) {
             Some(at) => Err(Denied::Expired { at }),
             None => Err(Denied::Missing {
@@ -132,6 +128,27 @@ impl Verified {
                 check: rules.into_iter().next().unwrap_or_default(),
             }),
         }
+    }
+}
+
+impl Verified {
+    /// The first moment that one of its checks names as its end.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        // Long after any end that a token can name, so that each of these checks fails.
+        let authorizer = ambient(Access::Platform, Timestamp::MAX);
+        let mut authorizer = authorizer.ok()?.build(&self.token).ok()?;
+        let failed = match authorizer.authorize_with_limits(limits()) {
+            Err(error::Token::FailedLogic(error::Logic::Unauthorized { checks, .. })) => checks,
+            Ok(_) | Err(_) => return None,
+        };
+        failed.iter().filter_map(|check| expiry(rule(check))).min()
+    }
+}
+
+fn rule(check: &error::FailedCheck) -> &str {
+    match check {
+        error::FailedCheck::Block(check) => &check.rule,
+        error::FailedCheck::Authorizer(check) => &check.rule,
     }
 }
 

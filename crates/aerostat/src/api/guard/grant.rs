@@ -62,6 +62,28 @@ impl Grant {
         self.check(access).is_ok()
     }
 
+    /// The end of the last token that allows this now; `None` if there is none.
+    pub(in crate::api) fn ends_at(&self, access: Access<'_>) -> Option<Timestamp> {
+        let tokens = match self {
+            Self::Root | Self::Host => return None,
+            Self::Tokens(tokens) => tokens,
+        };
+        let now = Timestamp::now();
+        let good = tokens
+            .iter()
+            .filter(|token| token.allow(access, now).is_ok());
+        let ends: Option<Vec<Timestamp>> = good.map(Verified::ends_at).collect();
+        ends?.into_iter().max()
+    }
+
+    /// Whether it may see everything of this organisation.
+    pub(in crate::api) fn reads_all(&self, org: &OrgSlug) -> bool {
+        self.allows(Access::To(Target {
+            org: Some(org.as_str()),
+            ..Target::fleet(Verb::Read)
+        }))
+    }
+
     /// Whether it may see this app.
     pub(in crate::api) fn reads(&self, app: &App) -> bool {
         self.allows(of_app(Verb::Read, &app.org, &app.name))

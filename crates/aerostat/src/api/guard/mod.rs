@@ -11,6 +11,7 @@
 //! tricked into: one with an `Origin` comes from a page, and one with a foreign `Host` from a page
 //! whose name was made to resolve to loopback (DNS rebinding).
 
+mod ends;
 mod grant;
 mod need;
 
@@ -23,11 +24,14 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use types::OrgSlug;
+use types::token::Verb;
 
 use super::error::ApiError;
 use crate::directory;
 use crate::tokens::{Access, PublicKeyText, Target, TokenError, Verified};
 
+pub(super) use ends::Ends;
 pub(super) use grant::{Grant, of_app};
 use need::{Need, is_for_hosts, need};
 
@@ -118,7 +122,7 @@ impl Guard {
         Ok(token)
     }
 
-    async fn admit(&self, request: &Parts) -> Result<Option<Grant>, ApiError> {
+    async fn admit(&self, request: &Parts) -> Result<Option<(Grant, Need)>, ApiError> {
         let uri = &request.uri;
         let query = uri.query().unwrap_or_default();
         let need = need(&request.method, uri.path(), query);
@@ -130,27 +134,51 @@ impl Guard {
         let header = header.and_then(|value| value.to_str().ok());
         let tokens = self.verify(header.ok_or(ApiError::NoToken)?)?;
         let grant = Grant::Tokens(Arc::from(tokens));
-        self.check_need(&grant, &need).await?;
-        Ok(Some(grant))
+        self.ask(&need, |access| grant.check(access)).await?;
+        if let Need::OrgLists { org } = &need {
+            self.check_lists(&grant, org)?;
+        }
+        Ok(Some((grant, need)))
     }
 
-    async fn check_need(&self, grant: &Grant, need: &Need) -> Result<(), ApiError> {
+    /// Somebody who may see one app of the organisation may see lists of it, with that app alone.
+    fn check_lists(&self, grant: &Grant, org: &OrgSlug) -> Result<(), ApiError> {
+        let whole = grant.check(Access::To(Target {
+            org: Some(org.as_str()),
+            ..Target::fleet(Verb::Read)
+        }));
+        let Err(denied) = whole else { return Ok(()) };
+        let mut apps = self.directory.apps().into_iter();
+        match apps.any(|app| app.org == *org && grant.reads(&app)) {
+            true => Ok(()),
+            false => Err(denied),
+        }
+    }
+
+    /// What `answer` says of the access that is needed.
+    async fn ask<T: Default>(
+        &self,
+        need: &Need,
+        answer: impl Fn(Access<'_>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         match need {
             // What is not there is told apart by the handlers.
-            Need::Nothing | Need::Token | Need::NoSuchThing => grant.check(Access::Platform),
-            Need::Fleet(verb) => grant.check(Access::To(Target::fleet(*verb))),
-            Need::Org { verb, org } => grant.check(Access::To(Target {
+            Need::Nothing | Need::Token | Need::NoSuchThing | Need::OrgLists { .. } => {
+                answer(Access::Platform)
+            }
+            Need::Fleet(verb) => answer(Access::To(Target::fleet(*verb))),
+            Need::Org { verb, org } => answer(Access::To(Target {
                 org: Some(org.as_str()),
                 ..Target::fleet(*verb)
             })),
             Need::App { verb, app, machine } => {
-                grant.check(Access::Platform)?;
+                answer(Access::Platform)?;
                 let found = match self.directory.app(app).await {
                     Ok(found) => found,
-                    Err(directory::Error::Refused(_)) => return Ok(()),
+                    Err(directory::Error::Refused(_)) => return Ok(T::default()),
                     Err(error) => return Err(error.into()),
                 };
-                grant.check(Access::To(Target {
+                answer(Access::To(Target {
                     verb: *verb,
                     org: Some(found.org.as_str()),
                     app: Some(app.as_str()),
@@ -188,11 +216,18 @@ fn without_port(host: &str) -> &str {
 async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match guard.admit(&parts).await {
-        Ok(grant) => {
-            if let Some(grant) = grant {
-                parts.extensions.insert(grant);
+        Ok(None) => next.run(Request::from_parts(parts, body)).await,
+        Ok(Some((grant, need))) => {
+            let ends = Ends::default();
+            parts.extensions.insert(grant.clone());
+            parts.extensions.insert(ends.clone());
+            let response = next.run(Request::from_parts(parts, body)).await;
+            if ends::is_stream(response.status(), response.headers())
+                && let Ok(Some(at)) = guard.ask(&need, |access| Ok(grant.ends_at(access))).await
+            {
+                ends.set(at);
             }
-            next.run(Request::from_parts(parts, body)).await
+            response
         }
         Err(error) => error.into_response(),
     }

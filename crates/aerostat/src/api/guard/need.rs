@@ -22,6 +22,10 @@ pub(super) enum Need {
         verb: Verb,
         org: OrgSlug,
     },
+    /// To see something of it; the lists show what the caller may see.
+    OrgLists {
+        org: OrgSlug,
+    },
     Fleet(Verb),
     /// The path names something that cannot be.
     NoSuchThing,
@@ -60,8 +64,10 @@ pub(super) fn need(method: &Method, path: &str, query: &str) -> Need {
                 ["wireguard", ..] => Verb::Admin,
                 _ => verb,
             };
-            org.parse()
-                .map_or(Need::NoSuchThing, |org| Need::Org { verb, org })
+            org.parse().map_or(Need::NoSuchThing, |org| match rest {
+                ["machines" | "volumes"] if verb == Verb::Read => Need::OrgLists { org },
+                _ => Need::Org { verb, org },
+            })
         }
         _ => Need::Fleet(Verb::Admin),
     }
@@ -171,7 +177,6 @@ mod tests {
                 "/v1/apps/web/deploy_token".into(),
                 web(Verb::Admin, None),
             ),
-            ("GET", "/v1/orgs/personal/machines".into(), org(Verb::Read)),
             (
                 "GET",
                 "/v1/orgs/personal/wireguard/peers".into(),
@@ -188,6 +193,17 @@ mod tests {
         ] {
             assert_eq!(ask(method, &path), needs, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn lists_of_an_organisation_show_what_the_caller_may_see() {
+        let org: OrgSlug = "personal".parse().unwrap();
+        let lists = Need::OrgLists { org: org.clone() };
+        assert_eq!(ask("GET", "/v1/orgs/personal/machines?watch=true"), lists);
+        assert_eq!(ask("GET", "/v1/orgs/personal/volumes"), lists);
+        let verb = Verb::Write;
+        let changes = Need::Org { verb, org };
+        assert_eq!(ask("POST", "/v1/orgs/personal/machines"), changes);
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn fixture() -> Fixture {
     let token = drain.clone();
     let handler = async move |upgrade: Upgrade| -> Result<Response, ApiError> {
         let io = io.lock().unwrap().take().ok_or(ApiError::MachineNotFound)?;
-        Ok(bounded(upgrade)?.on_upgrade(move |socket| relay(socket, io, token)))
+        Ok(bounded(upgrade)?.on_upgrade(move |socket| relay(socket, io, token, Ends::default())))
     };
     let path = "/v1/apps/{app}/machines/{id}/exec/stream";
     let router = Router::new().route(path, get(handler));

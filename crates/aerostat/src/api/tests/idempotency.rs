@@ -1,5 +1,7 @@
 //! Creations that are repeated: at once, later, after a restart, and at another host.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use types::api::CreateApp;
 use types::machine::MachineState;
@@ -157,4 +159,51 @@ async fn an_app_is_made_once() {
         (roles("builder").await, roles("other").await),
         (json!(1), json!(0))
     );
+}
+
+#[tokio::test]
+async fn a_key_creates_one_volume_on_whatever_host() {
+    let fleet = Fleet::default();
+    let (alpha, beta) = (fleet.host(2, "local").await, fleet.host(3, "local").await);
+    fleet.tell(&alpha, &beta);
+    fleet.tell(&beta, &alpha);
+    let app = alpha.app("web").await;
+    let body = types::volume::CreateVolume {
+        name: "data".into(),
+        ..Default::default()
+    };
+    let calls = (0..4).map(|_| alpha.client.create_volume_once(&app, &body, "key-1"));
+    let volumes = futures::future::join_all(calls).await;
+    let first = &volumes[0].as_ref().unwrap().id;
+    for volume in &volumes {
+        assert_eq!(volume.as_ref().unwrap().id, *first);
+    }
+    // Volumes of one name go to different hosts.
+    let second = alpha.client.create_volume_once(&app, &body, "key-2").await;
+    let second = second.unwrap().id;
+    assert_ne!(second.host(), first.host());
+    for client in [&alpha.client, &beta.client] {
+        for (key, id) in [("key-1", first), ("key-2", &second)] {
+            let again = client.create_volume_once(&app, &body, key).await;
+            assert_eq!(again.unwrap().id, *id, "{key}");
+        }
+    }
+    let larger = types::volume::CreateVolume {
+        size_gb: Some(2),
+        ..body
+    };
+    let reused = alpha
+        .client
+        .create_volume_once(&app, &larger, "key-1")
+        .await;
+    assert_eq!(reused.unwrap_err().code(), Some("idempotency_key_reused"));
+    // What only hosts may say says nothing from others.
+    let told = json!({"name": "data", "aerostat_creation_key": "x"}).to_string();
+    let (status, made) = alpha.ask("POST", "/v1/apps/web/volumes", &told).await;
+    assert_eq!((status, &made["creation_key"]), (200, &json!(null)));
+    // Counted over all hosts that answer soon enough.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while beta.ask("GET", "/v1/apps", "").await.1["apps"][0]["volume_count"] != 3 {
+        assert!(Instant::now() < deadline);
+    }
 }

@@ -80,6 +80,87 @@ async fn a_token_opens_what_its_scope_says_and_lists_show_no_more() {
 }
 
 #[tokio::test]
+async fn lists_of_an_organisation_show_the_apps_of_a_token_and_no_others() {
+    let server = server().await;
+    let (web, db) = (server.app("web").await, server.app("db").await);
+    let mine = server.machine(&web, "one").await;
+    let theirs = server.machine(&db, "two").await;
+    for app in ["web", "db"] {
+        let path = format!("/v1/apps/{app}/volumes");
+        assert_eq!(server.ask("POST", &path, r#"{"name":"data"}"#).await.0, 200);
+    }
+    let reader = server.token(&scope(&["web"], &[Verb::Read]));
+    let list = async |kind: &str| {
+        let path = format!("/v1/orgs/personal/{kind}");
+        let (code, list) = server.ask_as(&reader, "GET", &path, "").await;
+        assert_eq!(code, 200, "{list}");
+        list[kind].as_array().unwrap().clone()
+    };
+    let machines = list("machines").await;
+    assert_eq!(machines.len(), 1);
+    assert_eq!(machines[0]["id"], mine.id.as_str());
+    let volumes = list("volumes").await;
+    assert_eq!(volumes.len(), 1);
+    assert_eq!(volumes[0]["app_name"], "web");
+    // A token for nothing of it sees no list at all.
+    let stranger = server.token(&scope(&["other"], &[Verb::Read]));
+    let path = "/v1/orgs/personal/machines";
+    assert_eq!(status(&server, &stranger, "GET", path).await, 403);
+    let soon = Scope {
+        expires_at: Some(Timestamp::now() + SignedDuration::from_secs(10)),
+        ..scope(&["web"], &[Verb::Read])
+    };
+    // The watch ends with its token, and has told nothing of the other app.
+    let soon = server.token(&soon);
+    let watch = format!("{path}?watch=true");
+    let read = server.ask_as(&soon, "GET", &watch, "");
+    let limit = std::time::Duration::from_secs(60);
+    let (code, told) = tokio::time::timeout(limit, read).await.unwrap();
+    assert_eq!(code, 200);
+    let told = told.as_str().unwrap();
+    assert!(told.contains(mine.id.as_str()), "{told}");
+    assert!(told.contains("bookmark"), "{told}");
+    assert!(!told.contains(theirs.id.as_str()), "{told}");
+}
+
+#[tokio::test]
+async fn streams_end_with_the_token_that_opened_them() {
+    let server = server().await;
+    let app = server.app("web").await;
+    let id = server.started(&app, "one").await.id;
+    let lifetime = SignedDuration::from_secs(10);
+    let soon = Scope {
+        expires_at: Some(Timestamp::now() + lifetime),
+        ..scope(&["web"], &[Verb::Read, Verb::Exec])
+    };
+    let url = format!("http://{}", server.tcp);
+    let client = client::Client::tcp(&url, server.token(&soon)).unwrap();
+    let params = client::ExecParams {
+        command: vec!["cat".into()],
+        stdin: true,
+        ..client::ExecParams::default()
+    };
+    let mut exec = client.exec_stream(&app, &id, &params).await.unwrap();
+    let follow = types::api::LogQuery {
+        follow: true,
+        ..types::api::LogQuery::default()
+    };
+    let mut logs = client.logs(&app, &id, &follow).await.unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let last = tokio::time::timeout(limit, exec.output.recv())
+        .await
+        .unwrap();
+    let Some(client::ExecOutput::End(types::api::ExecStatus::Failed { message })) = last else {
+        panic!("{last:?}");
+    };
+    assert!(message.contains("expired"), "{message}");
+    let ended = async { while let Some(Ok(_)) = logs.recv().await {} };
+    tokio::time::timeout(limit, ended).await.unwrap();
+    let refused = client.exec_stream(&app, &id, &params).await.unwrap_err();
+    assert_eq!(refused.status(), Some(401));
+}
+
+#[tokio::test]
 async fn health_needs_no_token_and_everything_else_does() {
     let server = server().await;
     for (path, expected) in [

@@ -20,6 +20,7 @@ mod lease;
 mod list;
 mod logs;
 mod metadata;
+mod mounts;
 mod run;
 mod settle;
 mod status;

@@ -13,6 +13,7 @@ use super::config::{Flags, Where};
 use super::exec::{Past, attach};
 use super::find::Found;
 use super::list;
+use super::mounts::find_volumes;
 use super::settle::{Outcome, failure, goes_on, outcome, settle, started, unless_interrupted};
 use crate::cli::output;
 use crate::cli::progress::{Progress, pull};
@@ -89,6 +90,8 @@ impl What {
     ) -> anyhow::Result<Found> {
         let app = &self.place.app;
         ensure_app(client, app).await?;
+        let mut config = config;
+        find_volumes(client, app, &self.place.region, &mut config).await?;
         if let Some(image) = &self.image {
             self.fetch(client, image, progress).await?;
         }

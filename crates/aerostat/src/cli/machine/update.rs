@@ -9,6 +9,7 @@ use types::machine::MachineConfig;
 
 use super::config::Flags;
 use super::find::{Found, One};
+use super::mounts::find_volumes;
 use super::run::report;
 use super::settle::{goes_on, settle, unless_interrupted};
 use crate::cli::output;
@@ -80,6 +81,9 @@ impl Update {
             }
         };
         self.flags.apply(&mut config)?;
+        if !self.dry_run {
+            find_volumes(&client, &app, &found.machine.region, &mut config).await?;
+        }
         if let Some(image) = &self.image {
             config.image = image.to_string();
         }
@@ -132,9 +136,11 @@ impl Clone {
             config.mounts.clear();
         }
         self.flags.apply(&mut config)?;
+        let region = self.region.unwrap_or(source.machine.region);
+        find_volumes(&client, &source.app, &region, &mut config).await?;
         let body = CreateMachine {
             name: self.name,
-            region: self.region.unwrap_or(source.machine.region),
+            region,
             config,
             ..CreateMachine::default()
         };

@@ -18,6 +18,7 @@ async fn volume(worker: &Worker, name: &str) -> VolumeId {
             name: name.into(),
             ..CreateVolume::default()
         },
+        creation_key: None,
     };
     let handle = worker.handle();
     let created = handle.volumes().create(new).await.unwrap();

@@ -101,6 +101,7 @@ pub(super) fn draft(
         updated_at: now,
         snapshot_retention: snapshot_retention.unwrap_or(RETENTION_DAYS_DEFAULT),
         auto_backup: auto_backup_enabled.unwrap_or(true),
+        creation_key: new.creation_key,
     };
     Ok((volume, size_gb))
 }

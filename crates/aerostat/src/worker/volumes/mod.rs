@@ -69,6 +69,8 @@ pub struct NewVolume {
     pub org: OrgSlug,
     pub network: NetworkId,
     pub body: CreateVolume,
+    /// Digests of the `Idempotency-Key` and the body of the request.
+    pub creation_key: Option<String>,
 }
 
 /// The volumes of a host. Clones are the same.

@@ -136,6 +136,7 @@ fn show((volume, machine): Attached, measure: Measure) -> ShownVolume {
         blocks_avail: superblock.blocks_avail,
         bytes_used: allocated_bytes,
         bytes_total: volume.size_gb << 30,
+        creation_key: volume.creation_key,
     };
     ShownVolume {
         app: volume.app,

@@ -150,6 +150,7 @@ fn new(body: CreateVolume) -> NewVolume {
         org: "personal".parse().unwrap(),
         network: NetworkId::try_from(7).unwrap(),
         body,
+        creation_key: None,
     }
 }
 

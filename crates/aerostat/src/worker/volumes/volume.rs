@@ -37,6 +37,9 @@ pub(crate) struct Volume {
     pub(crate) updated_at: Timestamp,
     pub(crate) snapshot_retention: u32,
     pub(crate) auto_backup: bool,
+    /// Digests of the `Idempotency-Key` and the body of the request that created it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) creation_key: Option<String>,
 }
 
 /// Where a volume stands.
@@ -307,6 +310,7 @@ pub(super) mod tests {
             updated_at: Timestamp::UNIX_EPOCH,
             snapshot_retention: 5,
             auto_backup: true,
+            creation_key: None,
         }
     }
 
