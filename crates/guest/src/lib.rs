@@ -30,6 +30,7 @@ pub mod stdio;
 pub mod supervisor;
 mod sys;
 pub mod user;
+mod volume;
 pub mod wire;
 
 pub use reaper::{Exit, ExitStatus, Reaper};

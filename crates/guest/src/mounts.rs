@@ -40,6 +40,16 @@ pub struct Mounted {
     pub shared_memory: Option<PathBuf>,
 }
 
+/// The root of the file system that is mounted at `path`.
+///
+/// # Errors
+/// If there is no path, or nothing can be opened there.
+pub fn open_mounted(path: Option<&PathBuf>) -> Result<OwnedFd, RuntimeError> {
+    let failed = |source| RuntimeError::new("open the volume", source);
+    let path = path.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    Ok(File::open(path).map_err(failed)?.into())
+}
+
 /// Makes the machine's directories: below `on_disk`, or as file systems of their own in memory,
 /// mounted below `in_memory`.
 ///

@@ -92,6 +92,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// If it cannot be opened.
     fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError>;
 
+    /// The directory in which a volume is mounted.
+    ///
+    /// # Errors
+    /// If the machine has no such volume.
+    fn volume(&self, name: &str) -> Result<OwnedFd, RuntimeError>;
+
     /// Sends a signal to the main process.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use crate::wire::{
     Accepted, Acceptor, SMALL_FRAME_BYTES_MAX, Stream, WireError, read_frame, version_is_supported,
     write_frame,
 };
-use crate::{copy, inspect, session, signal};
+use crate::{copy, inspect, session, signal, volume};
 
 /// Frames that wait for the host: with 32 KiB of log in each, 4 MiB.
 const OUTBOX_FRAMES_MAX: usize = 128;
@@ -185,6 +185,22 @@ impl<R: Runtime> Guest<R> {
             Open::Statistics => {
                 let count = |runtime: &R, alive: &[Alive]| runtime.statistics(alive);
                 answer(writer, &self.ask("read statistics", count).await).await
+            }
+            Open::Freeze { volume: name } => {
+                let find = move |runtime: &R, _: &[Alive]| runtime.volume(&name);
+                let directory = self.ask("find the volume", find).await;
+                volume::freeze(reader, writer, directory).await
+            }
+            Open::Grow {
+                volume: name,
+                bytes,
+            } => {
+                let grow = move |runtime: &R, _: &[Alive]| {
+                    let directory = runtime.volume(&name)?;
+                    let grown = volume::grow(&directory, bytes);
+                    grown.map_err(|source| RuntimeError::new("let the volume grow", source))
+                };
+                answer(writer, &self.ask("let the volume grow", grow).await).await
             }
         }
     }

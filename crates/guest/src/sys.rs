@@ -59,3 +59,45 @@ pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open for as long as it lives and always the same descriptor.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
+
+/// Writes down what is on its way to the file system of `directory`, and lets further writers wait.
+pub(crate) fn freeze(directory: BorrowedFd<'_>) -> io::Result<()> {
+    ioctl_number(directory, FIFREEZE, 0)
+}
+
+/// Lets the writers go on.
+pub(crate) fn thaw(directory: BorrowedFd<'_>) -> io::Result<()> {
+    ioctl_number(directory, FITHAW, 0)
+}
+
+/// Has a loop device take on the size of its file.
+pub(crate) fn reread_size(device: BorrowedFd<'_>) -> io::Result<()> {
+    ioctl_number(device, LOOP_SET_CAPACITY, 0)
+}
+
+/// Lets the ext4 of `directory` grow to that many of its blocks.
+pub(crate) fn resize_ext4(directory: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
+    // Needed: EXT4_IOC_RESIZE_FS has no safe wrapper.
+    // SAFETY: `blocks` outlives the call, which reads it.
+    match unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const blocks) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+// `linux/fs.h`: _IOWR('X', 119, int) and _IOWR('X', 120, int).
+const FIFREEZE: libc::Ioctl = 0xc004_5877;
+const FITHAW: libc::Ioctl = 0xc004_5878;
+// `linux/loop.h`.
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
+// `linux/ext4.h`: _IOW('f', 16, __u64).
+const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
+
+fn ioctl_number(fd: BorrowedFd<'_>, request: libc::Ioctl, number: libc::c_int) -> io::Result<()> {
+    // Needed: none of these has a safe wrapper.
+    // SAFETY: they take a number by value, or nothing.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), request, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +46,8 @@ pub(crate) struct Containers {
     oom_kills: Mutex<BTreeMap<String, u64>>,
     /// What is to be at /dev/shm in a container that does not get its own.
     shared_memory: Mutex<BTreeMap<String, PathBuf>>,
+    /// Where each volume is mounted.
+    volumes: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 pub(crate) fn base(container: &str) -> PathBuf {
@@ -142,6 +144,11 @@ impl Runtime for Containers {
             .map_err(|source| RuntimeError::new("reseed the random number generator", source))
     }
 
+    fn volume(&self, name: &str) -> Result<OwnedFd, RuntimeError> {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        guest::mounts::open_mounted(volumes.get(name))
+    }
+
     fn processes(&self, _: &[Alive]) -> Result<Vec<ProcessStat>, RuntimeError> {
         statistics::processes().map_err(|source| RuntimeError::new("list processes", source))
     }
@@ -186,6 +193,8 @@ impl Containers {
             mounted.map_err(|source| {
                 RuntimeError::new(format!("mount volume `{}`", volume.name), source)
             })?;
+            let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+            volumes.insert(volume.name.clone(), path.clone());
             sources.insert(volume.name.clone(), path);
         }
         if let Some(first) = spec.containers.first() {

@@ -68,22 +68,19 @@ async fn live(host: &Host, classes: &[IsolationClass]) {
         let kept = client.delete_volume(&app, &volume).await.unwrap_err();
         assert_eq!(kept.status(), Some(409), "{kept}");
 
-        // It grows when the machine starts again, and keeps what it holds.
+        // It grows in the machine, and keeps what it holds.
         let size_gb = client.volume(&app, &volume).await.unwrap().size_gb + 1;
         let extended = client.extend_volume(&app, &volume, size_gb).await.unwrap();
-        assert!(extended.needs_restart);
+        assert!(!extended.needs_restart);
+        let inside = "cat /data/mark; echo; df -k /data | tail -1 | awk '{print $2}'";
+        is_grown(&sh(&client, &app, &machine, inside).await, &text, size_gb);
         host.kill_daemon();
         host.up();
         let client = host.client();
         stop(&client, &app, &machine).await;
         client.start_machine(&app, &machine.id).await.unwrap();
         started(&client, &app, &machine).await;
-        let inside = "cat /data/mark; echo; df -k /data | tail -1 | awk '{print $2}'";
-        let seen = sh(&client, &app, &machine, inside).await;
-        let (mark, kib) = seen.trim().split_once('\n').unwrap();
-        assert_eq!(mark, text);
-        let kib: u64 = kib.trim().parse().unwrap();
-        assert!(kib > (size_gb << 20) * 9 / 10, "{kib} KiB of {size_gb} GB");
+        is_grown(&sh(&client, &app, &machine, inside).await, &text, size_gb);
 
         // A copy of what it holds now, which what comes later does not change.
         stop(&client, &app, &machine).await;
@@ -114,6 +111,13 @@ async fn live(host: &Host, classes: &[IsolationClass]) {
     host.client().delete_app(&app, true).await.unwrap();
     let left = std::fs::read_dir(host.folder().join("data/volumes")).unwrap();
     assert_eq!(left.count(), 0);
+}
+
+fn is_grown(seen: &str, text: &str, size_gb: u64) {
+    let (mark, kib) = seen.trim().split_once('\n').unwrap();
+    assert_eq!(mark, text);
+    let kib: u64 = kib.trim().parse().unwrap();
+    assert!(kib > (size_gb << 20) * 9 / 10, "{kib} KiB of {size_gb} GB");
 }
 
 fn named(name: &str) -> CreateVolume {

@@ -13,7 +13,13 @@
 //! A machine that was suspended keeps no stream: the host connects again and opens `Control` with
 //! `resume`, and the guest tells the state of every container and check before it says `Ready`.
 //!
-//! Version 1. Either side refuses a peer whose [`VERSION`] is neither its own nor one less.
+//! - `Freeze`: standard output tells that the volume stands still; it does until standard input is
+//!   closed, or for [`FREEZE_MS_MAX`]. [`ExecEnd`] last: whether it stood still until then.
+//! - `Grow`: one message as the answer.
+//!
+//! Version 2; 1 had no `Freeze` and `Grow`. Either side refuses a peer whose [`VERSION`] is neither
+//! its own nor one less. A host says the older one: it may go on with a guest that was suspended
+//! under the version before, and refuses by itself what that guest has not.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -24,7 +30,10 @@ use serde::{Deserialize, Serialize};
 use crate::api::TerminalSize;
 use crate::machine::{ExitEvent, Health, Restart};
 
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// How long a volume stands still at most, in milliseconds: a host may die in between.
+pub const FREEZE_MS_MAX: u64 = 10_000;
 
 /// Largest payload of a frame, in bytes. A specification with its files has to fit.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
@@ -190,6 +199,17 @@ pub enum Open {
     Processes,
     /// Answered with a `Result`: [`Statistics`], or why not.
     Statistics,
+    /// Write down everything that is on its way to a volume, and let whoever writes more wait.
+    Freeze {
+        /// [`VolumeSpec::name`].
+        volume: String,
+    },
+    /// Let the file system of a volume take up its disk, which has `bytes` now. Answered with a
+    /// `Result`: nothing, or why not.
+    Grow {
+        volume: String,
+        bytes: u64,
+    },
 }
 
 /// What a guest that was suspended cannot know.

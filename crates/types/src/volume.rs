@@ -202,4 +202,8 @@ pub struct VolumeSnapshot {
     pub status: SnapshotStatus,
     /// Days.
     pub retention_days: u32,
+    /// Not Fly's: nothing used the volume at that moment, or its file system stood still. Otherwise
+    /// the content is what a power cut would have left.
+    #[serde(default)]
+    pub exact: bool,
 }

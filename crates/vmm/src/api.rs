@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use types::api::{LogLine, LogQuery, ProcessStat, TerminalSize};
 use types::guest::{ContainerReport, ExecEnd, ExecRequest, HealthReport, MachineSpec, Statistics};
 use types::machine::{ExitEvent, Guest};
-use types::{BootId, IsolationClass, MachineId};
+use types::{BootId, IsolationClass, MachineId, VolumeId};
 
 use crate::VmmError;
 
@@ -168,6 +168,31 @@ pub trait Vmm: Send + Sync + 'static {
         boot: BootId,
         copy: Copy,
     ) -> impl Future<Output = Result<Io, VmmError>> + Send;
+
+    /// Lets a volume stand still: what the machine has written is in its file, and more has to wait,
+    /// until the answer is dropped, or for [`types::guest::FREEZE_MS_MAX`].
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run, [`VmmError::Refused`] if its guest cannot.
+    fn freeze(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+    ) -> impl Future<Output = Result<Frozen, VmmError>> + Send;
+
+    /// Lets the machine's file system on a volume take up its file, which has `bytes` now.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if the machine does not run, [`VmmError::Refused`] if its body or guest
+    /// cannot; it grows at the next boot.
+    fn grow(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+        bytes: u64,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
 
     /// What a container wrote, also when the machine is stopped: logs stay until `forget`.
     /// With `query.follow` the stream ends when the machine's boot does.
@@ -327,6 +352,61 @@ impl ReportEvent {
 pub struct Io {
     pub input: mpsc::Sender<Input>,
     pub output: mpsc::Receiver<Output>,
+}
+
+/// A volume that stands still for as long as this lives.
+#[derive(Debug)]
+pub struct Frozen {
+    machine: MachineId,
+    io: Io,
+}
+
+impl Frozen {
+    /// Waits until the guest says on `io` that it stands still.
+    pub(crate) async fn begin(machine: &MachineId, mut io: Io) -> Result<Self, VmmError> {
+        let machine = machine.clone();
+        match next(&mut io.output).await {
+            Output::Stdout(_) | Output::Stderr(_) => Ok(Self { machine, io }),
+            Output::End(ExecEnd::Failed { reason }) => Err(VmmError::Refused { machine, reason }),
+            Output::End(ExecEnd::Exited { .. }) => {
+                let reason = "the volume did not stand still".to_owned();
+                Err(VmmError::Refused { machine, reason })
+            }
+        }
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// [`VmmError::Refused`] if it has done so before.
+    pub async fn thaw(mut self) -> Result<(), VmmError> {
+        // If nobody takes it, the output tells why.
+        let _ = self.io.input.send(Input::CloseStdin).await;
+        let machine = self.machine;
+        match next(&mut self.io.output).await {
+            Output::End(ExecEnd::Exited { .. }) => Ok(()),
+            Output::End(ExecEnd::Failed { reason }) => Err(VmmError::Refused { machine, reason }),
+            Output::Stdout(_) | Output::Stderr(_) => {
+                let reason = "the guest is out of order".to_owned();
+                Err(VmmError::Refused { machine, reason })
+            }
+        }
+    }
+}
+
+/// A guest may have much to write before a volume stands still.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(20);
+
+async fn next(output: &mut mpsc::Receiver<Output>) -> Output {
+    let failed = |reason: &str| {
+        let reason = reason.to_owned();
+        Output::End(ExecEnd::Failed { reason })
+    };
+    match tokio::time::timeout(FREEZE_TIMEOUT, output.recv()).await {
+        Ok(Some(output)) => output,
+        Ok(None) => failed("the machine ended meanwhile"),
+        Err(_) => failed("the guest does not answer"),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -14,9 +14,9 @@ use types::guest::{
     ContainerReport, ContainerReportState, ContainerStatistics, ExecEnd, ExecRequest, Statistics,
 };
 use types::machine::ExitEvent;
-use types::{BootId, IsolationClass, MachineId};
+use types::{BootId, IsolationClass, MachineId, VolumeId};
 
-use crate::{BootSpec, Copy, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
+use crate::{BootSpec, Copy, Frozen, Input, Io, Output, Report, ReportEvent, Vmm, VmmError};
 
 /// What the next boots do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,6 +48,12 @@ struct State {
     /// Archives by machine, container and path.
     files: BTreeMap<(MachineId, String, String), Vec<u8>>,
     specs: Vec<BootSpec>,
+    /// Volumes that were held still, and whether they go on again.
+    frozen: Vec<(VolumeId, bool)>,
+    /// Volumes that grew while they were used, and to how many bytes.
+    grown: Vec<(VolumeId, u64)>,
+    /// Whether they can.
+    grows: bool,
     /// Machines of which something is saved.
     suspended: BTreeSet<MachineId>,
 }
@@ -225,7 +231,78 @@ impl FakeVmm {
     }
 }
 
+impl FakeVmm {
+    /// Volumes that were held still, in this order, and whether they go on again.
+    pub fn frozen(&self) -> Vec<(VolumeId, bool)> {
+        self.state().frozen.clone()
+    }
+
+    /// Volumes that grew while they were used, and to how many bytes.
+    pub fn grown(&self) -> Vec<(VolumeId, u64)> {
+        self.state().grown.clone()
+    }
+
+    /// From now on volumes can grow while they are used. They only say so.
+    pub fn let_volumes_grow(&self) {
+        self.state().grows = true;
+    }
+
+    fn is_alive(&self, machine: &MachineId, boot: BootId) -> Result<(), VmmError> {
+        let key = (machine.clone(), boot);
+        let state = self.state();
+        match state.boots.get(&key) {
+            Some(boot) if !boot.is_over() => Ok(()),
+            Some(_) | None => {
+                let machine = machine.clone();
+                Err(VmmError::Gone { machine, boot })
+            }
+        }
+    }
+}
+
 impl Vmm for FakeVmm {
+    async fn freeze(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+    ) -> Result<Frozen, VmmError> {
+        self.is_alive(machine, boot)?;
+        let number = {
+            let mut state = self.state();
+            state.frozen.push((volume.clone(), false));
+            state.frozen.len() - 1
+        };
+        let (input, mut inputs) = mpsc::channel(1);
+        let (outputs, output) = mpsc::channel(2);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let _ = outputs.send(Output::Stdout("frozen".into())).await;
+            let _ = inputs.recv().await;
+            this.state().frozen[number].1 = true;
+            let end = ExecEnd::Exited { exit_code: 0 };
+            let _ = outputs.send(Output::End(end)).await;
+        });
+        Frozen::begin(machine, Io { input, output }).await
+    }
+
+    async fn grow(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+        bytes: u64,
+    ) -> Result<(), VmmError> {
+        self.is_alive(machine, boot)?;
+        let mut state = self.state();
+        if !state.grows {
+            let (machine, reason) = (machine.clone(), "this guest cannot".to_owned());
+            return Err(VmmError::Refused { machine, reason });
+        }
+        state.grown.push((volume.clone(), bytes));
+        Ok(())
+    }
+
     async fn boot(&self, spec: BootSpec) -> Result<(), VmmError> {
         let mut state = self.state();
         state.specs.push(spec.clone());

@@ -33,7 +33,7 @@ mod sys;
 mod upper;
 
 pub use api::{
-    BootNetwork, BootSpec, ContainerImage, Copy, Input, Io, KeepLayers, MacAddress, Output,
+    BootNetwork, BootSpec, ContainerImage, Copy, Frozen, Input, Io, KeepLayers, MacAddress, Output,
     Report, ReportEvent, Vmm,
 };
 pub use container::container_main;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 use types::api::{LogLine, LogQuery, ProcessStat};
 use types::guest::{ExecRequest, Statistics};
-use types::{BootId, HostId, IsolationClass, MachineId};
+use types::{BootId, HostId, IsolationClass, MachineId, VolumeId};
 
 use crate::api::image_of;
 use crate::cgroup::Group;
@@ -26,7 +26,7 @@ use crate::paths::{BootDir, Paths, is_file_name, remove};
 use crate::shim::{self, Request, SPEC_VERSION, ShimSpec, Spares, Told};
 use crate::spool::{self, Reader};
 use crate::suspended::Suspended;
-use crate::{BootSpec, Copy, Io, Offers, Report, Vmm, VmmError, qemu};
+use crate::{BootSpec, Copy, Frozen, Io, Offers, Report, Vmm, VmmError, qemu};
 use reports::{Shimless, follow_reports};
 
 /// Reports on their way to the worker, which writes each one down.
@@ -409,6 +409,31 @@ impl Vmm for Local {
             Copy::OutOf { container, path } => Request::GetFiles { container, path },
         };
         self.open_io(machine, boot, request).await
+    }
+
+    async fn freeze(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+    ) -> Result<Frozen, VmmError> {
+        let volume = volume.to_string();
+        let request = Request::FreezeVolume { volume };
+        Frozen::begin(machine, self.open_io(machine, boot, request).await?).await
+    }
+
+    async fn grow(
+        &self,
+        machine: &MachineId,
+        boot: BootId,
+        volume: &VolumeId,
+        bytes: u64,
+    ) -> Result<(), VmmError> {
+        let dir = self.paths.boot(machine, boot);
+        let volume = volume.to_string();
+        let request = Request::GrowVolume { volume, bytes };
+        let answer = channel::ask(machine, &dir, &request).await?;
+        answer.ok_or_else(|| Self::gone(machine, boot))
     }
 
     async fn logs(

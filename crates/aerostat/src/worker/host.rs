@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use types::api::{LogLine, LogQuery, ProcessStat};
 use types::guest::{ExecRequest, Statistics};
 use types::machine::Machine as Shown;
-use types::{BootId, HostId, ImageRef, MachineId};
-use vmm::{Io, Vmm, VmmError};
+use types::{BootId, HostId, ImageRef, MachineId, VolumeId};
+use vmm::{Frozen, Io, Vmm, VmmError};
 
 use super::capacity::{Accounts, Capacity, Classes};
 use super::driver::{Driver, REQUESTS_MAX, Request};
@@ -24,7 +24,7 @@ use super::ledger::Ledger;
 use super::machine::{Effect, Machine};
 use super::ports::{Images, Network, Secrets};
 use super::spec::Settings;
-use super::volumes::{self, Volumes, VolumesError};
+use super::volumes::{self, Live, Volumes, VolumesError};
 use crate::catalog::Catalog;
 
 /// The VMM itself ends a boot that is not ready in time; one that does not is ended so much later.
@@ -279,6 +279,36 @@ impl<V: Vmm, N: Network, I: Images> Reach for Host<V, N, I> {
         copy: vmm::Copy,
     ) -> BoxFuture<'a, Result<Io, VmmError>> {
         Box::pin(self.vmm.copy(id, boot, copy))
+    }
+}
+
+impl<V: Vmm, N: Network, I: Images> Live for Host<V, N, I> {
+    fn freeze<'a>(
+        &'a self,
+        machine: &'a MachineId,
+        volume: &'a VolumeId,
+    ) -> BoxFuture<'a, Result<Option<Frozen>, VmmError>> {
+        Box::pin(async move {
+            let Some(boot) = self.core.reachable(machine) else {
+                return Ok(None);
+            };
+            self.vmm.freeze(machine, boot, volume).await.map(Some)
+        })
+    }
+
+    fn grow<'a>(
+        &'a self,
+        machine: &'a MachineId,
+        volume: &'a VolumeId,
+        bytes: u64,
+    ) -> BoxFuture<'a, Result<bool, VmmError>> {
+        Box::pin(async move {
+            let Some(boot) = self.core.reachable(machine) else {
+                return Ok(false);
+            };
+            let grown = self.vmm.grow(machine, boot, volume, bytes).await;
+            grown.map(|()| true)
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::host::{Config, Core, Host, Reach as _};
 use super::ledger::{Ledger, LedgerError, Uids};
 use super::machine::Machine;
 use super::ports::{Images, Network, PortError};
-use super::volumes::VolumesError;
+use super::volumes::{Live, VolumesError};
 use crate::catalog::Catalog;
 
 /// Time for drivers to see that the worker shuts down; they end at their next wait.
@@ -76,6 +76,8 @@ impl Worker {
             network,
             images,
         });
+        let live: Weak<dyn Live> = Arc::downgrade(&(Arc::clone(&host) as Arc<dyn Live>));
+        core.volumes.set_live(live);
         info!(machines = machines.len(), "worker started");
         let now = Timestamp::now();
         for machine in machines {

@@ -140,6 +140,10 @@ impl Runtime for Nothing {
         nothing()
     }
 
+    fn volume(&self, _: &str) -> Result<std::os::fd::OwnedFd, RuntimeError> {
+        nothing()
+    }
+
     fn processes(&self, _: &[Alive]) -> Result<Vec<ProcessStat>, RuntimeError> {
         nothing()
     }

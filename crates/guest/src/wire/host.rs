@@ -61,7 +61,8 @@ impl Connection {
         resume: Option<Resume>,
     ) -> Result<(ControlSender, ControlReceiver), WireError> {
         let open = Open::Control {
-            version: VERSION,
+            // As the protocol says: the oldest that this host is content with.
+            version: VERSION - 1,
             resume,
         };
         let (reader, writer, lease) = self.open(&open).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -116,6 +117,12 @@ impl Runtime for Plain {
     fn root(&self, container: &ContainerSpec) -> Result<Root, RuntimeError> {
         let path = std::path::Path::new(&container.working_dir);
         Root::open(path).map_err(|source| RuntimeError::new("open the root", source))
+    }
+
+    fn volume(&self, name: &str) -> Result<OwnedFd, RuntimeError> {
+        let opened = std::fs::File::open(name);
+        let directory = opened.map_err(|source| RuntimeError::new("open the volume", source))?;
+        Ok(directory.into())
     }
 
     fn signal(&self, _: &ContainerSpec, main: i32, number: i32) -> Result<(), RuntimeError> {

@@ -3,6 +3,9 @@
 mod asks;
 mod fixture;
 mod health;
+#[cfg(feature = "tls")]
+mod tls;
+mod volumes;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use guest::environment::{Terminal, environment};
 use guest::files::files;
-use guest::mounts::{Sources, make_directories, mount_all};
+use guest::mounts::{Sources, make_directories, mount_all, open_mounted};
 use guest::root::Root;
 use guest::stdio::{self, ChildIo};
 use guest::{
@@ -58,6 +58,8 @@ pub(super) struct Libcontainer {
     waiting: Mutex<Option<Waiting>>,
     /// What is to be at /dev/shm in a container that does not get its own.
     shared_memory: Mutex<BTreeMap<String, PathBuf>>,
+    /// Where each volume is mounted.
+    volumes: Mutex<BTreeMap<String, PathBuf>>,
     /// Makes names of files that several calls may need at a time.
     calls: AtomicU64,
 }
@@ -93,6 +95,7 @@ impl Libcontainer {
             roots,
             waiting: Mutex::new(Some(waiting)),
             shared_memory: Mutex::default(),
+            volumes: Mutex::default(),
             calls: AtomicU64::new(0),
         })
     }
@@ -116,6 +119,8 @@ impl Libcontainer {
             mount_volume(Path::new(&volume.file), &path).map_err(|error| {
                 RuntimeError::new(format!("mount volume `{}`", volume.name), error)
             })?;
+            let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+            volumes.insert(volume.name.clone(), path.clone());
             sources.insert(volume.name.clone(), path);
         }
         let first = spec
@@ -392,6 +397,11 @@ impl Runtime for Libcontainer {
     /// the host's.
     fn prepare(&self, spec: &MachineSpec) -> Result<(), RuntimeError> {
         self.mount_shared(spec)
+    }
+
+    fn volume(&self, name: &str) -> Result<OwnedFd, RuntimeError> {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        open_mounted(volumes.get(name))
     }
 
     fn start(

@@ -40,6 +40,14 @@ impl Vm {
         Ok(())
     }
 
+    /// Lets the machine see the new size of a disk.
+    pub(crate) async fn resize(&mut self, disk: &str, bytes: u64) -> Result<(), Failure> {
+        let size = json!({ "node-name": disk, "size": bytes });
+        let resized = timeout(COMMAND_TIMEOUT, self.qmp.execute("block_resize", size)).await;
+        resized.map_err(|_| "QEMU does not resize the disk")??;
+        Ok(())
+    }
+
     /// Writes what is needed to go on later. When this returns it is on disk, and the machine
     /// must not go on here.
     pub(crate) async fn save(&mut self, paths: &Paths, boot: &BootSpec) -> Result<(), Failure> {

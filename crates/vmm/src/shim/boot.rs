@@ -21,7 +21,7 @@ use types::IsolationClass;
 use types::guest::{ContainerReportState, GuestMessage, HostMessage, Resume};
 use types::machine::ExitEvent;
 
-use super::server::{Server, Suspend};
+use super::server::{Resize, Server, Suspend};
 use super::watchdog::{INTERVAL, SILENT_TICKS_MAX, Step, Watchdog};
 use super::{Failure, ShimSpec, volumes};
 use crate::container::{Ahead, Containers};
@@ -112,6 +112,18 @@ impl Body {
         }
     }
 
+    /// Lets the machine see the new size of a disk, whose file has it already.
+    async fn resize(&mut self, disk: &str, bytes: u64) -> Result<(), Failure> {
+        match self {
+            Self::Vm(vm) => vm.resize(disk, bytes).await,
+            Self::Firecracker(_) => {
+                Err("this version does not tell Firecracker of new sizes; restart it".into())
+            }
+            // The guest's side looks at the file itself.
+            Self::Containers(_) => Ok(()),
+        }
+    }
+
     /// Takes the body away. `exited`: the guest has said that it is done. Returns the end of what
     /// it told outside the protocol, for people who look for a reason.
     async fn finish(self, exited: bool) -> String {
@@ -187,12 +199,14 @@ pub(super) async fn run(
     let spool = Spool::new(logs.clone(), boot.boot, FILE_BYTES_MAX);
     let (messages, outgoing) = mpsc::channel(MESSAGES_MAX);
     let (suspends, suspend_requests) = mpsc::channel(MESSAGES_MAX);
+    let (resizes, resize_requests) = mpsc::channel(MESSAGES_MAX);
     let (connected, guest) = watch::channel(None);
     let (over, is_over) = watch::channel(false);
     let server = Server {
         guest,
         reports: reports.subscribe(),
         suspends,
+        resizes,
         messages,
         class: boot.isolation,
         containers: boot
@@ -220,6 +234,7 @@ pub(super) async fn run(
                 connected: &connected,
                 outgoing,
                 suspend_requests,
+                resize_requests,
                 deadline,
             };
             let end = follower.follow(&mut body, transport).await;
@@ -305,6 +320,7 @@ struct Follower<'a> {
     /// For the guest.
     outgoing: mpsc::Receiver<HostMessage>,
     suspend_requests: mpsc::Receiver<Suspend>,
+    resize_requests: mpsc::Receiver<Resize>,
     /// For `Ready`.
     deadline: Instant,
 }
@@ -353,6 +369,22 @@ impl Follower<'_> {
                 suspended.obstacle(boot.guest.memory_mb)
             }
         }
+    }
+
+    /// Tells the body of a disk's new size.
+    async fn resize(&self, body: &mut Body, resize: Resize) {
+        let Resize {
+            volume,
+            bytes,
+            answer,
+        } = resize;
+        let mut volumes = self.spec.boot.spec.volumes.iter();
+        let resized = match volumes.find(|known| known.name == volume) {
+            Some(known) => body.resize(&known.disk, bytes).await,
+            None => Err(format!("the machine has no volume {volume}").into()),
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(resized.map_err(|error| types::chain(error.as_ref())));
     }
 
     /// Saves the machine. What it said before it stood still is written down; that its host is gone
@@ -434,6 +466,7 @@ impl Follower<'_> {
                         return Next::Suspend;
                     }
                 },
+                Some(resize) = self.resize_requests.recv() => self.resize(body, resize).await,
                 reason = body.lost(), if lost.is_none() => {
                     lost = Some((reason, Instant::now() + LAST_WORDS_TIMEOUT));
                 }

@@ -58,6 +58,12 @@ pub(crate) enum Request {
     PutFiles { container: String, path: String },
     /// Answered with the frames of a process that packs to its standard output.
     GetFiles { container: String, path: String },
+    /// Answered with the frames of a process that says when the volume stands still, and lets it go
+    /// on when its standard input is closed.
+    FreezeVolume { volume: String },
+    /// The volume's file has `bytes` now. Answered with a message, nothing, when the machine's file
+    /// system has as well.
+    GrowVolume { volume: String, bytes: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +76,14 @@ pub(crate) enum Answer {
 /// A suspension that was asked for, and where to say whether it begins.
 pub(crate) type Suspend = oneshot::Sender<Result<(), String>>;
 
+/// A disk that is to have another size, and where to say whether it has.
+#[derive(Debug)]
+pub(crate) struct Resize {
+    pub(crate) volume: String,
+    pub(crate) bytes: u64,
+    pub(crate) answer: oneshot::Sender<Result<(), String>>,
+}
+
 /// What connections share.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -77,6 +91,7 @@ pub(crate) struct Server {
     pub(crate) guest: watch::Receiver<Option<Connection>>,
     pub(crate) reports: watch::Receiver<Vec<Report>>,
     pub(crate) suspends: mpsc::Sender<Suspend>,
+    pub(crate) resizes: mpsc::Sender<Resize>,
     /// Messages for the guest's control stream.
     pub(crate) messages: mpsc::Sender<HostMessage>,
     pub(crate) class: IsolationClass,
@@ -162,7 +177,9 @@ impl Server {
             | Request::Processes
             | Request::Statistics
             | Request::PutFiles { .. }
-            | Request::GetFiles { .. } => {
+            | Request::GetFiles { .. }
+            | Request::FreezeVolume { .. }
+            | Request::GrowVolume { .. } => {
                 let Some(guest) = self.guest.borrow().clone() else {
                     return refuse(&mut writer, "the machine is not ready".into()).await;
                 };
@@ -197,6 +214,15 @@ impl Server {
             Request::GetFiles { container, path } => {
                 relay(guest.get_files(&container, &path).await, reader, writer).await
             }
+            Request::FreezeVolume { volume } => {
+                relay(guest.freeze(&volume).await, reader, writer).await
+            }
+            Request::GrowVolume { volume, bytes } => {
+                match self.resize(volume.clone(), bytes).await {
+                    Ok(()) => tell(&mut writer, guest.grow(&volume, bytes).await).await,
+                    Err(reason) => refuse(&mut writer, reason).await,
+                }
+            }
             Request::Processes => tell(&mut writer, guest.processes().await).await,
             Request::Statistics => tell(&mut writer, guest.statistics().await).await,
             Request::Reports { .. }
@@ -205,6 +231,20 @@ impl Server {
             | Request::Suspend
             | Request::Logs { .. } => refuse(&mut writer, "this is not for the guest".into()).await,
         }
+    }
+
+    /// Tells the body of a disk's new size.
+    async fn resize(&self, volume: String, bytes: u64) -> Result<(), String> {
+        let (answer, done) = oneshot::channel();
+        let resize = Resize {
+            volume,
+            bytes,
+            answer,
+        };
+        // Nobody is there to receive it, or to answer, when the boot is over.
+        let _ = self.resizes.send(resize).await;
+        let over = |_| Err("the boot is over".to_owned());
+        done.await.unwrap_or_else(over)
     }
 
     async fn pass_on(

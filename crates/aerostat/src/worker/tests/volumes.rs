@@ -36,6 +36,26 @@ async fn holder(worker: &Worker, id: &VolumeId) -> Option<MachineId> {
 }
 
 #[tokio::test]
+async fn a_volume_grows_in_its_machine_where_that_can_be_done() {
+    let world = World::new();
+    world.vmm.let_volumes_grow();
+    let worker = world.start().await;
+    let handle = worker.handle();
+    let id = volume(&worker, "data").await;
+    let machine = create(&handle, 1, mounting(&id)).await.unwrap().id;
+    world.until(&machine, MachineState::Started).await;
+    let extended = handle.volumes().extend(&id, 2).await.unwrap();
+    assert!(!extended.needs_restart);
+    assert_eq!(world.vmm.grown(), [(id.clone(), 2 << 30)]);
+    let file = world.vmm.specs().remove(0).spec.volumes[0].file.clone();
+    let length = std::fs::metadata(file).unwrap().len();
+    assert_eq!(length, 2 << 30, "there is room for it");
+    handle.destroy(&machine, true).await.unwrap();
+    world.until(&machine, MachineState::Destroyed).await;
+    worker.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_machine_has_its_volume_until_it_is_destroyed() {
     let world = World::new();
     let worker = world.start().await;

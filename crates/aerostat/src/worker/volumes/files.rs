@@ -227,6 +227,18 @@ impl Files {
         work.publish(&new)
     }
 
+    /// Makes room for a file system that grows while it is used.
+    pub(super) fn lengthen(&self, name: &str, size_gb: u64) -> Result<(), FileError> {
+        let path = self.disk(name);
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.map_err(failed("open", &path))?;
+        let length = file.metadata().map_err(failed("measure", &path))?.len();
+        if length < size_gb << 30 {
+            file.set_len(size_gb << 30).map_err(failed("size", &path))?;
+        }
+        file.sync_all().map_err(failed("write", &path))
+    }
+
     /// Lets a file system that nobody uses grow.
     pub(super) fn grow(&self, name: &str, size_gb: u64) -> Result<(), FileError> {
         let work = self.work(name)?;

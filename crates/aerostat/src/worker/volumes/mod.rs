@@ -11,14 +11,15 @@
 //! volume changes together with the machine, in one transaction (`tables::claim`).
 //!
 //! A machine that may have a body has its volumes *in use*. Where the disk can share blocks
-//! (`files::Files::reflink`) a copy of a volume in use is one moment of it, as after a power cut;
-//! elsewhere only volumes that nobody uses are copied, and a boot waits until the copy is made.
+//! (`files::Files::reflink`) a copy of a volume in use is one moment of it, for which its guest holds
+//! the file system still (`live`); elsewhere only volumes that nobody uses are copied, and a boot waits until the copy is made.
 
 mod attach;
 mod check;
 mod copy;
 mod files;
 mod keeper;
+mod live;
 mod perform;
 mod refused;
 mod schedule;
@@ -31,7 +32,7 @@ mod volume;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,6 +49,7 @@ use super::ledger::Ledger;
 pub(crate) use attach::{Ready, named};
 pub use check::body as check_body;
 use files::{FileError, Files};
+pub(in crate::worker) use live::Live;
 pub use refused::VolumeRefused;
 pub use show::{ShownVolume, VolumeOwner, VolumeQuery};
 pub(crate) use tables::{TableError, claim, open as open_tables};
@@ -92,6 +94,7 @@ struct Inner {
     changed: watch::Sender<u64>,
     copies: Semaphore,
     digests: Semaphore,
+    live: OnceLock<Weak<dyn Live>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -145,6 +148,7 @@ impl Volumes {
             changed: watch::Sender::new(0),
             copies: Semaphore::new(COPIES_MAX),
             digests: Semaphore::new(DIGESTS_MAX),
+            live: OnceLock::new(),
             shutdown: parts.shutdown,
             tasks: parts.tasks,
         };
@@ -226,8 +230,12 @@ impl Volumes {
             }
         };
         crash_point("extend-recorded");
-        if let Some(effect) = effect {
-            self.done_soon(self.perform(volume, effect)).await?;
+        match (effect, self.user(id)) {
+            (Some(effect), _) => self.done_soon(self.perform(volume, effect)).await?,
+            (None, Some(machine)) if volume.waits_to_grow().is_some() => {
+                self.grow_live(&machine, id, size_gb).await;
+            }
+            (None, _) => {}
         }
         let needs_restart = self.row(id).await?.0.waits_to_grow().is_some();
         let volume = self.get(id).await?.volume;

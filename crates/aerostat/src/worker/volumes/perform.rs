@@ -9,6 +9,7 @@ use types::VolumeId;
 use types::volume::SnapshotStatus;
 
 use super::files::{FileError, Files, name};
+use super::live::Moment;
 use super::snapshot::Snapshot;
 use super::tables;
 use super::volume::{Effect, Event, State, Volume};
@@ -42,21 +43,22 @@ impl Volumes {
             id, state, size_gb, ..
         } = volume;
         let to = id.to_string();
-        let from = match state {
-            State::Restoring { snapshot } => Some(snapshot.to_string()),
-            State::Hydrating { source } => Some(source.to_string()),
+        let made = match state {
+            State::Restoring { snapshot } => {
+                let from = snapshot.to_string();
+                let copy = move |files: &Files| files.copy(&from, &to, Some(size_gb));
+                self.long(&self.inner.copies, copy).await
+            }
+            State::Hydrating { source } => {
+                let from = source.to_string();
+                let copy = move |files: &Files| files.copy(&from, &to, Some(size_gb));
+                self.copy_of(&source, copy).await.map(|_| ())
+            }
             State::Creating
             | State::Created
             | State::Extending
             | State::Destroying
-            | State::Destroyed => None,
-        };
-        let made = match from {
-            None => self.quick(move |files| files.make(&to, size_gb)).await,
-            Some(from) => {
-                let copy = move |files: &Files| files.copy(&from, &to, Some(size_gb));
-                self.long(&self.inner.copies, copy).await
-            }
+            | State::Destroyed => self.quick(move |files| files.make(&to, size_gb)).await,
         };
         crash_point("filled");
         match made {
@@ -168,13 +170,18 @@ impl Volumes {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             let (from, to) = (snapshot.volume.to_string(), snapshot.id.to_string());
-            let copy = move |files: &Files| {
-                files.copy(&from, &to, None)?;
-                files.measure(&to)
-            };
-            let copied = this.long(&this.inner.copies, copy).await;
+            let name = to.clone();
+            let copy = move |files: &Files| files.copy(&from, &name, None);
+            let copied = this.copy_of(&snapshot.volume, copy).await;
             crash_point("snapshot-copied");
-            match copied {
+            let measured = match copied {
+                Ok(((), moment)) => {
+                    snapshot.exact = moment == Moment::Exact;
+                    this.quick(move |files| files.measure(&to)).await
+                }
+                Err(error) => Err(error),
+            };
+            match measured {
                 Ok(measure) => {
                     snapshot.size = measure.allocated_bytes;
                     snapshot.status = SnapshotStatus::Running;

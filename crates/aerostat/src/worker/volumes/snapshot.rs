@@ -29,6 +29,9 @@ pub(crate) struct Snapshot {
     pub(crate) digest: String,
     /// Whether nobody asked for it.
     pub(crate) automatic: bool,
+    /// Whether nothing could be written at its moment.
+    #[serde(default)]
+    pub(crate) exact: bool,
 }
 
 impl Snapshot {
@@ -45,6 +48,7 @@ impl Snapshot {
             size: 0,
             digest: String::new(),
             automatic,
+            exact: false,
         }
     }
 
@@ -57,6 +61,7 @@ impl Snapshot {
             created_at: self.created_at,
             status: self.status,
             retention_days: self.retention_days,
+            exact: self.exact,
         }
     }
 }

@@ -57,6 +57,25 @@ impl Connection {
         self.streams(&Open::GetFiles { container, path }).await
     }
 
+    /// Lets a volume stand still: standard output tells that it does, and its end that it did until
+    /// standard input was closed. Guests of version 1 end the stream.
+    ///
+    /// # Errors
+    /// If no stream can be opened.
+    pub async fn freeze(&self, volume: &str) -> Result<(Input, Output), WireError> {
+        let volume = volume.to_owned();
+        self.streams(&Open::Freeze { volume }).await
+    }
+
+    /// Lets the file system of a volume take up its disk, which has `bytes` now.
+    ///
+    /// # Errors
+    /// If the guest does not answer, or cannot; those of version 1 end the stream.
+    pub async fn grow(&self, volume: &str, bytes: u64) -> Result<(), WireError> {
+        let volume = volume.to_owned();
+        self.ask(&Open::Grow { volume, bytes }).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, open: &Open) -> Result<T, WireError> {
         let exchange = async {
             let (mut reader, _writer, _lease) = self.open(open).await?;
