@@ -20,7 +20,7 @@ use super::error::ApiError;
 use super::extract::{Body, Query};
 use super::guard::{Grant, of_app};
 use super::idempotency::{CreationKey, Key};
-use super::{Api, State as Shared, volumes};
+use super::{Api, State as Shared, members, volumes};
 use crate::catalog::Filter;
 use crate::directory::{self, NewApp, PERSONAL};
 use crate::placement::group;
@@ -63,6 +63,7 @@ pub(super) async fn create(
     Body(body): Body<CreateApp>,
 ) -> Result<impl IntoResponse, ApiError> {
     let key = key.with(&body);
+    members::check_other(&body.other, &["enable_subdomains"])?;
     let name: AppName = body
         .name
         .parse()

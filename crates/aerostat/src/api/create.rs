@@ -20,10 +20,10 @@ use types::machine::{Machine, Placement};
 use types::{AppName, MachineId};
 
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::Configured;
 use super::forward::{self, Origin};
 use super::idempotency::{CreationKey, Key};
-use super::{Api, State as Shared, lease, names};
+use super::{Api, State as Shared, lease, members, names};
 use crate::catalog::Filter;
 use crate::directory;
 use crate::placement::{self, Bidder, Place, bidders, regions};
@@ -62,10 +62,11 @@ pub(super) async fn create(
     app: directory::App,
     origin: Origin,
     key: Key,
-    Body(mut body): Body<CreateMachine>,
+    Configured(mut body): Configured<CreateMachine>,
 ) -> Result<Response, ApiError> {
     let told = body.other.remove(TOLD);
     let key = key.with(&body);
+    members::check_other(&body.other, &[])?;
     if !body.name.is_empty() && !names::is_name(&body.name) {
         return Err(ApiError::bad(format!(
             "`{}` cannot be the name of a machine: use up to 63 letters, digits, dashes, dots and \

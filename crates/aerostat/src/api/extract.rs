@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use types::{AppName, MachineId};
 
 use super::Api;
 use super::error::ApiError;
+use super::members;
 use crate::catalog::Entry;
 use crate::directory;
 
@@ -27,15 +28,42 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &Api) -> Result<Self, ApiError> {
-        let bytes = to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-        let bytes = bytes.map_err(|_| ApiError::BodyTooLarge {
-            bytes_max: BODY_BYTES_MAX,
-        })?;
-        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let body = serde_json::from_slice(text);
-        body.map(Self)
-            .map_err(|error| ApiError::bad(format!("cannot read the body: {error}")))
+        read(&bytes_of(request).await?).map(Self)
     }
+}
+
+/// A body with the configuration of a machine, every member of which is read or refused by name.
+pub(super) struct Configured<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Configured<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &Api) -> Result<Self, ApiError> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Config {
+            config: serde_json::Value,
+        }
+        let bytes = bytes_of(request).await?;
+        // First: what is there and wrong is told before what nobody knows.
+        let body = read(&bytes)?;
+        let Config { config } = read(&bytes)?;
+        members::check_config(&config)?;
+        Ok(Self(body))
+    }
+}
+
+async fn bytes_of(request: Request) -> Result<Bytes, ApiError> {
+    let bytes = to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+    bytes.map_err(|_| ApiError::BodyTooLarge {
+        bytes_max: BODY_BYTES_MAX,
+    })
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    let body = serde_json::from_slice(text);
+    body.map_err(|error| ApiError::bad(format!("cannot read the body: {error}")))
 }
 
 /// The pairs of a query, in their order.

@@ -9,12 +9,12 @@ use types::VersionId;
 use types::api::{Ok as Done, REVISION_HEADER, StartAnswer, StopMachine, UpdateMachine};
 use types::machine::{Event, Machine, MachineState};
 
-use super::Api;
 use super::error::ApiError;
-use super::extract::{Body, Query, Target};
+use super::extract::{Body, Configured, Query, Target};
 use super::guard::Ends;
 use super::lease::{self, Asked};
 use super::watch::{self, Whose};
+use super::{Api, members};
 use crate::catalog::Filter;
 use crate::directory;
 use crate::worker::{self, SecretsWanted, StopRequest, UpdateRequest};
@@ -120,8 +120,23 @@ pub(super) async fn update(
     State(api): State<Api>,
     target: Target,
     Asked(worker): Asked,
-    Body(body): Body<UpdateMachine>,
+    Configured(body): Configured<UpdateMachine>,
 ) -> Result<Json<Machine>, ApiError> {
+    // Fly's clients say again what it is called and where it is.
+    members::check_other(&body.other, &["name", "region"])?;
+    let machine = &target.entry.machine;
+    for (member, has) in [("name", &machine.name), ("region", &machine.region)] {
+        let said = body
+            .other
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if !said.is_empty() && said != has {
+            return Err(ApiError::bad(format!(
+                "{member}: a machine keeps its own, which is `{has}`; leave it out"
+            )));
+        }
+    }
     let current_version = match body.current_version.as_deref() {
         None | Some("") => None,
         Some(text) => Some(version(text)?),

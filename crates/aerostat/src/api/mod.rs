@@ -42,6 +42,7 @@ mod inside;
 mod lease;
 mod listen;
 mod machines;
+mod members;
 mod mesh;
 mod metadata;
 mod names;

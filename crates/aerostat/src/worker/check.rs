@@ -118,8 +118,34 @@ fn check_other(other: &BTreeMap<String, Value>) -> Checked {
 /// Refuses members that this version does nothing for. Clients write empty ones too.
 fn unbuilt(field: &str, other: &BTreeMap<String, Value>) -> Checked {
     match other.iter().find(|(_, value)| says_something(value)) {
-        Some((name, _)) => invalid(format!("{field}.{name}"), "is not built yet; leave it out"),
+        Some((name, _)) => invalid(format!("{field}.{name}"), why_unbuilt(name)),
         None => Ok(()),
+    }
+}
+
+/// Why a member of Fly's has no meaning here, and what to do instead.
+pub(crate) fn why_unbuilt(member: &str) -> &'static str {
+    match member {
+        "services" | "disable_machine_autostart" => {
+            "ports are opened by the services of the app here (`aerostat service`); leave it out"
+        }
+        "metrics" => "nothing collects metrics of machines here; leave it out",
+        "statics" => "the machine itself serves its files here; leave it out",
+        "cache_drive" => "there are no cache drives here; mount a volume instead",
+        "swap_size_mb" => "machines have no swap here; raise guest.memory_mb instead",
+        "kernel_args" => "the arguments of the kernel are the host's own here; leave it out",
+        "gpus" | "gpu_kind" | "gpu_bid_price" => {
+            "no host here has graphics processors; leave it out"
+        }
+        "host_dedication_id" => "hosts are not dedicated to anybody here; leave it out",
+        "max_memory_mb" => "memory does not grow while a machine runs; set guest.memory_mb",
+        "dns_forward_rules" => {
+            "the resolver here forwards by no rules; set dns.nameservers instead"
+        }
+        "hostname_fqdn" => "is not built; set dns.hostname instead",
+        "image_config" => "is not built; set raw_value or secret_name instead",
+        "lsvd" => "volumes are on the disks of the hosts here; leave it out",
+        _ => "is not built yet; leave it out",
     }
 }
 

@@ -29,6 +29,7 @@ mod spec;
 mod volumes;
 
 pub use capacity::{Bid, BidRequest, Capacity, Classes, Reservation};
+pub(crate) use check::why_unbuilt;
 pub use check::{CheckedConfig, Invalid, ONLY_CONTAINER, check, check_signal};
 #[doc(hidden)]
 pub use fuzz::fuzz_config;
