@@ -107,21 +107,18 @@ pub(crate) async fn start(
     let pki_dir = plane.dir.join("pki");
     let server = format!("https://{address}");
     let (pki, serving) = certificates(&plane, address, &server)?;
-
     let store = Store::open_at(&plane.location).await?;
     let services = kube::services::AppServices::new(plane.client.clone(), plane.app.clone());
     let services: Arc<dyn kube::services::Services> = Arc::new(services);
     let vips = kube::services::Vips(Arc::clone(&services));
     let secrecy = kube::secrecy::Secrecy::open(&pki_dir.join("secrets.keys"))?;
-    let keyring_secrecy = secrecy.clone();
     let api = kube::api::Api::new(store.clone())
         .with_cluster_ips(Arc::new(vips))
-        .with_secrecy(secrecy);
+        .with_secrecy(secrecy.clone());
     api.bootstrap().await?;
 
     let streams = kube::provider::Streams::new(plane.client.clone(), plane.app.clone());
-    let usage = kube::provider::MachineUsage::new(plane.client.clone(), plane.app.clone());
-    let usage: Arc<dyn kube::usage::PodUsage> = Arc::new(usage);
+    let usage = usage(&plane);
     let identity_config = settings::identity(&plane.settings, &pki_dir);
     let identity = kube::identity::Identity::open(identity_config, &pki)?;
     let server_config = kube::server::ServerConfig {
@@ -145,7 +142,7 @@ pub(crate) async fn start(
         pki: Arc::clone(&pki),
         serving,
         identity: identity.clone(),
-        secrecy: keyring_secrecy,
+        secrecy,
         store: store.clone(),
         is_shared: matches!(plane.location, store::Location::Etcd(_)),
     };
@@ -163,13 +160,11 @@ pub(crate) async fn start(
             drain.token(),
         ),
     );
+    let metrics = kube::usage::ResourceMetrics::new(api.clone(), usage);
     let controllers = kube::controllers::ControllersConfig {
         leadership: leadership(&plane),
         pki: Some(Arc::clone(&pki)),
-        metrics: Some(Arc::new(kube::usage::ResourceMetrics::new(
-            api.clone(),
-            usage,
-        ))),
+        metrics: Some(Arc::new(metrics)),
         isolation: plane.classes.iter().copied().collect(),
         ..kube::controllers::ControllersConfig::new(pki.ca_pem())
     };
@@ -209,6 +204,12 @@ fn certificates(
     names.push(address.ip().to_string());
     let serving = kube::pki::Serving::new(&pki, &names)?;
     Ok((pki, serving))
+}
+
+/// What pods use, as their machines say.
+fn usage(plane: &ControlPlane) -> Arc<dyn kube::usage::PodUsage> {
+    let (client, app) = (plane.client.clone(), plane.app.clone());
+    Arc::new(kube::provider::MachineUsage::new(client, app))
 }
 
 /// Who runs the controllers: several control planes may share an etcd, and one of them does.
