@@ -82,17 +82,12 @@ pub(super) async fn handle(
         }
         Err(status) => return Err(status),
     };
-    let asked_s = query
-        .number("timeoutSeconds")?
-        .filter(|seconds| *seconds > 0);
-    let timeout_s =
-        asked_s.unwrap_or_else(|| rand::rng().random_range(TIMEOUT_S_MIN..TIMEOUT_S_MIN * 2));
     let stream = Stream {
         watch,
         encoder,
         initial,
         end: Box::pin(end(
-            Instant::now() + Duration::from_secs(timeout_s),
+            Instant::now() + lifetime(query)?,
             server.stopping.clone(),
             server.api.resources().changed(),
             resource.clone(),
@@ -109,6 +104,16 @@ pub(super) async fn handle(
     let mut response = respond::bytes(StatusCode::OK, "application/json", "");
     *response.body_mut() = body::stream(chunks);
     Ok(response)
+}
+
+/// How long the client wants to watch, or has to.
+fn lifetime(query: &Query) -> Result<Duration, Status> {
+    let asked_s = query
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
+    let any = TIMEOUT_S_MIN..TIMEOUT_S_MIN * 2;
+    let seconds = asked_s.unwrap_or_else(|| rand::rng().random_range(any));
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Whether the client asks for the state before the changes.
