@@ -9,7 +9,8 @@
 //!                          (one look-up of the pair)
 //! to this namespace     -> input: from machines   fdaa::3 (names, echo), VIPs
 //!                                 from wggate     <net>::3 (names, echo), VIPs
-//!                                 from wgmesh     the host plane, from hosts
+//!                                 from wgmesh     the host plane, from hosts; in other networks
+//!                                                 a cluster's API server, from hosts
 //!                                 and answers; nothing else
 //! from link to link     -> forward: 6PN between machines, mesh and gateway (already judged),
 //!                          IPv4/IPv6 of machines to `egress`; never the host plane
@@ -34,8 +35,8 @@ use types::sixpn::{HOST_PLANE, host_addr};
 use types::{HostId, NetworkId, SixPn};
 
 use crate::names::{
-    API_PORT, EGRESS_LINK, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4, MEMBERSHIP_PORT,
-    MESH_LINK, RPC_PORT,
+    API_PORT, CLUSTER_API_PORT, EGRESS_LINK, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4,
+    MEMBERSHIP_PORT, MESH_LINK, RPC_PORT,
 };
 
 /// Bits of a 6PN address that are a machine's own prefix.
@@ -67,6 +68,10 @@ const ANY_RESOLVER: &str = "ffff:0:0:ffff:ffff:ffff:ffff:ffff == fdaa:0:0:0:0:0:
 
 /// Every host in the host plane, as mask and value: only the host field is free.
 const ANY_HOST: &str = "ffff:ffff:ffff:ffff:0:ffff:ffff:ffff == fdaa:0:0:a7b:0:0:1:1";
+
+/// Every host in any network, as mask and value. Machines have other addresses, so that only
+/// connections of a host's own proxy come from one.
+const ANY_HOST_ANYWHERE: &str = "ffff:0:0:ffff:0:ffff:ffff:ffff == fdaa:0:0:a7b:0:0:1:1";
 
 /// The host plane.
 const HOST_PLANE_PREFIX: &str = "fdaa:0:0::/48";
@@ -164,6 +169,9 @@ fn input(host: HostId) -> String {
     let from_host = format!(
         r#"add rule inet aerostat input iifname "{MESH_LINK}" ip6 saddr & {ANY_HOST} ip6 daddr {us}"#
     );
+    let to_cluster = format!(
+        r#"add rule inet aerostat input iifname "{MESH_LINK}" ip6 saddr & {ANY_HOST_ANYWHERE} ip6 daddr & {ANY_HOST_ANYWHERE}"#
+    );
     let from_peer = format!(
         r#"add rule inet aerostat input iifname "{GATEWAY_LINK}" ip6 daddr & {ANY_RESOLVER}"#
     );
@@ -189,6 +197,7 @@ add rule inet aerostat input iifname "m*" ip6 daddr {resolver} icmpv6 type echo-
 {from_peer} icmpv6 type echo-request accept
 {from_host} tcp dport {{ {API_PORT}, {RPC_PORT} }} accept
 {from_host} udp dport {MEMBERSHIP_PORT} accept
+{to_cluster} ip6 daddr != {HOST_PLANE_PREFIX} tcp dport {CLUSTER_API_PORT} accept
 {from_host} icmpv6 type echo-request accept
 add rule inet aerostat input counter drop
 "#

@@ -37,8 +37,8 @@ pub mod wireguard;
 pub use error::NetError;
 pub use host::{Attach, AttachKind, Attachment, Egress, HostNet, HostNetConfig};
 pub use names::{
-    API_PORT, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4, MEMBERSHIP_PORT, MESH_LINK, Mac,
-    RPC_PORT,
+    API_PORT, CLUSTER_API_PORT, GATEWAY_LINK, GATEWAY_V4, LinkName, MACHINES_V4, MEMBERSHIP_PORT,
+    MESH_LINK, Mac, RPC_PORT,
 };
 pub use networks::TunError;
 pub use sockets::Sockets;

@@ -42,6 +42,10 @@ pub const RPC_PORT: u16 = 4281;
 /// UDP port of membership in the host plane.
 pub const MEMBERSHIP_PORT: u16 = 4282;
 
+/// TCP port of a host's own address in a network, on which a cluster's API server answers the
+/// proxies of that network.
+pub const CLUSTER_API_PORT: u16 = 6443;
+
 /// Where `ip netns` keeps named namespaces.
 pub(crate) const NETNS_DIR: &str = "/run/netns";
 

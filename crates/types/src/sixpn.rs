@@ -119,6 +119,11 @@ pub fn host_addr(network: NetworkId, host: HostId) -> Ipv6Addr {
     .addr()
 }
 
+/// Whether `addr` is that of a host inside some network.
+pub fn is_host_addr(addr: Ipv6Addr) -> bool {
+    SixPn::from_addr(addr).is_some_and(|fields| host_addr(fields.network, fields.host) == addr)
+}
+
 impl fmt::Display for SixPn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addr().fmt(f)

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use types::fleet::HostStatus;
 use types::service::Target;
-use types::sixpn::{GATEWAY_PEERS, MACHINE_FIELD_MIN};
+use types::sixpn::{GATEWAY_PEERS, MACHINE_FIELD_MIN, is_host_addr};
 use types::{NetworkId, SixPn};
 
 use super::Catalog;
@@ -31,14 +31,16 @@ impl Catalog {
     }
 }
 
-/// Whether `address` is one of a machine or a gateway's peer in `network`. A VIP is not: services
-/// that stand behind each other would go round in circles. Nor is a host: its own address in the
-/// network is where proxied connections come from, and nobody's to reach.
+/// Whether `address` is one of a machine, a gateway's peer or a host in `network`. A VIP is not:
+/// services that stand behind each other would go round in circles. A host answers in the network
+/// of a cluster whose control plane it runs; the proxy asks it for nothing else.
 fn may_answer(network: NetworkId, address: Ipv6Addr) -> bool {
     SixPn::from_addr(address).is_some_and(|address| {
         network != NetworkId::HOST_PLANE
             && address.network == network
-            && (address.machine >= MACHINE_FIELD_MIN || address.machine == GATEWAY_PEERS)
+            && (address.machine >= MACHINE_FIELD_MIN
+                || address.machine == GATEWAY_PEERS
+                || is_host_addr(address.addr()))
     })
 }
 
@@ -50,7 +52,7 @@ mod tests {
     use types::sixpn::{HOST_PLANE, RESOLVER, host_addr, network_resolver, peer_addr, vip};
 
     #[test]
-    fn only_machines_and_peers_of_the_same_network_are_ever_reached() {
+    fn only_machines_peers_and_hosts_of_the_same_network_are_ever_reached() {
         let (ours, other) = (
             NetworkId::try_from(7).unwrap(),
             NetworkId::try_from(8).unwrap(),
@@ -59,10 +61,11 @@ mod tests {
         let machine = |network| SixPn::of_machine(network, host, MACHINE_FIELD_MIN).addr();
         assert!(may_answer(ours, machine(ours)));
         assert!(may_answer(ours, peer_addr(ours, host, 1)));
+        assert!(may_answer(ours, host_addr(ours, host)));
         for address in [
             machine(other),
             machine(HOST_PLANE),
-            host_addr(ours, host),
+            host_addr(other, host),
             host_addr(HOST_PLANE, host),
             vip(ours, 1),
             network_resolver(ours),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddrV6};
 
+use net::CLUSTER_API_PORT;
 use types::NetworkId;
 use types::service::{Protocol, Service, Target};
 use types::sixpn;
@@ -56,7 +57,9 @@ fn answered(service: &Service, reached: impl Fn(NetworkId, &Target) -> Option<Ip
         let at = backends
             .iter()
             .map(|(backend, address)| SocketAddrV6::new(*address, backend.port(port), 0, 0))
-            .filter(|at| at.port() != 0 && port.port != 0);
+            .filter(|at| at.port() != 0 && port.port != 0)
+            // Whoever writes a service names its backends; of hosts there is one thing to be had.
+            .filter(|at| !sixpn::is_host_addr(*at.ip()) || at.port() == CLUSTER_API_PORT);
         ports
             .entry(port.port)
             .or_insert_with(BTreeSet::new)
@@ -156,6 +159,18 @@ mod tests {
             (443, at(443)),
         ];
         assert_eq!(found.ports, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn of_a_host_nothing_but_a_clusters_api_is_asked() {
+        let host = host_addr(network(7), HostId::new(2));
+        let ports = vec![port(443, CLUSTER_API_PORT), port(53, 0), port(4280, 4280)];
+        let services = [service("a", Some(vip(network(7), 1)), ports)];
+        let table = table(&services, |_, _| Some(host));
+        let found = &table[&vip(network(7), 1)].ports;
+        let api = SocketAddrV6::new(host, CLUSTER_API_PORT, 0, 0);
+        assert_eq!(found[&443], BTreeSet::from([api]));
+        assert!(found[&53].is_empty() && found[&4280].is_empty());
     }
 
     #[test]
