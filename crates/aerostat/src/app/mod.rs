@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 use types::{HostId, IsolationClass};
 
-use crate::clusters::{self, Clusters, Surroundings};
+use crate::clusters::{self, Clusters, Inside, Surroundings};
 use crate::config::{Config, Paths};
 use crate::drain::Drain;
 use crate::files::{private_folder, write_whole};
@@ -133,6 +133,11 @@ async fn start_roles(
         client: Client::unix(paths.socket()),
         capacity: host.capacity,
         classes: host.classes,
+        inside: Inside {
+            host: fleet.host(),
+            net: fleet.net.clone(),
+            sockets: fleet.sockets.clone(),
+        },
     };
     let listener = ports.kubernetes;
     let kubernetes = match &listener {

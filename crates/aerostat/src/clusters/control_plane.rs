@@ -12,9 +12,11 @@ use anyhow::Context as _;
 use client::Client;
 use store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use types::cluster::{ClusterName, ClusterSettings};
 use types::{AppName, IsolationClass};
 
+use super::door::{ClusterDoor, Inside};
 use super::keys::Keyring;
 use super::{app_of, settings};
 use crate::config::Config;
@@ -40,6 +42,8 @@ pub(crate) struct ControlPlane {
     silent_after: Duration,
     settings: ClusterSettings,
     client: Client,
+    /// The way to the pods and back; without it, pods and API server do not reach each other.
+    pub(super) inside: Option<Inside>,
 }
 
 impl ControlPlane {
@@ -62,6 +66,7 @@ impl ControlPlane {
             silent_after: Duration::from_secs(config.host_silent_s.into()),
             settings: ClusterSettings::default(),
             client,
+            inside: None,
         }
     }
 
@@ -98,7 +103,7 @@ fn location(config: &Config, name: &ClusterName, dir: &Path) -> store::Location 
 /// # Errors
 /// If its files or its store cannot be used.
 pub(crate) async fn start(
-    plane: ControlPlane,
+    mut plane: ControlPlane,
     listener: TcpListener,
     drain: &Drain,
 ) -> anyhow::Result<(Store, Keyring)> {
@@ -110,11 +115,14 @@ pub(crate) async fn start(
     let store = Store::open_at(&plane.location).await?;
     let services = kube::services::AppServices::new(plane.client.clone(), plane.app.clone());
     let services: Arc<dyn kube::services::Services> = Arc::new(services);
-    let vips = kube::services::Vips(Arc::clone(&services));
     let secrecy = kube::secrecy::Secrecy::open(&pki_dir.join("secrets.keys"))?;
-    let api = kube::api::Api::new(store.clone())
-        .with_cluster_ips(Arc::new(vips))
-        .with_secrecy(secrecy.clone());
+    let pki = Arc::new(pki);
+    let (entrances, coming) = mpsc::channel(1);
+    let inside = plane.inside.take();
+    let door = inside.map(|inside| ClusterDoor::new(inside, Arc::clone(&pki), entrances));
+    let door = door.map(Arc::new);
+    let api = kube::api::Api::new(store.clone()).with_secrecy(secrecy.clone());
+    let api = connected(api, &services, door.clone(), &pki)?;
     api.bootstrap().await?;
 
     let streams = kube::provider::Streams::new(plane.client.clone(), plane.app.clone());
@@ -132,9 +140,8 @@ pub(crate) async fn start(
     let token = drain.token();
     drain.spawn(
         "kubernetes api",
-        kube::server::serve(server_config, api.clone(), token.cancelled_owned()),
+        kube::server::serve_with(server_config, api.clone(), coming, token.cancelled_owned()),
     );
-    let pki = Arc::new(pki);
     let keyring = Keyring {
         kubeconfig: plane.dir.join("kubeconfig"),
         pki_dir,
@@ -155,7 +162,7 @@ pub(crate) async fn start(
         "token secrets",
         kube::identity::fill_token_secrets(
             api.clone(),
-            identity,
+            identity.clone(),
             pki.ca_pem().to_owned(),
             drain.token(),
         ),
@@ -172,16 +179,21 @@ pub(crate) async fn start(
         "kubernetes controllers",
         kube::controllers::run(api.clone(), controllers, drain.token()),
     );
-    drain.spawn(
-        "kubernetes services",
-        kube::services::run(api.clone(), services, drain.token()),
-    );
+    let kubernetes = kube::services::Kubernetes {
+        ca_pem: pki.ca_pem().to_owned(),
+        door: door.map(|door| door as Arc<dyn kube::services::Door>),
+        among: match &plane.location {
+            store::Location::Sqlite(_) => kube::services::Among::Alone,
+            store::Location::Etcd(_) => kube::services::Among::Others,
+        },
+    };
+    keep_services(&api, &services, kubernetes, drain);
     drain.spawn(
         "scheduler",
         kube::scheduler::run(api.clone(), drain.token()),
     );
     let client = plane.client.clone();
-    let provider = provider(plane)?;
+    let provider = provider(plane, identity)?;
     drain.spawn(
         "provider",
         kube::provider::run(api, client, provider, drain.token()),
@@ -223,7 +235,10 @@ fn leadership(plane: &ControlPlane) -> kube::controllers::Leadership {
 }
 
 /// What turns pods into machines, and the node that it shows.
-fn provider(plane: ControlPlane) -> anyhow::Result<kube::provider::ProviderConfig> {
+fn provider(
+    plane: ControlPlane,
+    identity: kube::identity::Identity,
+) -> anyhow::Result<kube::provider::ProviderConfig> {
     let mut node = plane.node;
     node.taints = settings::taints(&plane.settings)?;
     node.labels = plane.settings.node_labels;
@@ -234,7 +249,48 @@ fn provider(plane: ControlPlane) -> anyhow::Result<kube::provider::ProviderConfi
         org_slug: directory::PERSONAL.to_owned(),
         node,
         silent_after: plane.silent_after,
+        identity: Some(identity),
     })
+}
+
+/// The API with all that it has around it: addresses for Services, and the ways to pods. Pods run as
+/// service accounts.
+fn connected(
+    api: kube::api::Api,
+    services: &Arc<dyn kube::services::Services>,
+    door: Option<Arc<ClusterDoor>>,
+    pki: &kube::pki::Pki,
+) -> anyhow::Result<kube::api::Api> {
+    let admission = kube::api::AdmissionConfig {
+        service_accounts: kube::api::ServiceAccounts::Mounted,
+        ..kube::api::AdmissionConfig::default()
+    };
+    let vips = kube::services::Vips(Arc::clone(services));
+    let api = api
+        .with_cluster_ips(Arc::new(vips))
+        .with_admission(admission);
+    let Some(door) = door else { return Ok(api) };
+    let front_proxy = pki.client(kube::services::FRONT_PROXY, None)?;
+    let ways = kube::egress::ClusterServices::new(api.clone(), door);
+    Ok(api.with_services(Arc::new(ways), Some(&front_proxy))?)
+}
+
+/// Services in the Machines API, and the one of the API server itself.
+fn keep_services(
+    api: &kube::api::Api,
+    services: &Arc<dyn kube::services::Services>,
+    kubernetes: kube::services::Kubernetes,
+    drain: &Drain,
+) {
+    drain.spawn(
+        "kubernetes services",
+        kube::services::run(api.clone(), Arc::clone(services), drain.token()),
+    );
+    let (api, services) = (api.clone(), Arc::clone(services));
+    drain.spawn(
+        "kubernetes.default",
+        kube::services::keep_kubernetes(api, services, kubernetes, drain.token()),
+    );
 }
 
 /// The one node of this region.

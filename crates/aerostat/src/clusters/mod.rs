@@ -12,6 +12,7 @@
 
 mod backup;
 mod control_plane;
+mod door;
 mod keys;
 mod record;
 mod settings;
@@ -40,6 +41,7 @@ use crate::worker::Capacity;
 
 pub(crate) use backup::RestoreError;
 pub(crate) use control_plane::{ControlPlane, bind, start as start_control_plane};
+pub(crate) use door::Inside;
 use keys::Keyring;
 use record::Record;
 
@@ -95,6 +97,7 @@ pub(crate) struct Surroundings {
     pub(crate) client: Client,
     pub(crate) capacity: Capacity,
     pub(crate) classes: BTreeSet<IsolationClass>,
+    pub(crate) inside: Inside,
 }
 
 /// The clusters of this host. Cloning gives another handle.
@@ -344,8 +347,9 @@ impl Clusters {
         private_folder(&dir)?;
         let host = (around.capacity, around.classes.clone());
         let client = around.client.clone();
-        let plane = ControlPlane::new(&around.config, &record.name, dir, client, host)
+        let mut plane = ControlPlane::new(&around.config, &record.name, dir, client, host)
             .with_settings(record.settings.clone());
+        plane.inside = Some(around.inside.clone());
         let drain = Drain::new();
         let started = start_control_plane(plane, listener, &drain).await;
         let (store, keys) = match started {

@@ -1,14 +1,11 @@
 //! Conversion between the versions of a custom kind: by name alone, or by its webhook.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::egress::{Address, Client, Endpoint, Trust};
+use crate::egress::{Client, Endpoint, client_config};
 use crate::object::{self, text};
 use crate::status::Status;
 
@@ -29,8 +26,8 @@ pub(crate) enum Conversion {
 #[derive(Debug)]
 pub(crate) struct Webhook {
     client: Client,
-    /// None if what the definition says cannot be used; it was refused then.
-    endpoint: Option<(Endpoint, String)>,
+    /// Where it is and its path there, or what is wrong with that.
+    endpoint: Result<(Endpoint, String), String>,
     /// Of `ConversionReview`.
     review_version: &'static str,
     kind: String,
@@ -51,7 +48,7 @@ impl Conversion {
         };
         Self::Webhook(Webhook {
             client: client.clone(),
-            endpoint: endpoint(&webhook["clientConfig"]),
+            endpoint: client_config(&webhook["clientConfig"]),
             review_version: versions.iter().find_map(known).unwrap_or("v1"),
             kind: text(spec, &["names", "kind"]).to_owned(),
         })
@@ -113,9 +110,7 @@ impl Webhook {
     }
 
     async fn ask(&self, given: &[Value], wanted: &str) -> Result<Vec<Value>, String> {
-        let Some((endpoint, path)) = &self.endpoint else {
-            return Err("its address cannot be used".to_owned());
-        };
+        let (endpoint, path) = self.endpoint.as_ref().map_err(Clone::clone)?;
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
             "kind": "ConversionReview",
@@ -205,41 +200,6 @@ fn restore(before: &Value, after: &Value, wanted: &str) -> Result<Value, String>
     }
     object["metadata"] = meta;
     Ok(object)
-}
-
-/// Where a `clientConfig` points to, and the path there.
-fn endpoint(config: &Value) -> Option<(Endpoint, String)> {
-    let bundle = text(config, &["caBundle"]);
-    let trust = match bundle {
-        "" => Trust::System,
-        bundle => Trust::Bundle(Arc::from(BASE64_STANDARD.decode(bundle).ok()?)),
-    };
-    let (address, path) = match config.get("service") {
-        Some(service) => {
-            let address = Address::Service {
-                namespace: text(service, &["namespace"]).to_owned(),
-                name: text(service, &["name"]).to_owned(),
-                port: service["port"]
-                    .as_u64()
-                    .map_or(Some(443), |port| u16::try_from(port).ok())?,
-            };
-            (address, text(service, &["path"]).to_owned())
-        }
-        None => {
-            let url: hyper::Uri = text(config, &["url"]).parse().ok()?;
-            let address = Address::Host {
-                host: url.host()?.to_owned(),
-                port: url.port_u16().unwrap_or(443),
-            };
-            (address, url.path().to_owned())
-        }
-    };
-    let path = if path.is_empty() {
-        "/".to_owned()
-    } else {
-        path
-    };
-    Some((Endpoint { address, trust }, path))
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use rustls::pki_types::ServerName;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
-use super::{Address, CallError, Endpoint, Identity, ResolveError, ServiceResolver, Stream, tls};
+use super::{
+    Address, CallError, Endpoint, Identity, ResolveError, ServiceResolver, Stream, Trust, Way, tls,
+};
 
 /// Idle connections kept per endpoint: more at a time are only seen in bursts.
 const IDLE_MAX: usize = 8;
@@ -151,16 +153,42 @@ impl Client {
         let tls = self.pool(endpoint)?.tls.clone();
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.tls_stream(endpoint, tls)).await;
         let stream = connected.map_err(|_| CallError::Deadline)??;
-        let (mut sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| CallError::Http(text(&error)))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to an aggregated API ended");
-            }
-        });
-        let response = sender.send_request(request).await;
-        response.map_err(|error| CallError::Http(text(&error)))
+        send(stream, request).await
+    }
+
+    /// Sends a request as it is to a pod or a Service, over a connection of its own. With `tls`
+    /// anybody may answer.
+    pub(crate) async fn pass(
+        &self,
+        way: &Way<'_>,
+        tls: bool,
+        request: Request<Incoming>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let resolver = self.shared.resolver.as_ref();
+        let resolver = resolver.ok_or(CallError::Resolve(ResolveError::NoWay))?;
+        let (connected, name) = match *way {
+            Way::Pod(address) => (resolver.dial(address), address.ip().to_string()),
+            Way::Service {
+                namespace,
+                name,
+                port,
+            } => (
+                resolver.connect(namespace, name, port),
+                format!("{name}.{namespace}.svc"),
+            ),
+        };
+        let stream = connected.await.map_err(CallError::Resolve)?;
+        if !tls {
+            return send(stream, request).await;
+        }
+        let config = tls::config(&Trust::Anyone, None)?;
+        let name =
+            ServerName::try_from(name).map_err(|error| CallError::Tls(format!("tls: {error}")))?;
+        let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        let shaken = tokio::time::timeout(CONNECT_TIMEOUT, shaken).await;
+        let stream = shaken.map_err(|_| CallError::Deadline)?;
+        let stream = stream.map_err(|error| CallError::Tls(tls::text(&error)))?;
+        send(stream, request).await
     }
 
     /// Sends a request; the answer's body is the caller's to read. A kept connection that was
@@ -275,6 +303,24 @@ impl Client {
         let pools = self.shared.pools.lock();
         pools.unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sends a request over a new connection, which may be upgraded.
+async fn send<B>(stream: impl Stream, request: Request<B>) -> Result<Response<Incoming>, CallError>
+where
+    B: hyper::body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    B::Data: Send,
+{
+    let (mut sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| CallError::Http(text(&error)))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection that a request was handed on by ended");
+        }
+    });
+    let response = sender.send_request(request).await;
+    response.map_err(|error| CallError::Http(text(&error)))
 }
 
 /// hyper keeps what went wrong below to itself.

@@ -4,10 +4,11 @@
 //!   Endpoint { address: URL or service, trust } ── pool ── TLS ── ServiceResolver | TCP
 //! ```
 //!
-//! Connections are kept and used again. Whether and how the services of the cluster can be reached
-//! is not known here: a [`ServiceResolver`] does it, whoever assembles the server brings one.
+//! Connections are kept and used again. How pods are reached is not known here: a [`Dialer`] does
+//! it, which whoever assembles the server brings.
 
 mod client;
+mod config;
 mod services;
 mod tls;
 
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use self::client::Client;
+pub(crate) use self::config::{api_service, client_config};
 pub use self::services::ClusterServices;
 pub(crate) use self::tls::{Identity, Trust};
 
@@ -25,8 +27,22 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
+/// Opens connections to addresses in the network of the pods.
+pub trait Dialer: std::fmt::Debug + Send + Sync {
+    /// A connection to `to`. An address that is not in that network is refused
+    /// (`PermissionDenied`): whoever writes an object chooses its addresses, and this server may
+    /// reach more than they do.
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn Stream>>>;
+}
+
 /// Opens connections to services of the cluster.
 pub trait ServiceResolver: std::fmt::Debug + Send + Sync {
+    /// A connection to an address of a pod.
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'_, Result<Box<dyn Stream>, ResolveError>> {
+        let _ = to;
+        Box::pin(std::future::ready(Err(ResolveError::NoWay)))
+    }
+
     /// A connection to one of the endpoints behind a port of a service.
     fn connect<'a>(
         &'a self,
@@ -61,6 +77,7 @@ fn dial_text(error: &std::io::Error) -> String {
         ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
         ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        ErrorKind::PermissionDenied => "not an address of the cluster's network".to_owned(),
         ErrorKind::TimedOut => "i/o timeout".to_owned(),
         _ => error.to_string(),
     }
@@ -99,6 +116,18 @@ impl Address {
             Address::Host { host, port } => format!("{host}:{port}"),
         }
     }
+}
+
+/// Where a request is handed on to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way<'a> {
+    Pod(SocketAddr),
+    /// Some endpoint behind a port of a Service.
+    Service {
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    },
 }
 
 /// An address, and who is trusted to be there.

@@ -1,7 +1,7 @@
-//! The way to services that works wherever pods' addresses can be reached: Service and
-//! EndpointSlices are read, and an endpoint is dialled.
+//! The way to services: Service and EndpointSlices are read, and an endpoint is dialled.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{ResolveError, ServiceResolver, Stream};
+use super::{Dialer, ResolveError, ServiceResolver, Stream};
 use crate::api::{Api, Selector};
 use crate::controllers::SERVICE_LABEL;
 use crate::object;
@@ -20,15 +20,16 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Endpoints that are tried before the caller is told.
 const DIALS_MAX: usize = 3;
 
-/// Dials the endpoints of services from this process.
+/// Dials the endpoints of services.
 #[derive(Debug)]
 pub struct ClusterServices {
     api: Api,
+    dialer: Arc<dyn Dialer>,
 }
 
 impl ClusterServices {
-    pub fn new(api: Api) -> Self {
-        Self { api }
+    pub fn new(api: Api, dialer: Arc<dyn Dialer>) -> Self {
+        Self { api, dialer }
     }
 
     async fn addresses(
@@ -81,6 +82,10 @@ fn ready(slices: &[Value], port_name: &str) -> Vec<SocketAddr> {
 }
 
 impl ServiceResolver for ClusterServices {
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'_, Result<Box<dyn Stream>, ResolveError>> {
+        Box::pin(in_time(to, self.dialer.dial(to)))
+    }
+
     fn connect<'a>(
         &'a self,
         namespace: &'a str,
@@ -94,7 +99,7 @@ impl ServiceResolver for ClusterServices {
                 name: name.to_owned(),
             };
             for address in addresses.into_iter().take(DIALS_MAX) {
-                match dial(address).await {
+                match self.dial(address).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) => last = error,
                 }
@@ -104,14 +109,14 @@ impl ServiceResolver for ClusterServices {
     }
 }
 
-async fn dial(address: SocketAddr) -> Result<Box<dyn Stream>, ResolveError> {
+async fn in_time<S>(
+    address: SocketAddr,
+    dial: impl Future<Output = std::io::Result<S>>,
+) -> Result<S, ResolveError> {
     let failed = |source| ResolveError::Dial { address, source };
-    let dialled = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
+    let dialled = tokio::time::timeout(DIAL_TIMEOUT, dial).await;
     let late = |_| failed(std::io::ErrorKind::TimedOut.into());
-    let stream = dialled.map_err(late)?.map_err(failed)?;
-    // Small questions must not wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    Ok(Box::new(stream))
+    dialled.map_err(late)?.map_err(failed)
 }
 
 /// A host outside the cluster, by name or address.
@@ -126,8 +131,12 @@ pub(super) async fn dial_host(host: &str, port: u16) -> Result<Box<dyn Stream>, 
         .map_err(failed)?;
     let mut last = failed(std::io::ErrorKind::NotFound.into());
     for address in found.take(DIALS_MAX) {
-        match dial(address).await {
-            Ok(stream) => return Ok(stream),
+        match in_time(address, TcpStream::connect(address)).await {
+            Ok(stream) => {
+                // Small questions must not wait for the acknowledgement of the one before.
+                let _ = stream.set_nodelay(true);
+                return Ok(Box::new(stream));
+            }
             Err(error) => last = error,
         }
     }

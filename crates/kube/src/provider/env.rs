@@ -1,8 +1,10 @@
-//! Environment of a container: `envFrom`, then `env`, each later one winning, with `$(VAR)`
-//! expanded against what stands before it.
+//! Environment of a container: the Services, `envFrom`, then `env`, each later one winning, with
+//! `$(VAR)` expanded against what stands before it.
 //!
 //! A value that is known only when the machine exists (the pod's address) becomes an `env_from` of
 //! the machine; it cannot be expanded into other values, and asking for that is refused.
+
+pub(super) mod services;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +38,10 @@ pub(crate) fn resolve(
     budget: &Budget,
 ) -> Result<Environment, Untranslatable> {
     let mut environment = Environment::default();
+    for (name, value) in services::variables(pod, &sources.services) {
+        budget.take(name.len() + value.len(), &format!("{at}.env"))?;
+        environment.set(name, value);
+    }
     for (index, source) in container.env_from.iter().enumerate() {
         let field = format!("{at}.envFrom[{index}]");
         let maps = bulk(sources, source.config_map_ref.as_ref(), Kind::ConfigMap)?;
@@ -67,7 +73,8 @@ pub(crate) fn resolve(
     Ok(environment)
 }
 
-enum Found {
+/// Where a value comes from.
+pub(crate) enum Found {
     Text(String),
     Late(FieldRef),
     Nothing,
@@ -107,7 +114,11 @@ fn value_from(
     })
 }
 
-fn by_field(
+/// A field of the pod, by its path.
+///
+/// # Errors
+/// If it is not among those that can be had.
+pub(crate) fn by_field(
     pod: &Pod,
     path: &str,
     field: &str,
@@ -138,7 +149,7 @@ fn by_field(
 }
 
 /// Limit or request of a container in units of `divisor`, rounded up.
-fn resource_field(
+pub(crate) fn resource_field(
     container: &Container,
     resource: &str,
     divisor: &Value,

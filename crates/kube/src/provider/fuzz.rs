@@ -18,6 +18,7 @@ pub(crate) fn pod(pod: &Value) {
         secrets: BTreeMap::from([("s".into(), json!({"data": {"k": "aHVudGVyMg=="}}))]),
         runtime_handler: None,
         host_ip: "fdaa::1".into(),
+        ..Sources::default()
     };
     if let Ok(machine) = translate(&pod, &sources) {
         let values = machine.containers.iter().flat_map(|c| c.env.values());

@@ -28,6 +28,7 @@ mod silence;
 mod status;
 mod streams;
 mod sync;
+mod tokens;
 mod translate;
 mod usage;
 
@@ -47,6 +48,7 @@ use types::api::CreateApp;
 use crate::api::Api;
 use crate::controllers::events::Recorder;
 use crate::controllers::queue::{Outcome, Queue};
+use crate::identity::Identity;
 
 pub use node::{InvalidTaint, NodeConfig, Taint};
 pub(crate) use quantity::milli_of;
@@ -79,6 +81,8 @@ pub struct ProviderConfig {
     pub node: NodeConfig,
     /// Time after which pods of a host that has fallen silent are replaced.
     pub silent_after: Duration,
+    /// Signs the tokens of service accounts that pods mount. Without it, such a pod is refused.
+    pub identity: Option<Identity>,
 }
 
 /// Runs until `shutdown`: keeps the node alive and the pods that are bound to it running.

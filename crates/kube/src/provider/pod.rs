@@ -191,12 +191,47 @@ pub(crate) struct Volume {
     pub(crate) name: String,
     pub(crate) config_map: Option<FileSource>,
     pub(crate) secret: Option<FileSource>,
+    #[serde(rename = "downwardAPI")]
+    pub(crate) downward_api: Option<FileSource>,
+    pub(crate) projected: Option<Projected>,
     /// Any other source.
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
 }
 
-/// A configMap or secret as a volume; the two name their object differently.
+/// Several sources under one mount.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Projected {
+    pub(crate) sources: Vec<Source>,
+    pub(crate) default_mode: Option<u32>,
+}
+
+/// One of them: exactly one member is there.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Source {
+    pub(crate) config_map: Option<FileSource>,
+    pub(crate) secret: Option<FileSource>,
+    #[serde(rename = "downwardAPI")]
+    pub(crate) downward_api: Option<FileSource>,
+    pub(crate) service_account_token: Option<TokenSource>,
+    #[serde(flatten)]
+    pub(crate) other: Map<String, Value>,
+}
+
+/// A token of the pod's service account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TokenSource {
+    /// Empty: the API server itself.
+    pub(crate) audience: String,
+    pub(crate) expiration_seconds: Option<u32>,
+    pub(crate) path: String,
+}
+
+/// A configMap, secret or parts of the pod as a volume; the first two name their object
+/// differently.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct FileSource {
@@ -208,25 +243,24 @@ pub(crate) struct FileSource {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct KeyToPath {
     pub(crate) key: String,
     pub(crate) path: String,
     pub(crate) mode: Option<u32>,
+    /// Of the downward API, instead of a key.
+    pub(crate) field_ref: Option<FieldPath>,
+    pub(crate) resource_field_ref: Option<Value>,
 }
 
-/// The prefix of the volume that the API server's ServiceAccount admission adds to every pod.
-const TOKEN_VOLUME_PREFIX: &str = "kube-api-access-";
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct FieldPath {
+    pub(crate) field_path: String,
+}
 
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 pub(crate) const GRACE_S_DEFAULT: u64 = 30;
-
-impl Volume {
-    /// Whether this is the service account's token, which nobody asked for by hand.
-    pub(crate) fn is_service_account_token(&self) -> bool {
-        self.name.starts_with(TOKEN_VOLUME_PREFIX) && self.other.contains_key("projected")
-    }
-}
 
 impl Pod {
     /// Reads the views out of a Pod.

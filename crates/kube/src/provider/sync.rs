@@ -17,6 +17,7 @@ use super::mirror::Subject;
 use super::pod::Pod;
 use super::silence::{self, Silence};
 use super::status::{self, Observed, Problem};
+use super::tokens::{self, Tokens};
 use super::translate::{POD_NAME, POD_NAMESPACE};
 use super::{MACHINE_APP_ANNOTATION, MACHINE_ID_ANNOTATION, ProviderConfig};
 use crate::api::{Api, DeleteOptions, Part, Patch};
@@ -51,6 +52,7 @@ pub(crate) struct Memory {
     /// The grace of the stop that was sent.
     stop_grace: Option<Duration>,
     pub(super) silence: Silence,
+    tokens: Tokens,
     /// A machine that an answer showed.
     pub(crate) seen: Option<Machine>,
 }
@@ -64,6 +66,8 @@ pub(super) enum Failure {
     Machines(#[from] Error),
     #[error("cannot read the pod")]
     Pod { source: serde_json::Error },
+    #[error("cannot pack files for the machine")]
+    Archive { source: std::io::Error },
 }
 
 pub(crate) async fn sync(context: &Context, subject: &Subject, memory: &mut Memory) -> Outcome {
@@ -162,7 +166,10 @@ async fn present(
     }
     memory.silence.over();
     match life::step(wanted, machine.map(|m| m.state)) {
-        Step::Nothing => Ok(Outcome::Done),
+        Step::Nothing => match machine.filter(|_| wanted == Wanted::Running) {
+            Some(machine) => Ok(tokens::keep(context, &pod, machine, &mut memory.tokens).await),
+            None => Ok(Outcome::Done),
+        },
         Step::Create => create::create(context, &current, &pod, memory).await,
         Step::Start => match machine {
             Some(machine) => start(context, &current, machine, memory).await,

@@ -22,6 +22,7 @@ struct Cluster {
 
 fn config() -> ProviderConfig {
     ProviderConfig {
+        identity: None,
         region: "local".into(),
         app: "kubernetes".parse().unwrap(),
         org_slug: "personal".into(),

@@ -7,10 +7,9 @@
 //! fields that another part carries out (scheduling, admission, readiness gates) or that ask for
 //! what every machine has anyway.
 //!
-//! Three things differ from a kubelet and are the same for every pod: the service account's token
-//! volume is not mounted, `imagePullPolicy` is left to the Machines API (which resolves a tag when
-//! a machine is created), and files of configMap and secret volumes are written once, when the
-//! machine starts.
+//! Two things differ from a kubelet and are the same for every pod: `imagePullPolicy` is left to
+//! the Machines API (which resolves a tag when a machine is created), and files of volumes are
+//! written once, when a container starts. Only tokens are written anew before they end (`tokens`).
 
 mod files;
 mod refuse;
@@ -26,7 +25,7 @@ use types::machine::{
 
 use super::budget::Budget;
 use super::env;
-use super::pod::{Container, Pod, PodRestart, SecurityContext};
+use super::pod::{Container, Pod, PodRestart, SecurityContext, TokenSource};
 
 /// Metadata of a machine that is a pod.
 pub(crate) const POD_NAME: &str = "kubernetes.io/pod-name";
@@ -44,6 +43,10 @@ pub(crate) struct Sources {
     pub(crate) runtime_handler: Option<String>,
     /// Address of the node.
     pub(crate) host_ip: String,
+    /// Services whose addresses the pod finds in its environment.
+    pub(crate) services: Vec<Value>,
+    /// Tokens of the pod's service account, for those of its volumes that hold one.
+    pub(crate) tokens: Vec<(TokenSource, String)>,
 }
 
 /// Why a pod has no machine configuration.
@@ -104,11 +107,13 @@ pub(crate) fn references(pod: &Pod) -> References {
         }
     }
     for volume in &pod.spec.volumes {
-        let names = volume.config_map.iter().map(|s| s.name.clone());
-        found.config_maps.extend(names);
-        found
-            .secrets
-            .extend(volume.secret.iter().map(|s| s.name.clone()));
+        let projected = volume.projected.iter().flat_map(|p| &p.sources);
+        let maps = projected.clone().filter_map(|s| s.config_map.as_ref());
+        let maps = volume.config_map.iter().chain(maps);
+        found.config_maps.extend(maps.map(|s| s.name.clone()));
+        let secrets = projected.filter_map(|s| s.secret.as_ref());
+        let secrets = volume.secret.iter().chain(secrets);
+        found.secrets.extend(secrets.map(|s| s.name.clone()));
     }
     for names in [&mut found.config_maps, &mut found.secrets] {
         names.sort();

@@ -23,7 +23,9 @@ mod openapi;
 mod openapi_v2;
 mod options;
 mod pods;
+mod proxy;
 mod query;
+mod relay;
 mod respond;
 mod reviews;
 mod router;
@@ -39,7 +41,8 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch as signal};
+use tokio::sync::{Semaphore, mpsc, watch as signal};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
@@ -98,10 +101,35 @@ struct Server {
     aggregated: aggregate::Aggregated,
 }
 
+/// Where a server answers.
+pub struct Entrance {
+    pub listener: TcpListener,
+    /// From [`pki::Pki::server_config`](crate::pki::Pki::server_config).
+    pub tls: rustls::ServerConfig,
+}
+
+impl std::fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entrance")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Serves until `shutdown` resolves, then drains.
 pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output = ()>) {
+    let (_, none) = mpsc::channel(1);
+    serve_with(config, api, none, shutdown).await;
+}
+
+/// The same, also at `entrances` that come later.
+pub async fn serve_with(
+    config: ServerConfig,
+    api: Api,
+    mut entrances: mpsc::Receiver<Entrance>,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = signal::channel(false);
-    let acceptor = TlsAcceptor::from(Arc::new(config.tls));
     let server = Arc::new(Server {
         fairness: Fairness::new(api.store().clone()),
         api,
@@ -113,18 +141,41 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
         aggregated: aggregate::Aggregated::default(),
     });
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let expiry = tokio::spawn(expire_events(server.clone()));
+    // Ends with this function: nobody comes in any more, and nothing is kept.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(expire_events(server.clone()));
     let keeper = server.api.clone();
-    let keeper = tokio::spawn(async move { crate::custom::keeper::run(&keeper).await });
-    let aggregation = tokio::spawn(aggregate::keep(server.clone()));
-    info!(address = ?config.listener.local_addr().ok(), "kubernetes API is served");
+    tasks.spawn(async move { crate::custom::keeper::run(&keeper).await });
+    tasks.spawn(aggregate::keep(server.clone()));
+    let (listener, tls) = (config.listener, config.tls);
+    let first = Entrance { listener, tls };
+    tasks.spawn(accept(server.clone(), connections.clone(), first));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
-            accepted = config.listener.accept() => accepted,
+        tokio::select! {
+            Some(entrance) = entrances.recv() => {
+                tasks.spawn(accept(server.clone(), connections.clone(), entrance));
+            }
             () = &mut shutdown => break,
-        };
-        let stream = match accepted {
+        }
+    }
+    tasks.shutdown().await;
+    let _ = stop.send(true);
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.acquire_many(all))
+        .await
+        .is_err()
+    {
+        warn!("some connections did not end in time");
+    }
+}
+
+/// Takes connections in, for as long as it is polled.
+async fn accept(server: Arc<Server>, connections: Arc<Semaphore>, entrance: Entrance) {
+    let acceptor = TlsAcceptor::from(Arc::new(entrance.tls));
+    info!(address = ?entrance.listener.local_addr().ok(), "kubernetes API is served");
+    loop {
+        let stream = match entrance.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -144,18 +195,6 @@ pub async fn serve(config: ServerConfig, api: Api, shutdown: impl Future<Output 
             connection(server, acceptor, stream).await;
             drop(permit);
         });
-    }
-    expiry.abort();
-    keeper.abort();
-    aggregation.abort();
-    drop(config.listener);
-    let _ = stop.send(true);
-    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.acquire_many(all))
-        .await
-        .is_err()
-    {
-        warn!("some connections did not end in time");
     }
 }
 

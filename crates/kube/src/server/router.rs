@@ -8,7 +8,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::auth::Call;
 use super::body::Body;
 use super::query::Query;
-use super::{Server, aggregate, discovery, pods, respond, reviews, scale, verbs, watch};
+use super::{Server, aggregate, discovery, pods, proxy, respond, reviews, scale, verbs, watch};
 use crate::api::User;
 use crate::resource::{self, Catalog, Row};
 use crate::status::Status;
@@ -171,6 +171,9 @@ async fn objects(
     }
     if !resource.is_namespaced() && target.namespace.is_some() {
         return Err(Status::no_such_resource());
+    }
+    if proxy::is_proxy(&target) {
+        return proxy::handle(server, user, &target, query, request).await;
     }
     if let Some(subresource) = &target.subresource {
         let row = resource.subresource(subresource);

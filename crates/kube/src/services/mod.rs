@@ -11,6 +11,7 @@
 
 #[cfg(test)]
 mod fake;
+pub(crate) mod kubernetes;
 mod spec;
 mod sync;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use types::service::{Service, ServiceSpec};
 use crate::api::{ClusterIpError, ClusterIps};
 use crate::object;
 
+pub use kubernetes::{Among, Door, FRONT_PROXY, Kubernetes, keep as keep_kubernetes};
 pub use sync::run;
 
 /// What is asked of the services of one app.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use types::service::ServiceSpec;
 
-use super::{Services, name, spec, split};
+use super::{Services, kubernetes, name, spec, split};
 use crate::api::{Api, Selector};
 use crate::controllers::SERVICE_LABEL;
 use crate::controllers::cache::{Cache, key};
@@ -249,6 +249,10 @@ async fn take_away(
     (namespace, service): (&str, &str),
     name: &str,
 ) -> Result<(), Error> {
+    if (namespace, service) == (kubernetes::NAMESPACE, kubernetes::NAME) {
+        // Pods know its address, which it keeps until it is back.
+        return Ok(());
+    }
     let _held = api.hold_service(namespace, service).await;
     let present = api.read(&SERVICES, Some(namespace), service);
     if present.is_ok_and(|service| service["spec"]["type"] != "ExternalName") {

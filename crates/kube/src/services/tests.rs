@@ -233,3 +233,90 @@ async fn a_failure_is_told_and_tried_again() {
     cluster.fake.set_away(false);
     cluster.backends("web.default", &["fdaa::a"]).await;
 }
+
+const AT: &str = "fdaa:0:7:a7b:2:0:1:1";
+
+/// A door that leads to nobody.
+#[derive(Debug)]
+struct PaperDoor;
+
+impl Door for PaperDoor {
+    fn open(&self, _: Ipv6Addr) -> BoxFuture<'_, std::io::Result<std::net::SocketAddr>> {
+        let at = format!("[{AT}]:6443").parse().unwrap();
+        Box::pin(std::future::ready(Ok(at)))
+    }
+}
+
+impl Cluster {
+    fn keep_kubernetes(&self, fake: &Arc<Fake>) {
+        let services: Arc<dyn Services> = Arc::clone(fake) as _;
+        let config = Kubernetes {
+            ca_pem: "PEM".into(),
+            door: Some(Arc::new(PaperDoor)),
+            among: Among::Alone,
+        };
+        let (api, stop) = (self.api.clone(), self.stop.clone());
+        tokio::spawn(keep_kubernetes(api, services, config, stop));
+    }
+
+    /// The address of `kubernetes.default`, once it is not `other`.
+    async fn kubernetes(&self, other: &str) -> String {
+        let found = std::sync::Mutex::new(String::new());
+        eventually("kubernetes.default", async || {
+            let service = self.api.get(&SERVICES, HERE, "kubernetes").await;
+            let service = service.unwrap_or_default();
+            let address = crate::object::text(&service, &["spec", "clusterIP"]);
+            *found.lock().unwrap() = address.to_owned();
+            !address.is_empty() && address != other
+        })
+        .await;
+        found.into_inner().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn kubernetes_default_leads_to_this_server_and_keeps_its_address() {
+    let cluster = Cluster::start().await;
+    cluster.keep_kubernetes(&cluster.fake);
+    cluster.backends("kubernetes.default", &[AT]).await;
+    let address = cluster.kubernetes("").await;
+    for resource in [&SERVICES, &ENDPOINT_SLICES] {
+        let deleted = cluster.api.get(resource, HERE, "kubernetes").await.unwrap();
+        let options = DeleteOptions::now().with_uid(crate::object::uid(&deleted));
+        let done = cluster.api.delete(resource, HERE, "kubernetes", &options);
+        done.await.unwrap();
+        eventually("it is back", async || {
+            let again = cluster.api.get(resource, HERE, "kubernetes").await;
+            again.is_ok_and(|again| crate::object::uid(&again) != crate::object::uid(&deleted))
+        })
+        .await;
+        cluster.backends("kubernetes.default", &[AT]).await;
+        assert_eq!(cluster.kubernetes("").await, address);
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_another_fleet_is_given_up() {
+    let cluster = Cluster::new(Arc::default()).await;
+    cluster.keep_kubernetes(&cluster.fake);
+    let before = cluster.kubernetes("").await;
+    cluster.stop.cancel();
+    // The state is brought to a fleet whose directory has given that address to another service.
+    let fake = Arc::<Fake>::default();
+    let taken = fake.put("web.default", &ServiceSpec::default()).await;
+    assert_eq!(taken.unwrap().vip.unwrap().to_string(), before);
+    let services: Arc<dyn Services> = Arc::clone(&fake) as _;
+    let there = Cluster {
+        api: cluster
+            .api
+            .clone()
+            .with_cluster_ips(Arc::new(Vips(services))),
+        fake: Arc::clone(&fake),
+        stop: CancellationToken::new(),
+        _folder: tempfile::tempdir().unwrap(),
+    };
+    there.keep_kubernetes(&fake);
+    let after = there.kubernetes(&before).await;
+    let vip = fake.services()["kubernetes.default"].vip.unwrap();
+    assert_eq!(after, vip.to_string());
+}

@@ -1,16 +1,12 @@
 //! Webhooks as their configurations describe them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use hyper::Uri;
 use serde_json::Value;
 
 use crate::admission::matching::Selection;
 use crate::cel::{CompileError, Expression};
-use crate::egress::{Address, Endpoint, Trust};
+use crate::egress::{Endpoint, client_config};
 use crate::object;
 
 /// Upstream's bounds and default.
@@ -73,7 +69,7 @@ impl Webhook {
         let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_S);
         let seconds = seconds.clamp(1, TIMEOUT_S_MAX);
         let client = &webhook["clientConfig"];
-        let (endpoint, path) = match endpoint(client) {
+        let (endpoint, path) = match client_config(client) {
             Ok((endpoint, path)) => (Ok(endpoint), path),
             Err(why) => (Err(why), String::new()),
         };
@@ -111,45 +107,6 @@ fn conditions(webhook: &Value) -> Vec<Condition> {
     .collect()
 }
 
-/// Where a `clientConfig` points to, and the path there.
-fn endpoint(client: &Value) -> Result<(Endpoint, String), String> {
-    let bundle = object::text(client, &["caBundle"]);
-    let trust = if bundle.is_empty() {
-        Trust::System
-    } else {
-        let pem = BASE64_STANDARD.decode(bundle);
-        let pem = pem.map_err(|error| format!("caBundle cannot be read: {error}"))?;
-        Trust::Bundle(Arc::from(pem))
-    };
-    let service = &client["service"];
-    if service.is_object() {
-        let text = |field: &str| object::text(service, &[field]).to_owned();
-        let port = service["port"].as_u64().unwrap_or(443);
-        let address = Address::Service {
-            namespace: text("namespace"),
-            name: text("name"),
-            port: u16::try_from(port).map_err(|_| format!("invalid port {port}"))?,
-        };
-        let path = match text("path") {
-            path if path.starts_with('/') => path,
-            path => format!("/{path}"),
-        };
-        return Ok((Endpoint { address, trust }, path));
-    }
-    let url = object::text(client, &["url"]);
-    let uri: Uri = url
-        .parse()
-        .map_err(|error| format!("parse {url:?}: {error}"))?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("https"));
-    let host = host.ok_or_else(|| format!("{url:?} is no URL of https"))?;
-    let address = Address::Host {
-        host: host.to_owned(),
-        port: uri.port_u16().unwrap_or(443),
-    };
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((Endpoint { address, trust }, path.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -157,22 +114,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_is_where_its_url_or_its_service_is() {
-        let (endpoint_, path) =
-            endpoint(&json!({"url": "https://example.com:8443/a?b=c"})).expect("fine");
-        assert_eq!(
-            (endpoint_.address.authority().as_str(), path.as_str()),
-            ("example.com:8443", "/a?b=c")
-        );
-        assert_eq!(endpoint_.trust, Trust::System);
-        let client =
-            json!({"service": {"namespace": "n", "name": "s", "path": "/x"}, "caBundle": "YQ=="});
-        let (endpoint_, path) = endpoint(&client).expect("fine");
-        assert_eq!(
-            (endpoint_.address.authority().as_str(), path.as_str()),
-            ("s.n.svc:443", "/x")
-        );
-        assert!(endpoint(&json!({"url": "http://example.com"})).is_err());
+    fn a_webhook_is_asked_in_a_version_and_a_time_that_both_know() {
+        let client = json!({"service": {"namespace": "n", "name": "s", "path": "/x"}});
         let webhook = Webhook::parse(&json!({"clientConfig": client, "timeoutSeconds": 3,
             "admissionReviewVersions": ["v7", "v1beta1"]}));
         assert_eq!(

@@ -7,16 +7,20 @@ use serde_json::Value;
 use tracing::{debug, info};
 use types::api::CreateMachine;
 
+use super::super::env::services::is_api_server;
 use super::super::pod::Pod;
 use super::super::status::Problem;
+use super::super::tokens;
 use super::super::translate::{
     NotReady, Sources, Unsupported, Untranslatable, references, translate,
 };
 use super::{Context, Failure, Memory, current, write_status};
+use crate::api::Selector;
 use crate::controllers::events::News;
 use crate::controllers::queue::Outcome;
 use crate::object;
-use crate::resource::{CONFIG_MAPS, RUNTIME_CLASSES, Resource, SECRETS};
+use crate::resource::{CONFIG_MAPS, RUNTIME_CLASSES, Resource, SECRETS, SERVICES};
+use crate::services::kubernetes;
 use crate::status::Status;
 
 /// Makes the machine of a pod that has none.
@@ -26,7 +30,12 @@ pub(super) async fn create(
     pod: &Pod,
     memory: &mut Memory,
 ) -> Result<Outcome, Failure> {
-    let sources = sources(context, pod).await?;
+    let sources = match sources(context, pod).await? {
+        Ok(sources) => sources,
+        Err(NotReady { what }) => {
+            return blocked(context, current, Problem::Config(what), memory).await;
+        }
+    };
     let config = match translate(pod, &sources) {
         Ok(config) => config,
         Err(Untranslatable::Unsupported(refused)) => {
@@ -51,6 +60,7 @@ pub(super) async fn create(
         }
     };
     memory.problem = None;
+    memory.tokens.made(pod);
     info!(machine = %machine.id, namespace = pod.metadata.namespace, pod = pod.metadata.name,
         "machine created");
     for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
@@ -140,7 +150,7 @@ fn blocked_news(problem: &Problem) -> Option<News> {
     Some(News::warning(reason, message))
 }
 
-async fn sources(context: &Context, pod: &Pod) -> Result<Sources, Status> {
+async fn sources(context: &Context, pod: &Pod) -> Result<Result<Sources, NotReady>, Status> {
     let namespace = Some(pod.metadata.namespace.as_str());
     let needed = references(pod);
     let mut sources = Sources {
@@ -170,7 +180,36 @@ async fn sources(context: &Context, pod: &Pod) -> Result<Sources, Status> {
         // A class that was deleted since has no handler; its name then says what was meant.
         sources.runtime_handler = Some(handler.unwrap_or(class).to_owned());
     }
-    Ok(sources)
+    sources.services = services(context, &pod.metadata.namespace).await?;
+    sources.tokens = match tokens::request(context, pod) {
+        Ok(tokens) => tokens,
+        // Its service account is gone, and may come back.
+        Err(status) if status.is_not_found() => {
+            return Ok(Err(NotReady {
+                what: status.message,
+            }));
+        }
+        Err(status) => return Err(status),
+    };
+    let has_api_server = sources.services.iter().any(is_api_server);
+    if !sources.tokens.is_empty() && !has_api_server {
+        // A moment after the first start of a cluster.
+        let what = "the Service kubernetes in namespace default is not there yet".to_owned();
+        return Ok(Err(NotReady { what }));
+    }
+    Ok(Ok(sources))
+}
+
+/// The Services of a namespace, and the one of the API server.
+async fn services(context: &Context, namespace: &str) -> Result<Vec<Value>, Status> {
+    let within = Some(namespace);
+    let all = Selector::default();
+    let (mut services, _) = context.api.list(&SERVICES, within, &all).await?;
+    if !services.iter().any(is_api_server) {
+        let within = Some(kubernetes::NAMESPACE);
+        services.extend(fetch(context, &SERVICES, within, kubernetes::NAME).await?);
+    }
+    Ok(services)
 }
 
 async fn fetch(

@@ -44,9 +44,8 @@ fn why_not(field: &str) -> &'static str {
         "imagePullSecrets" => "credentials for registries are not built yet",
         "hostAliases" => "entries in /etc/hosts are not built yet",
         "volumeDevices" | "persistentVolumeClaim" | "ephemeral" => "volumes are not built yet",
-        "emptyDir" | "projected" | "downwardAPI" | "image" => {
-            "this kind of volume is not built yet"
-        }
+        "emptyDir" | "image" => "this kind of volume is not built yet",
+        "clusterTrustBundle" | "podCertificate" => "this kind of source is not built yet",
         "hostPath" => "a machine has no host to take files from",
         "privileged" => "machines do not give containers the guest's devices yet",
         "capabilities"
@@ -94,20 +93,23 @@ pub(super) fn spec(pod: &Pod) -> Result<(), Untranslatable> {
     others("spec", &other, &accepted)?;
     security("spec.securityContext", &spec.security_context)?;
     for volume in &spec.volumes {
-        if !volume.is_service_account_token() {
+        let at = format!("spec.volumes[{}]", volume.name);
+        others(&at, &volume.other, &[])?;
+        let is_known = volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
+        if !is_known && volume.other.len() == 1 {
+            // An empty source, such as `emptyDir: {}`.
+            let source = volume.other.keys().next().map_or("", String::as_str);
+            return Err(unsupported(&format!("{at}.{source}"), why_not(source)));
+        }
+        for (index, source) in volume.projected.iter().flat_map(|p| &p.sources).enumerate() {
             others(
-                &format!("spec.volumes[{}]", volume.name),
-                &volume.other,
+                &format!("{at}.projected.sources[{index}]"),
+                &source.other,
                 &[],
             )?;
-            if let (None, None, true) =
-                (&volume.config_map, &volume.secret, volume.other.len() == 1)
-            {
-                // An empty source, such as `emptyDir: {}`.
-                let source = volume.other.keys().next().map_or("", String::as_str);
-                let field = format!("spec.volumes[{}].{source}", volume.name);
-                return Err(unsupported(&field, why_not(source)));
-            }
         }
     }
     Ok(())

@@ -53,6 +53,15 @@ fn sources() -> Sources {
         secrets: BTreeMap::from([("s".into(), json!({"data": {"password": "aHVudGVyMg=="}}))]),
         runtime_handler: None,
         host_ip: "fdaa::1".into(),
+        services: Vec::new(),
+        tokens: vec![(
+            TokenSource {
+                expiration_seconds: Some(3607),
+                path: "token".into(),
+                ..TokenSource::default()
+            },
+            "signed".into(),
+        )],
     }
 }
 
@@ -79,6 +88,8 @@ fn a_pod_of_kubectl_run_becomes_a_machine_of_one_container() {
             "searches": ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]},
         "containers": [{"name": "web", "image": "localhost/hello:1",
             "restart": {"policy": "always"},
+            "files": [{"guest_path": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+                "raw_value": "c2lnbmVk", "mode": 420}],
             "stop": {"signal": "SIGTERM", "timeout": "30000ms"}}],
     });
     let config = serde_json::to_value(machine(&pod(&json!({})))).unwrap();
@@ -376,4 +387,56 @@ fn what_says_nothing_is_not_refused() {
         &json!({"ports": [{"containerPort": 80, "protocol": "TCP"}],
         "securityContext": {"privileged": false, "allowPrivilegeEscalation": true}}),
     ));
+}
+
+#[test]
+fn a_projected_volume_shows_tokens_settings_and_the_pod_itself_under_one_mount() {
+    let pod = pod(&json!({
+        "volumes": [{"name": "all", "projected": {"defaultMode": 256, "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "cm", "items": [{"key": "a", "path": "cm/a", "mode": 420}]}},
+            {"secret": {"name": "s"}},
+            {"downwardAPI": {"items": [
+                {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}},
+                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                {"path": "cpus", "resourceFieldRef":
+                    {"containerName": "web", "resource": "limits.cpu"}}]}}]}}],
+        "containers": [{"name": "web", "image": "localhost/hello:1",
+            "resources": {"limits": {"cpu": "2"}},
+            "volumeMounts": [{"name": "all", "mountPath": "/all/"}]}],
+    }));
+    let files = machine(&pod).containers.remove(0).files.into_iter();
+    let files: Vec<_> = files
+        .map(|file| {
+            let bytes =
+                base64::Engine::decode(&base64::prelude::BASE64_STANDARD, file.raw_value.unwrap());
+            let text = String::from_utf8(bytes.unwrap()).unwrap();
+            (file.guest_path, text, file.mode.unwrap())
+        })
+        .collect();
+    let expected = [
+        ("/all/token", "signed", 256),
+        ("/all/cm/a", "1", 420),
+        ("/all/password", "hunter2", 256),
+        ("/all/namespace", "shop", 256),
+        ("/all/labels", "run=\"web\"", 256),
+        ("/all/cpus", "2", 256),
+    ];
+    let expected = expected.map(|(path, text, mode)| (path.to_owned(), text.to_owned(), mode));
+    assert_eq!(files, expected);
+    let needed = references(&pod);
+    assert_eq!(
+        (needed.config_maps, needed.secrets),
+        (vec!["cm".into()], vec!["s".into()])
+    );
+}
+
+#[test]
+fn a_token_that_nobody_signs_is_refused() {
+    let nobody = Sources {
+        tokens: Vec::new(),
+        ..sources()
+    };
+    let refused = translate(&pod(&json!({})), &nobody).unwrap_err();
+    assert!(refused.to_string().contains("no tokens"), "{refused}");
 }

@@ -15,8 +15,6 @@ mod proxy;
 
 use std::sync::{Arc, OnceLock};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use serde_json::Value;
@@ -24,7 +22,7 @@ use serde_json::Value;
 use super::body::Body;
 use super::{Server, usage};
 use crate::admission::Index;
-use crate::egress::{Address, Endpoint, Trust};
+use crate::egress::{Endpoint, api_service};
 use crate::identity::User;
 use crate::object;
 use crate::status::Status;
@@ -59,7 +57,7 @@ impl Remote {
             version: text("version"),
             group_priority: spec["groupPriorityMinimum"].as_i64().unwrap_or(0),
             version_priority: spec["versionPriority"].as_i64().unwrap_or(0),
-            endpoint: spec["service"].is_object().then(|| endpoint(spec)),
+            endpoint: spec["service"].is_object().then(|| api_service(spec)),
             is_available: available.any(|one| one["status"] == "True"),
         }
     }
@@ -84,29 +82,6 @@ impl Remote {
         });
         Arc::clone(own)
     }
-}
-
-fn endpoint(spec: &Value) -> Result<Endpoint, String> {
-    let service = &spec["service"];
-    let text = |field: &str| object::text(service, &[field]).to_owned();
-    let bundle = object::text(spec, &["caBundle"]);
-    let trust = if spec["insecureSkipTLSVerify"] == true {
-        Trust::Anyone
-    } else if bundle.is_empty() {
-        Trust::System
-    } else {
-        let pem = BASE64_STANDARD.decode(bundle);
-        Trust::Bundle(Arc::from(
-            pem.map_err(|error| format!("caBundle cannot be read: {error}"))?,
-        ))
-    };
-    let port = service["port"].as_u64().unwrap_or(443);
-    let address = Address::Service {
-        namespace: text("namespace"),
-        name: text("name"),
-        port: u16::try_from(port).map_err(|_| format!("invalid port {port}"))?,
-    };
-    Ok(Endpoint { address, trust })
 }
 
 /// Those that others answer for, and the one of ours that is like them, the most important first.

@@ -3,13 +3,13 @@
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
-use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Request, Response};
 use tracing::debug;
 
 use super::super::Server;
-use super::super::body::{self, Body};
+use super::super::body::Body;
+use super::super::relay;
 use super::Remote;
 use crate::identity::User;
 use crate::status::Status;
@@ -32,10 +32,7 @@ pub(super) async fn forward(
     if !remote.is_available {
         return Err(unavailable());
     }
-    let upgrade = request
-        .headers()
-        .contains_key(UPGRADE)
-        .then(|| hyper::upgrade::on(&mut request));
+    let upgrade = relay::upgrade(&mut request);
     let (mut parts, incoming) = request.into_parts();
     let read = Limited::new(incoming, BODY_BYTES_MAX).collect().await;
     let bytes = read
@@ -50,49 +47,11 @@ pub(super) async fn forward(
     parts.version = hyper::Version::HTTP_11;
     let asked = Request::from_parts(parts, Full::new(bytes));
     let answered = server.api.egress().forward(endpoint, asked).await;
-    let mut response = answered.map_err(|error| {
+    let response = answered.map_err(|error| {
         debug!(service = remote.name, %error, "an aggregated API does not answer");
         Status::unavailable(format!("error trying to reach service: {error}"))
     })?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(upgrade) = upgrade
-    {
-        let theirs = hyper::upgrade::on(&mut response);
-        let mut stopping = server.stopping.clone();
-        tokio::spawn(async move {
-            let (Ok(ours), Ok(theirs)) = (upgrade.await, theirs.await) else {
-                return debug!("a connection to an aggregated API was not upgraded");
-            };
-            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-            tokio::select! {
-                // Either end may go as it likes.
-                _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
-                () = super::super::stopped(&mut stopping) => {}
-            }
-        });
-        let (parts, _) = response.into_parts();
-        return Ok(Response::from_parts(parts, body::full("")));
-    }
-    let (mut parts, incoming) = response.into_parts();
-    parts.version = hyper::Version::default();
-    for header in hop_by_hop() {
-        parts.headers.remove(header);
-    }
-    let broken = |error: hyper::Error| Status::unavailable(error.to_string());
-    Ok(Response::from_parts(
-        parts,
-        incoming.map_err(broken).boxed_unsync(),
-    ))
-}
-
-/// What stays between two ends of one connection.
-fn hop_by_hop() -> [HeaderName; 4] {
-    [
-        CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("transfer-encoding"),
-        HeaderName::from_static("proxy-connection"),
-    ]
+    Ok(relay::answer(server, response, upgrade))
 }
 
 /// The headers of the request, without credentials, with who asks.
@@ -108,7 +67,7 @@ fn headers(given: &HeaderMap, user: &User, is_upgrade: bool) -> HeaderMap {
     }
     headers.remove(AUTHORIZATION);
     if !is_upgrade {
-        for name in hop_by_hop() {
+        for name in relay::hop_by_hop() {
             headers.remove(name);
         }
     }
