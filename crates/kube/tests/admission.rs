@@ -1,5 +1,7 @@
 //! Admission as in-process callers meet it.
 
+mod common;
+
 mod admission {
     mod builtin;
     mod certificates;

@@ -2,85 +2,31 @@
 
 mod common;
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use common::tls::{OnLoopback, TlsServer};
 use common::{TestServer, kubectls};
-use futures::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use kube::api::{DeleteOptions, Selector};
-use kube::egress::{ResolveError, ServiceResolver, Stream};
 use kube::resource::API_SERVICES;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
-/// Every service is on this port of loopback.
-#[derive(Debug)]
-struct OnLoopback(u16);
-
-impl ServiceResolver for OnLoopback {
-    fn connect<'a>(
-        &'a self,
-        _: &'a str,
-        name: &'a str,
-        _: u16,
-    ) -> BoxFuture<'a, Result<Box<dyn Stream>, ResolveError>> {
-        Box::pin(async move {
-            match TcpStream::connect(("127.0.0.1", self.0)).await {
-                Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
-                Err(_) => Err(ResolveError::NoEndpoints {
-                    name: name.to_owned(),
-                }),
-            }
-        })
-    }
-}
-
-/// A server of `flowers.example.com/v1`. Returns its port, its certificate and what it was asked.
-async fn flowers() -> (u16, String, Arc<Mutex<Vec<(String, HeaderMap)>>>) {
-    let names = vec!["flowers.default.svc".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocols")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.expect("a key"))
-        .expect("TLS");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("bound").port();
+/// A server of `flowers.example.com/v1`, and what it was asked.
+async fn flowers() -> (TlsServer, Arc<Mutex<Vec<(String, HeaderMap)>>>) {
     let asked: Arc<Mutex<Vec<_>>> = Arc::default();
     let heard = asked.clone();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, heard) = (acceptor.clone(), heard.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = hyper::service::service_fn(move |request| {
-                    let answer = answer(&request);
-                    let path = request.uri().path().to_owned();
-                    let seen = (path, request.headers().clone());
-                    heard.lock().expect("no panic").push(seen);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let server = hyper::server::conn::http1::Builder::new();
-                // It ends when the client goes.
-                let _ = server.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
+    let server = TlsServer::start(&["flowers.default.svc"], move |request| {
+        let answer = answer(&request);
+        let seen = (request.uri().path().to_owned(), request.headers().clone());
+        heard.lock().expect("no panic").push(seen);
+        std::future::ready(answer)
     });
-    (port, made.cert.pem(), asked)
+    (server.await, asked)
 }
 
 fn answer(request: &Request<hyper::body::Incoming>) -> Response<Full<Bytes>> {
@@ -123,7 +69,8 @@ async fn eventually(server: &TestServer, name: &str, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_servers_group_is_found_asked_and_missed_when_it_is_gone() {
-    let (port, pem, asked) = flowers().await;
+    let (flowers, asked) = flowers().await;
+    let port = flowers.port;
     let server = TestServer::start_with(|api| {
         let resolver = Arc::new(OnLoopback(port));
         api.with_services(resolver, None).expect("fine")
@@ -134,7 +81,7 @@ async fn another_servers_group_is_found_asked_and_missed_when_it_is_gone() {
     let service = json!({"metadata": {"name": name}, "spec": {
         "group": "flowers.example.com", "version": "v1",
         "groupPriorityMinimum": 2000, "versionPriority": 10,
-        "caBundle": BASE64_STANDARD.encode(pem),
+        "caBundle": flowers.bundle(),
         "service": {"namespace": "default", "name": "flowers", "port": 443}}});
     server
         .api

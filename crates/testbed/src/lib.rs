@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 mod fleet;
 mod host;
+mod image;
 mod probe;
 mod snapshot;
 mod underlay;
@@ -15,6 +16,7 @@ mod wireguard;
 
 pub use fleet::Fleet;
 pub use host::Host;
+pub use image::archive;
 pub use probe::{resolve, who_answers, who_answers_within, within};
 pub use snapshot::{Snapshot, command_line};
 pub use underlay::{Underlay, inside};

@@ -9,8 +9,9 @@ use kube::resource::{
 };
 use serde_json::{Value, json};
 
-use super::hook::{Hook, OnLoopback, patch};
+use super::hook::{Hook, patch};
 use super::world::{HERE, World, pod};
+use crate::common::tls::OnLoopback;
 
 /// A configuration of one webhook about configMaps, with more fields.
 fn configuration(name: &str, client: &Value, more: &Value) -> Value {
@@ -264,7 +265,7 @@ async fn webhooks_of_services_are_asked_where_the_resolver_says() {
         ),
         "{message}"
     );
-    let resolver = Arc::new(OnLoopback(hook.port));
+    let resolver = Arc::new(OnLoopback(hook.port()));
     world.api = world
         .api
         .clone()

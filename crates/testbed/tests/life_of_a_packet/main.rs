@@ -60,6 +60,7 @@ fn life_of_a_packet() {
         kubectl: kubectl.clone(),
     };
     world.deploy();
+    world.pods_reach_their_api_server();
     let client = outside::a_client_reaches_every_pod_by_name(&world);
     outside::strangers_get_no_session(&world);
     trouble::packets_are_lost(&world, &client);
@@ -162,6 +163,25 @@ impl World<'_> {
         }
         let available = "--for=condition=Available";
         self.k(&["wait", available, "deployment/web", "--timeout=120s"]);
+    }
+
+    /// From every host that has pods: the control plane is on one of them.
+    fn pods_reach_their_api_server(&self) {
+        // The pods' own client is too old for its TLS; being told so by the other end is an answer.
+        let script = "timeout 5 wget -qO- --no-check-certificate \
+                      https://kubernetes.default/version 2>&1; true";
+        for pod in self.pods_until("three pods or four", |pods| pods.len() >= 3) {
+            let words = ["exec", &pod.name, "--", "sh", "-c", script];
+            eventually("the API server's answer", || {
+                let mut asked = self.fleet.host(0).kubectl(&self.kubectl, &words);
+                let output = asked.output().map_err(|error| error.to_string())?;
+                let said = String::from_utf8_lossy(&output.stdout);
+                if said.contains("gitVersion") || said.contains("TLS error from peer") {
+                    return Ok(());
+                }
+                Err(format!("{pod:?}: {output:?}"))
+            });
+        }
     }
 
     /// The pods behind the service.
