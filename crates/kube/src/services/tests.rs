@@ -265,7 +265,7 @@ impl Cluster {
         eventually("kubernetes.default", async || {
             let service = self.api.get(&SERVICES, HERE, "kubernetes").await;
             let service = service.unwrap_or_default();
-            let address = crate::object::text(&service, &["spec", "clusterIP"]);
+            let address = object::text(&service, &["spec", "clusterIP"]);
             *found.lock().unwrap() = address.to_owned();
             !address.is_empty() && address != other
         })
@@ -282,12 +282,12 @@ async fn kubernetes_default_leads_to_this_server_and_keeps_its_address() {
     let address = cluster.kubernetes("").await;
     for resource in [&SERVICES, &ENDPOINT_SLICES] {
         let deleted = cluster.api.get(resource, HERE, "kubernetes").await.unwrap();
-        let options = DeleteOptions::now().with_uid(crate::object::uid(&deleted));
+        let options = DeleteOptions::now().with_uid(object::uid(&deleted));
         let done = cluster.api.delete(resource, HERE, "kubernetes", &options);
         done.await.unwrap();
         eventually("it is back", async || {
             let again = cluster.api.get(resource, HERE, "kubernetes").await;
-            again.is_ok_and(|again| crate::object::uid(&again) != crate::object::uid(&deleted))
+            again.is_ok_and(|again| object::uid(&again) != object::uid(&deleted))
         })
         .await;
         cluster.backends("kubernetes.default", &[AT]).await;
