@@ -133,11 +133,7 @@ async fn start_roles(
         client: Client::unix(paths.socket()),
         capacity: host.capacity,
         classes: host.classes,
-        inside: Inside {
-            host: fleet.host(),
-            net: fleet.net.clone(),
-            sockets: fleet.sockets.clone(),
-        },
+        inside: inside(&fleet),
     };
     let listener = ports.kubernetes;
     let kubernetes = match &listener {
@@ -164,6 +160,15 @@ async fn start_roles(
         .with_context(|| format!("cannot write {}", path.display()))?;
     info!(?endpoints, "everything answers");
     Ok(())
+}
+
+/// This host's place in the networks of machines.
+fn inside(fleet: &Fleet) -> Inside {
+    Inside {
+        host: fleet.host(),
+        net: fleet.net.clone(),
+        sockets: fleet.sockets.clone(),
+    }
 }
 
 /// Ports that are what is most likely refused; nothing is changed by asking for them.

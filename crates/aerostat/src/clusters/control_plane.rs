@@ -179,15 +179,7 @@ pub(crate) async fn start(
         "kubernetes controllers",
         kube::controllers::run(api.clone(), controllers, drain.token()),
     );
-    let kubernetes = kube::services::Kubernetes {
-        ca_pem: pki.ca_pem().to_owned(),
-        door: door.map(|door| door as Arc<dyn kube::services::Door>),
-        among: match &plane.location {
-            store::Location::Sqlite(_) => kube::services::Among::Alone,
-            store::Location::Etcd(_) => kube::services::Among::Others,
-        },
-    };
-    keep_services(&api, &services, kubernetes, drain);
+    keep_services(&api, services, kubernetes(&plane, door, &pki), drain);
     drain.spawn(
         "scheduler",
         kube::scheduler::run(api.clone(), drain.token()),
@@ -275,21 +267,36 @@ fn connected(
     Ok(api.with_services(Arc::new(ways), Some(&front_proxy))?)
 }
 
+/// What pods are told of this API server.
+fn kubernetes(
+    plane: &ControlPlane,
+    door: Option<Arc<ClusterDoor>>,
+    pki: &kube::pki::Pki,
+) -> kube::services::Kubernetes {
+    kube::services::Kubernetes {
+        ca_pem: pki.ca_pem().to_owned(),
+        door: door.map(|door| door as Arc<dyn kube::services::Door>),
+        among: match &plane.location {
+            store::Location::Sqlite(_) => kube::services::Among::Alone,
+            store::Location::Etcd(_) => kube::services::Among::Others,
+        },
+    }
+}
+
 /// Services in the Machines API, and the one of the API server itself.
 fn keep_services(
     api: &kube::api::Api,
-    services: &Arc<dyn kube::services::Services>,
+    services: Arc<dyn kube::services::Services>,
     kubernetes: kube::services::Kubernetes,
     drain: &Drain,
 ) {
     drain.spawn(
         "kubernetes services",
-        kube::services::run(api.clone(), Arc::clone(services), drain.token()),
+        kube::services::run(api.clone(), Arc::clone(&services), drain.token()),
     );
-    let (api, services) = (api.clone(), Arc::clone(services));
     drain.spawn(
         "kubernetes.default",
-        kube::services::keep_kubernetes(api, services, kubernetes, drain.token()),
+        kube::services::keep_kubernetes(api.clone(), services, kubernetes, drain.token()),
     );
 }
 
