@@ -1,60 +1,21 @@
 //! StatefulSets, Jobs and their like in process, with a kubelet on paper.
 
+mod common;
 mod kubelet;
 
-use std::time::{Duration, Instant};
-
-use kube::api::{Api, DeleteOptions, Part, Patch, Propagation, Selector};
+use common::objects::{HERE, all, merge, open, reasons, until};
+use kube::api::{Api, DeleteOptions, Propagation};
 use kube::object;
 use kube::resource::{
-    CONTROLLER_REVISIONS, CRON_JOBS, EVENTS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS,
-    REPLICATION_CONTROLLERS, Resource, STATEFUL_SETS,
+    CONTROLLER_REVISIONS, CRON_JOBS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS,
+    REPLICATION_CONTROLLERS, STATEFUL_SETS,
 };
 use serde_json::{Value, json};
 
-const HERE: Option<&str> = Some("default");
-
 async fn start() -> (Api, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let store = store::Store::open(&store::Config::new(dir.path().join("kube.db"))).expect("opens");
-    let api = Api::new(store);
-    api.bootstrap().await.expect("namespaces");
+    let (api, dir) = open().await;
     kubelet::start(&api);
     (api, dir)
-}
-
-async fn all(api: &Api, resource: &Resource) -> Vec<Value> {
-    let everything = Selector::default();
-    api.list(resource, HERE, &everything)
-        .await
-        .expect("listed")
-        .0
-}
-
-/// Waits until it is so.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn merge(api: &Api, resource: &Resource, name: &str, patch: Value) {
-    let patch = Patch::merge(patch);
-    api.patch(resource, Part::Object, HERE, name, &patch)
-        .await
-        .expect("patched");
-}
-
-async fn reasons(api: &Api, kind: &str) -> Vec<String> {
-    let events = all(api, &EVENTS).await;
-    let of_kind = events
-        .iter()
-        .filter(|one| one["involvedObject"]["kind"] == kind);
-    of_kind
-        .map(|one| object::text(one, &["reason"]).to_owned())
-        .collect()
 }
 
 fn template(app: &str, image: &str, restart: &str) -> Value {

@@ -1,21 +1,16 @@
 //! Deployments in process, with a kubelet on paper.
 
+mod common;
 mod kubelet;
 
-use std::time::{Duration, Instant};
-
-use kube::api::{Api, DeleteOptions, Part, Patch, Propagation, Selector};
+use common::objects::{HERE, all, open, until};
+use kube::api::{Api, DeleteOptions, Part, Patch, Propagation};
 use kube::object;
-use kube::resource::{DEPLOYMENTS, PODS, REPLICA_SETS, Resource};
+use kube::resource::{DEPLOYMENTS, PODS, REPLICA_SETS};
 use serde_json::{Value, json};
 
-const HERE: Option<&str> = Some("default");
-
 async fn start() -> (Api, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let store = store::Store::open(&store::Config::new(dir.path().join("kube.db"))).expect("opens");
-    let api = Api::new(store);
-    api.bootstrap().await.expect("namespaces");
+    let (api, dir) = open().await;
     kubelet::start(&api);
     (api, dir)
 }
@@ -25,23 +20,6 @@ fn deployment(name: &str, replicas: u32, image: &str) -> Value {
         "replicas": replicas, "selector": {"matchLabels": {"app": name}},
         "template": {"metadata": {"labels": {"app": name}},
             "spec": {"containers": [{"name": "c", "image": image}]}}}})
-}
-
-async fn all(api: &Api, resource: &Resource) -> Vec<Value> {
-    let everything = Selector::default();
-    api.list(resource, HERE, &everything)
-        .await
-        .expect("listed")
-        .0
-}
-
-/// Waits until it is so.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn is_rolled_out(api: &Api, name: &str) -> bool {

@@ -1,14 +1,14 @@
 //! A namespace that is deleted goes when it is empty: everything in it is deleted first, then its
 //! finalizer is removed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::informer::{self, Change};
-use super::queue::{Outcome, Queue};
+use super::queue::{self, Outcome, Queue, Worker};
 use crate::api::{Api, DeleteOptions, Selector};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Row};
@@ -20,49 +20,41 @@ const FINALIZER: &str = "kubernetes";
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(api: &Api) {
-    let mut namespaces = informer::follow(api, &NAMESPACES, Selector::default());
-    let mut queue = Queue::default();
-    loop {
-        let due = queue.advance(Instant::now());
-        while let Some(name) = queue.take() {
-            let outcome = match empty(api, &name).await {
-                Ok(outcome) => outcome,
-                Err(status) if status.is_conflict() => Outcome::After(LOOK_AGAIN),
-                Err(error) => {
-                    warn!(namespace = name, %error, "namespace not emptied");
-                    Outcome::Failed
-                }
-            };
-            queue.finish(Instant::now(), &name, outcome);
-        }
-        let due = due.or_else(|| queue.advance(Instant::now()));
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            change = changed(&mut namespaces) => {
-                for namespace in change {
-                    queue.add(object::name(&namespace));
-                }
-            }
-            () = timer => {}
-        }
-    }
+    let namespaces = informer::follow(api, &NAMESPACES, Selector::default());
+    queue::work(Namespaces { api, namespaces }).await;
 }
 
-/// Namespaces of the next change that are being deleted.
-async fn changed(namespaces: &mut mpsc::Receiver<Change>) -> Vec<Value> {
-    let mut changed = match namespaces.recv().await {
-        Some(Change::Listed(all)) => all,
-        Some(Change::Changed(namespace)) => vec![namespace],
-        Some(Change::Deleted(_)) => Vec::new(),
-        None => std::future::pending().await,
-    };
-    changed.retain(object::is_terminating);
-    changed
+struct Namespaces<'a> {
+    api: &'a Api,
+    namespaces: mpsc::Receiver<Change>,
+}
+
+impl Worker for Namespaces<'_> {
+    const NAME: &'static str = "namespace";
+    const CONFLICT_RETRY: Duration = LOOK_AGAIN;
+    /// Namespaces that are being deleted.
+    type News = Vec<Value>;
+
+    async fn next(&mut self) -> Vec<Value> {
+        let mut changed = match self.namespaces.recv().await {
+            Some(Change::Listed(all)) => all,
+            Some(Change::Changed(namespace)) => vec![namespace],
+            Some(Change::Deleted(_)) => Vec::new(),
+            None => std::future::pending().await,
+        };
+        changed.retain(object::is_terminating);
+        changed
+    }
+
+    async fn take(&mut self, changed: Vec<Value>, queue: &mut Queue) {
+        for namespace in changed {
+            queue.add(object::name(&namespace));
+        }
+    }
+
+    async fn sync(&mut self, name: &str) -> Result<Outcome, Status> {
+        empty(self.api, name).await
+    }
 }
 
 async fn empty(api: &Api, name: &str) -> Result<Outcome, Status> {

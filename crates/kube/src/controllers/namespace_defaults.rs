@@ -2,13 +2,13 @@
 //! with the certificate of the cluster's authority. Both come back when they are deleted, and the
 //! certificate when it is changed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tracing::warn;
+use tokio::sync::mpsc;
 
 use super::informer::{self, Change};
-use super::queue::{Outcome, Queue};
+use super::queue::{self, Outcome, Queue, Worker};
 use crate::api::{Api, Selector};
 use crate::object;
 use crate::resource::{CONFIG_MAPS, NAMESPACES, Resource, SERVICE_ACCOUNTS};
@@ -24,41 +24,49 @@ pub(super) async fn run(api: &Api, ca_pem: &str) {
     let named = |resource: &Resource, name: &str| {
         Selector::fields(resource, &format!("metadata.name={name}")).unwrap_or_default()
     };
-    let mut namespaces = informer::follow(api, &NAMESPACES, Selector::default());
     let accounts = named(&SERVICE_ACCOUNTS, SERVICE_ACCOUNT);
-    let mut accounts = informer::follow(api, &SERVICE_ACCOUNTS, accounts);
-    let mut roots = informer::follow(api, &CONFIG_MAPS, named(&CONFIG_MAPS, ROOT_CA));
-    let mut queue = Queue::default();
-    loop {
-        while let Some(namespace) = queue.take() {
-            let outcome = match ensure(api, &namespace, ca_pem).await {
-                Ok(()) => Outcome::Done,
-                Err(status) if status.is_conflict() => Outcome::After(LOOK_AGAIN),
-                Err(error) => {
-                    warn!(namespace, %error, "defaults of a namespace not made");
-                    Outcome::Failed
-                }
-            };
-            queue.finish(Instant::now(), &namespace, outcome);
-        }
-        let due = queue.advance(Instant::now());
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let names = tokio::select! {
-            Some(change) = namespaces.recv() => names(change, |namespace| {
+    let defaults = Defaults {
+        api,
+        ca_pem,
+        namespaces: informer::follow(api, &NAMESPACES, Selector::default()),
+        accounts: informer::follow(api, &SERVICE_ACCOUNTS, accounts),
+        roots: informer::follow(api, &CONFIG_MAPS, named(&CONFIG_MAPS, ROOT_CA)),
+    };
+    queue::work(defaults).await;
+}
+
+struct Defaults<'a> {
+    api: &'a Api,
+    ca_pem: &'a str,
+    namespaces: mpsc::Receiver<Change>,
+    accounts: mpsc::Receiver<Change>,
+    roots: mpsc::Receiver<Change>,
+}
+
+impl Worker for Defaults<'_> {
+    const NAME: &'static str = "namespace-defaults";
+    const CONFLICT_RETRY: Duration = LOOK_AGAIN;
+    /// Names of namespaces.
+    type News = Vec<String>;
+
+    async fn next(&mut self) -> Vec<String> {
+        tokio::select! {
+            Some(change) = self.namespaces.recv() => names(change, |namespace| {
                 Some(object::name(namespace).to_owned())
             }),
-            Some(change) = accounts.recv() => names(change, namespace_of),
-            Some(change) = roots.recv() => names(change, namespace_of),
-            () = timer => Vec::new(),
-        };
-        for name in names {
-            queue.add(&name);
+            Some(change) = self.accounts.recv() => names(change, namespace_of),
+            Some(change) = self.roots.recv() => names(change, namespace_of),
+            else => std::future::pending().await,
         }
+    }
+
+    async fn take(&mut self, names: Vec<String>, queue: &mut Queue) {
+        names.iter().for_each(|name| queue.add(name));
+    }
+
+    async fn sync(&mut self, namespace: &str) -> Result<Outcome, Status> {
+        let ensured = ensure(self.api, namespace, self.ca_pem).await;
+        ensured.map(|()| Outcome::Done)
     }
 }
 

@@ -7,14 +7,19 @@
 //!              └─────────────────────────────────────────┘
 //! ```
 //!
-//! Pure but for what is told of it: the time is a parameter. A name that is added while it is delayed becomes due at once, and
-//! one that is added while it runs is looked at again afterwards, so that no news is ever missed
-//! and no two tasks work on one name.
+//! The queue is pure but for what is told of it: the time is a parameter. A name that is added while
+//! it is delayed becomes due at once, and one that is added while it runs is looked at again
+//! afterwards, so that no news is ever missed and no two tasks work on one name.
+//!
+//! [`work`] is the loop of those who look at one name after the other.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::metrics::QueueMeter;
+use crate::status::Status;
 
 /// First delay after a failure; it doubles with each further one.
 const BACK_OFF_MIN: Duration = Duration::from_millis(500);
@@ -125,6 +130,72 @@ impl Queue {
     /// Forgets the failures of a name that will not come again.
     pub(crate) fn forget(&mut self, name: &str) {
         self.failures.remove(name);
+    }
+}
+
+/// Who looks at names, one after the other.
+pub(crate) trait Worker: Send {
+    /// For logs.
+    const NAME: &'static str;
+    /// Time before a name is looked at again that somebody else wrote in between.
+    const CONFLICT_RETRY: Duration;
+    type News: Send;
+
+    /// The next news. May be dropped while it waits.
+    fn next(&mut self) -> impl Future<Output = Self::News> + Send;
+
+    /// Takes in news and adds the names that they are about.
+    fn take(&mut self, news: Self::News, queue: &mut Queue) -> impl Future<Output = ()> + Send;
+
+    /// Whether enough is known to begin.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Brings one name up to date.
+    fn sync(&mut self, name: &str) -> impl Future<Output = Result<Outcome, Status>> + Send;
+}
+
+/// Looks at every name that there is news of, for ever.
+pub(crate) async fn work<W: Worker>(mut worker: W) {
+    let mut queue = Queue::default();
+    loop {
+        let mut due = None;
+        if worker.is_ready() {
+            while let Some(name) = queue.take() {
+                let outcome = outcome::<W>(&name, worker.sync(&name).await);
+                queue.finish(now(), &name, outcome);
+            }
+            due = queue.advance(now());
+        }
+        tokio::select! {
+            news = worker.next() => worker.take(news, &mut queue).await,
+            () = until(due) => {}
+        }
+    }
+}
+
+fn outcome<W: Worker>(name: &str, result: Result<Outcome, Status>) -> Outcome {
+    match result {
+        Ok(outcome) => outcome,
+        Err(status) if status.is_conflict() => Outcome::After(W::CONFLICT_RETRY),
+        Err(error) => {
+            warn!(controller = W::NAME, name, %error, "not brought up to date");
+            Outcome::Failed
+        }
+    }
+}
+
+/// The runtime's clock, which tests can stop.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Returns when the next name is due; never if there is none.
+pub(crate) async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

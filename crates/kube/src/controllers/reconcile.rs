@@ -5,14 +5,14 @@
 //! ```
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::queue::{Outcome, Queue};
+use super::queue::{self, Outcome, Queue};
 use super::watches::{Changed, News};
 use crate::metrics::QueueMeter;
 use crate::resource::Resource;
@@ -48,7 +48,7 @@ pub(super) async fn run<C: Controller>(
     let mut listed = HashSet::new();
     let mut running = FuturesUnordered::new();
     loop {
-        let due = queue.advance(Instant::now());
+        let due = queue.advance(queue::now());
         while listed.len() == C::WATCHED.len() && running.len() < SYNCS_MAX {
             let Some(at) = queue.take() else { break };
             let controller = &controller;
@@ -57,12 +57,6 @@ pub(super) async fn run<C: Controller>(
                 (at, outcome)
             });
         }
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             one = news.recv() => match one {
                 Some(News::Changed(changed)) => {
@@ -74,9 +68,9 @@ pub(super) async fn run<C: Controller>(
                 None => return,
             },
             Some((at, outcome)) = running.next(), if !running.is_empty() => {
-                queue.finish(Instant::now(), &at, outcome);
+                queue.finish(queue::now(), &at, outcome);
             }
-            () = timer => {}
+            () = queue::until(due) => {}
         }
     }
 }

@@ -7,20 +7,21 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tracing::warn;
+use tokio::sync::{mpsc, watch};
 
 use super::definition::is_condition;
 use super::keeper;
 use super::naming::{self, Taken};
 use crate::api::{Api, DeleteOptions, Selector};
 use crate::controllers::informer::{self, Change};
-use crate::controllers::queue::{Outcome, Queue};
+use crate::controllers::queue::{self, Outcome, Queue, Worker};
 use crate::object::{self, text};
-use crate::resource::{BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, Row};
+use crate::resource::{BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, Row, Snapshot};
 use crate::status::Status;
 
 /// What keeps a definition until its objects are gone.
@@ -31,37 +32,56 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(api: &Api) {
-    let mut changes = informer::follow(api, &DEFINITIONS, Selector::default());
-    let mut served = api.resources().changed();
-    let mut all: BTreeMap<String, Value> = BTreeMap::new();
-    let mut queue = Queue::default();
-    loop {
-        while let Some(name) = queue.take() {
-            let outcome = match sync(api, &all, &name).await {
-                Ok(outcome) => outcome,
-                Err(status) if status.is_not_found() => Outcome::Done,
-                Err(status) if status.is_conflict() => Outcome::After(SOON),
-                Err(error) => {
-                    warn!(definition = name, %error, "definition not brought up to date");
-                    Outcome::Failed
-                }
-            };
-            queue.finish(Instant::now(), &name, outcome);
-        }
-        let due = queue.advance(Instant::now());
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+    let definitions = Definitions {
+        api,
+        changes: informer::follow(api, &DEFINITIONS, Selector::default()),
+        served: api.resources().changed(),
+        all: BTreeMap::new(),
+    };
+    queue::work(definitions).await;
+}
+
+struct Definitions<'a> {
+    api: &'a Api,
+    changes: mpsc::Receiver<Change>,
+    /// What is served has changed.
+    served: watch::Receiver<Arc<Snapshot>>,
+    all: BTreeMap<String, Value>,
+}
+
+enum News {
+    Definition(Change),
+    Served,
+}
+
+impl Worker for Definitions<'_> {
+    const NAME: &'static str = "definitions";
+    const CONFLICT_RETRY: Duration = SOON;
+    type News = News;
+
+    async fn next(&mut self) -> News {
         tokio::select! {
-            Some(change) = changes.recv() => take(&mut all, change, &mut queue),
-            Ok(()) = served.changed() => {
-                let waiting = all.iter().filter(|(_, one)| !is_condition(one, "Established"));
+            Some(change) = self.changes.recv() => News::Definition(change),
+            Ok(()) = self.served.changed() => News::Served,
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, news: News, queue: &mut Queue) {
+        match news {
+            News::Definition(change) => take(&mut self.all, change, queue),
+            News::Served => {
+                let all = self.all.iter();
+                let waiting = all.filter(|(_, one)| !is_condition(one, "Established"));
                 waiting.for_each(|(name, _)| queue.add(name));
             }
-            () = timer => {}
+        }
+    }
+
+    async fn sync(&mut self, name: &str) -> Result<Outcome, Status> {
+        match sync(self.api, &self.all, name).await {
+            Err(status) if status.is_not_found() => Ok(Outcome::Done),
+            result => result,
         }
     }
 }

@@ -1,18 +1,18 @@
 //! Secrets of type `kubernetes.io/service-account-token`: filled with a token that has no end, for
 //! as long as their service account lives.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{Identity, data};
 use crate::api::{Api, DeleteOptions, Part, Patch, Selector};
 use crate::controllers::informer::{self, Change};
-use crate::controllers::queue::{Outcome, Queue};
+use crate::controllers::queue::{self, Outcome, Queue, Worker};
 use crate::object;
 use crate::resource::{SECRETS, SERVICE_ACCOUNTS};
 use crate::status::Status;
@@ -33,46 +33,66 @@ pub async fn run(api: Api, identity: Identity, ca_pem: String, shutdown: Cancell
 
 async fn work(api: &Api, identity: &Identity, ca_pem: &str) {
     let of_type = Selector::fields(&SECRETS, &format!("type={TYPE}")).unwrap_or_default();
-    let mut secrets = informer::follow(api, &SECRETS, of_type.clone());
-    let mut accounts = informer::follow(api, &SERVICE_ACCOUNTS, Selector::default());
-    let mut queue = Queue::default();
-    loop {
-        while let Some(key) = queue.take() {
-            let outcome = match ensure(api, identity, ca_pem, &key).await {
-                Ok(()) => Outcome::Done,
-                Err(status) if status.is_conflict() => Outcome::After(LOOK_AGAIN),
-                Err(error) => {
-                    warn!(secret = key, %error, "token of a service account not stored");
-                    Outcome::Failed
-                }
-            };
-            queue.finish(Instant::now(), &key, outcome);
-        }
-        let due = queue.advance(Instant::now());
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+    let tokens = Tokens {
+        api,
+        identity,
+        ca_pem,
+        secrets: informer::follow(api, &SECRETS, of_type.clone()),
+        accounts: informer::follow(api, &SERVICE_ACCOUNTS, Selector::default()),
+        of_type,
+    };
+    queue::work(tokens).await;
+}
+
+struct Tokens<'a> {
+    api: &'a Api,
+    identity: &'a Identity,
+    ca_pem: &'a str,
+    secrets: mpsc::Receiver<Change>,
+    accounts: mpsc::Receiver<Change>,
+    /// Secrets that hold tokens.
+    of_type: Selector,
+}
+
+enum News {
+    Secret(Change),
+    Account(Change),
+}
+
+impl Worker for Tokens<'_> {
+    const NAME: &'static str = "tokens";
+    const CONFLICT_RETRY: Duration = LOOK_AGAIN;
+    type News = News;
+
+    async fn next(&mut self) -> News {
         tokio::select! {
-            Some(change) = secrets.recv() => match change {
-                Change::Listed(all) => all.iter().for_each(|secret| queue.add(&key(secret))),
-                Change::Changed(secret) => queue.add(&key(&secret)),
-                Change::Deleted(_) => {}
-            },
-            Some(change) = accounts.recv() => {
-                let (Change::Changed(account) | Change::Deleted(account)) = change else {
-                    continue;
-                };
+            Some(change) = self.secrets.recv() => News::Secret(change),
+            Some(change) = self.accounts.recv() => News::Account(change),
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, news: News, queue: &mut Queue) {
+        match news {
+            News::Secret(Change::Listed(all)) => {
+                all.iter().for_each(|secret| queue.add(&key(secret)));
+            }
+            News::Secret(Change::Changed(secret)) => queue.add(&key(&secret)),
+            News::Secret(Change::Deleted(_)) | News::Account(Change::Listed(_)) => {}
+            News::Account(Change::Changed(account) | Change::Deleted(account)) => {
                 let namespace = object::namespace(&account);
-                let found = api.list(&SECRETS, namespace, &of_type).await;
+                let found = self.api.list(&SECRETS, namespace, &self.of_type).await;
                 let found = found.map(|(secrets, _)| secrets).unwrap_or_default();
                 let named = |secret: &&Value| annotation(secret, ACCOUNT) == object::name(&account);
-                found.iter().filter(named).for_each(|secret| queue.add(&key(secret)));
+                let found = found.iter().filter(named);
+                found.for_each(|secret| queue.add(&key(secret)));
             }
-            () = timer => {}
         }
+    }
+
+    async fn sync(&mut self, key: &str) -> Result<Outcome, Status> {
+        let ensured = ensure(self.api, self.identity, self.ca_pem, key).await;
+        ensured.map(|()| Outcome::Done)
     }
 }
 

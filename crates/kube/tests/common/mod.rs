@@ -1,6 +1,7 @@
 //! A server on a loopback port with pods that exist on paper only, and kubectl to drive it.
 #![allow(dead_code, reason = "no program of tests uses all of it")]
 
+pub(crate) mod objects;
 pub(crate) mod tls;
 
 use std::net::Ipv6Addr;

@@ -6,22 +6,22 @@
 mod graph;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::warn;
 
 use self::graph::{Graph, Node, Owner, Stand, Step};
 use super::events::{News, Recorder};
 use super::informer::{self, Change};
-use super::queue::{Outcome, Queue};
+use super::queue::{self, Outcome, Queue, Worker};
 use crate::api::{Api, DeleteOptions, ORPHAN, Part, Patch, Propagation, Selector};
 use crate::object;
-use crate::resource::{EVENTS, Row};
+use crate::resource::{EVENTS, Row, Snapshot};
 use crate::status::Status;
 
 /// Somebody else wrote in between.
@@ -84,10 +84,13 @@ impl Followed {
 
     /// The next change; none that is not of a followed resource.
     async fn next(&mut self) -> Option<(Row, Change)> {
-        let (row, change) = self.changes.next().await?;
-        let follower = self.ends.get_mut(&(row.group, row.plural))?;
-        follower.is_listed |= matches!(change, Change::Listed(_));
-        Some((row, change))
+        loop {
+            let (row, change) = self.changes.next().await?;
+            if let Some(follower) = self.ends.get_mut(&(row.group, row.plural)) {
+                follower.is_listed |= matches!(change, Change::Listed(_));
+                return Some((row, change));
+            }
+        }
     }
 
     /// Dependents have to be known before an owner is let go.
@@ -97,55 +100,77 @@ impl Followed {
 }
 
 pub(super) async fn run(api: &Api) {
-    let mut served = api.resources().changed();
     let mut followed = Followed::default();
+    let served = api.resources().changed();
     followed.follow(api);
-    let recorder = Recorder::new(api.clone(), "garbage-collector-controller", "");
-    let mut graph = Graph::default();
-    let mut queue = Queue::default();
-    loop {
-        let mut due = None;
-        if followed.is_listed() {
-            while let Some(uid) = queue.take() {
-                tell_misplaced(&recorder, &graph, &uid).await;
-                let outcome = outcome(collect(api, &graph, &uid).await);
-                queue.finish(Instant::now(), &uid, outcome);
-            }
-            due = queue.advance(Instant::now());
-        }
-        let timer = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+    let collector = Collector {
+        api,
+        served,
+        followed,
+        recorder: Recorder::new(api.clone(), "garbage-collector-controller", ""),
+        graph: Graph::default(),
+    };
+    queue::work(collector).await;
+}
+
+struct Collector<'a> {
+    api: &'a Api,
+    /// What is served has changed.
+    served: watch::Receiver<Arc<Snapshot>>,
+    followed: Followed,
+    recorder: Recorder,
+    graph: Graph,
+}
+
+enum Told {
+    Object(Box<Row>, Change),
+    Served,
+}
+
+impl Worker for Collector<'_> {
+    const NAME: &'static str = "garbage-collector";
+    const CONFLICT_RETRY: Duration = CONFLICT_RETRY;
+    type News = Told;
+
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            Some((resource, change)) = followed.next() => {
-                for uid in take(&mut graph, &resource, change) {
+            Some((resource, change)) = self.followed.next() => {
+                Told::Object(Box::new(resource), change)
+            }
+            Ok(()) = self.served.changed() => Told::Served,
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, told: Told, queue: &mut Queue) {
+        match told {
+            Told::Object(resource, change) => {
+                for uid in take(&mut self.graph, &resource, change) {
                     queue.add(&uid);
                 }
             }
-            Ok(()) = served.changed() => {
-                for id in followed.follow(api) {
-                    for uid in graph.of(id) {
-                        graph.remove(&uid).iter().for_each(|uid| queue.add(uid));
+            Told::Served => {
+                for id in self.followed.follow(self.api) {
+                    for uid in self.graph.of(id) {
+                        let look = self.graph.remove(&uid);
+                        look.iter().for_each(|uid| queue.add(uid));
                     }
                 }
             }
-            () = timer => {}
         }
     }
-}
 
-fn outcome(result: Result<(), Status>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Done,
-        // Gone already, or the watch tells.
-        Err(status) if status.is_not_found() => Outcome::Done,
-        Err(status) if status.is_conflict() => Outcome::After(CONFLICT_RETRY),
-        Err(error) => {
-            warn!(%error, "garbage not collected");
-            Outcome::Failed
+    fn is_ready(&self) -> bool {
+        self.followed.is_listed()
+    }
+
+    async fn sync(&mut self, uid: &str) -> Result<Outcome, Status> {
+        tell_misplaced(&self.recorder, &self.graph, uid).await;
+        match collect(self.api, &self.graph, uid).await {
+            Ok(()) => Ok(Outcome::Done),
+            // Gone already, or the watch tells.
+            Err(status) if status.is_not_found() => Ok(Outcome::Done),
+            Err(status) => Err(status),
         }
     }
 }
