@@ -25,10 +25,30 @@ const ENDED: &str = "ended pods";
 
 pub(super) struct PodGc {
     hands: Hands,
-    /// Since when nodes with pods are missing.
-    missing: Mutex<HashMap<String, Instant>>,
+    missing: Mutex<Missing>,
     /// Pods that have ended, about.
     ended: Mutex<usize>,
+}
+
+/// Nodes that have pods and are missing, and since when.
+#[derive(Debug, Default)]
+struct Missing(HashMap<String, Instant>);
+
+impl Missing {
+    /// What is left of a missing node's time. It begins anew when it is over: the pods that came
+    /// since have theirs, as their node may only be late.
+    fn left(&mut self, node: &str, now: Instant) -> Duration {
+        let since = *self.0.entry(node.to_owned()).or_insert(now);
+        let left = QUARANTINE.saturating_sub(now.duration_since(since));
+        if left.is_zero() {
+            self.0.remove(node);
+        }
+        left
+    }
+
+    fn is_back(&mut self, node: &str) {
+        self.0.remove(node);
+    }
 }
 
 impl PodGc {
@@ -87,15 +107,14 @@ impl Controller for PodGc {
             *known = ended.min(ENDED_MAX);
             return Ok(Outcome::Done);
         }
-        let since = {
+        let left = {
             let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
             if self.hands.known.get(&NODES, &format!("/{at}")).is_some() {
-                missing.remove(at);
+                missing.is_back(at);
                 return Ok(Outcome::Done);
             }
-            *missing.entry(at.to_owned()).or_insert_with(Instant::now)
+            missing.left(at, Instant::now())
         };
-        let left = QUARANTINE.saturating_sub(since.elapsed());
         if !left.is_zero() {
             return Ok(Outcome::After(left));
         }
@@ -133,6 +152,24 @@ impl PodGc {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Once the quarantine was over for good, and every further pod of that node went at once: no
+    /// StatefulSet or Job there came to anything again.
+    #[test]
+    fn each_pod_of_a_missing_node_has_the_time_of_grace() {
+        let mut missing = Missing::default();
+        let start = Instant::now();
+        let mut left = |after_s: u64| missing.left("fra", start + Duration::from_secs(after_s));
+        assert_eq!(left(0), QUARANTINE);
+        assert_eq!(left(39), Duration::from_secs(1));
+        assert_eq!(left(40), Duration::ZERO);
+        assert_eq!(left(41), QUARANTINE);
+        missing.is_back("fra");
+        assert_eq!(
+            missing.left("fra", start + Duration::from_secs(100)),
+            QUARANTINE
+        );
+    }
 
     #[test]
     fn the_oldest_ended_pods_go_first_and_running_ones_never() {

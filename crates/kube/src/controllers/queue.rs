@@ -160,13 +160,15 @@ pub(crate) trait Worker: Send {
 pub(crate) async fn work<W: Worker>(mut worker: W) {
     let mut queue = Queue::default();
     loop {
-        let mut due = None;
-        if worker.is_ready() {
-            while let Some(name) = queue.take() {
-                let outcome = outcome::<W>(&name, worker.sync(&name).await);
-                queue.finish(now(), &name, outcome);
-            }
-            due = queue.advance(now());
+        // Before each look at the queue: what has become due while a name was worked on is nobody's
+        // news, and a timer would not tell of it either.
+        let due = queue.advance(Instant::now());
+        if worker.is_ready()
+            && let Some(name) = queue.take()
+        {
+            let outcome = outcome::<W>(&name, worker.sync(&name).await);
+            queue.finish(Instant::now(), &name, outcome);
+            continue;
         }
         tokio::select! {
             news = worker.next() => worker.take(news, &mut queue).await,
@@ -186,11 +188,6 @@ fn outcome<W: Worker>(name: &str, result: Result<Outcome, Status>) -> Outcome {
     }
 }
 
-/// The runtime's clock, which tests can stop.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 /// Returns when the next name is due; never if there is none.
 pub(crate) async fn until(due: Option<Instant>) {
     match due {
@@ -203,6 +200,7 @@ pub(crate) async fn until(due: Option<Instant>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tokio::sync::mpsc;
 
     #[test]
     fn news_while_a_name_runs_makes_it_run_again_and_never_twice_at_once() {
@@ -242,6 +240,63 @@ mod tests {
         queue.take().unwrap();
         queue.finish(now, "a", Outcome::Failed);
         assert_eq!((queue.advance(now).unwrap() - now).as_millis(), 500);
+    }
+
+    /// Looks at `slow` for longer than `soon` is to wait.
+    struct Two {
+        news: Option<[&'static str; 2]>,
+        looked: mpsc::Sender<String>,
+        has_waited: bool,
+    }
+
+    impl Worker for Two {
+        const NAME: &'static str = "two";
+        const CONFLICT_RETRY: Duration = Duration::from_millis(10);
+        type News = [&'static str; 2];
+
+        async fn next(&mut self) -> Self::News {
+            match self.news.take() {
+                Some(news) => news,
+                None => std::future::pending().await,
+            }
+        }
+
+        async fn take(&mut self, news: Self::News, queue: &mut Queue) {
+            news.iter().for_each(|name| queue.add(name));
+        }
+
+        async fn sync(&mut self, name: &str) -> Result<Outcome, Status> {
+            self.looked.send(name.to_owned()).await.unwrap();
+            if name == "slow" {
+                tokio::time::sleep(2 * Self::CONFLICT_RETRY).await;
+                return Ok(Outcome::Done);
+            }
+            if std::mem::replace(&mut self.has_waited, true) {
+                return Ok(Outcome::Done);
+            }
+            Ok(Outcome::After(Self::CONFLICT_RETRY))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_becomes_due_while_another_is_worked_on_is_looked_at() {
+        let (looked, mut looks) = mpsc::channel(8);
+        let news = Some(["soon", "slow"]);
+        let has_waited = false;
+        let worker = Two {
+            news,
+            looked,
+            has_waited,
+        };
+        let seen = async {
+            for expected in ["soon", "slow", "soon"] {
+                assert_eq!(looks.recv().await.as_deref(), Some(expected));
+            }
+        };
+        tokio::select! {
+            () = work(worker) => {}
+            seen = tokio::time::timeout(Duration::from_secs(60), seen) => seen.unwrap(),
+        }
     }
 
     #[test]

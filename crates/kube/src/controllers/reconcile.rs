@@ -5,7 +5,7 @@
 //! ```
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -48,7 +48,7 @@ pub(super) async fn run<C: Controller>(
     let mut listed = HashSet::new();
     let mut running = FuturesUnordered::new();
     loop {
-        let due = queue.advance(queue::now());
+        let due = queue.advance(Instant::now());
         while listed.len() == C::WATCHED.len() && running.len() < SYNCS_MAX {
             let Some(at) = queue.take() else { break };
             let controller = &controller;
@@ -68,7 +68,7 @@ pub(super) async fn run<C: Controller>(
                 None => return,
             },
             Some((at, outcome)) = running.next(), if !running.is_empty() => {
-                queue.finish(queue::now(), &at, outcome);
+                queue.finish(Instant::now(), &at, outcome);
             }
             () = queue::until(due) => {}
         }

@@ -105,21 +105,23 @@ impl Known {
     }
 
     /// Those that are there; an object that was gone before its writer told is forgotten.
-    fn read(&self, resource: &Resource, keys: Vec<String>) -> Vec<Value> {
+    fn read(&self, resource: &Resource, keys: Vec<(String, u64)>) -> Vec<Value> {
         let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
+        for (key, rev) in keys {
             match self.get(resource, &key) {
                 Some(object) => found.push(object),
-                None => self.forget(resource, &key),
+                None => self.forget(resource, &key, rev),
             }
         }
         found
     }
 
-    fn forget(&self, resource: &Resource, key: &str) {
+    /// Forgets what was gone when it was read. Its name may have been taken since, and news of that
+    /// have come already: that one stays.
+    fn forget(&self, resource: &Resource, key: &str, rev: u64) {
         let mut indexes = self.lock();
         if let Some(index) = indexes.get_mut(&resource.qualified()) {
-            index.remove(key);
+            index.remove_at(key, rev);
         }
     }
 

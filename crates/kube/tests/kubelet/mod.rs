@@ -4,28 +4,44 @@
 use kube::api::{Api, DeleteOptions, EventKind, Selector};
 use kube::controllers::{ControllersConfig, run};
 use kube::object;
-use kube::resource::PODS;
+use kube::resource::{NODES, PODS};
+use kube::status::Status;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+const NODE: &str = "fra";
+
 /// It and the controllers, until the runtime ends.
 pub(crate) fn start(api: &Api) {
-    let config = ControllersConfig::new("PEM");
+    start_with(api, ControllersConfig::new("PEM"));
+}
+
+/// With controllers that are told this.
+pub(crate) fn start_with(api: &Api, config: ControllersConfig) {
     tokio::spawn(run(api.clone(), config, CancellationToken::new()));
     let api = api.clone();
     tokio::spawn(async move {
-        let everything = Selector::default();
-        let (pods, rev) = api.list(&PODS, None, &everything).await.expect("listed");
-        let mut watch = api.watch(&PODS, None, rev, everything).expect("starts");
-        for pod in pods {
-            care(&api, &pod).await;
-        }
-        while let Ok(event) = watch.next().await {
-            if event.kind != EventKind::Deleted {
-                care(&api, &event.object).await;
-            }
-        }
+        // A watch that falls behind ends; what it would have told is in the next list.
+        while let Ok(()) = follow(&api).await {}
     });
+}
+
+/// Until a watch ends; an error if there is no more to follow.
+async fn follow(api: &Api) -> Result<(), Status> {
+    let everything = Selector::default();
+    let (pods, rev) = api.list(&PODS, None, &everything).await?;
+    let mut watch = api.watch(&PODS, None, rev, everything)?;
+    for pod in pods {
+        care(api, &pod).await;
+    }
+    loop {
+        match watch.next().await {
+            Ok(event) if event.kind != EventKind::Deleted => care(api, &event.object).await,
+            Ok(_) => {}
+            Err(status) if status.code == 410 => return Ok(()),
+            Err(status) => return Err(status),
+        }
+    }
 }
 
 /// One step of a pod's life. Whoever was faster brings the pod here again.
@@ -35,7 +51,11 @@ async fn care(api: &Api, pod: &Value) {
         let options = DeleteOptions::now().with_uid(object::uid(pod));
         let _ = api.delete(&PODS, namespace, name, &options).await;
     } else if object::text(pod, &["spec", "nodeName"]).is_empty() {
-        let _ = api.bind(namespace.unwrap_or_default(), name, "fra").await;
+        // Pods of a node that is not there are collected after a while.
+        let node = json!({"metadata": {"name": NODE}, "status": {"conditions": [
+            {"type": "Ready", "status": "True"}]}});
+        let _ = api.create(&NODES, None, node).await;
+        let _ = api.bind(namespace.unwrap_or_default(), name, NODE).await;
     } else if object::text(pod, &["status", "phase"]) == "Pending" {
         let _ = api.update_status(&PODS, namespace, settled(pod)).await;
     }

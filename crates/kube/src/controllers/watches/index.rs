@@ -89,6 +89,13 @@ impl Index {
         Some(brief)
     }
 
+    /// Forgets an object unless it has been written since it was known at this revision.
+    pub(super) fn remove_at(&mut self, key: &str, rev: u64) {
+        if self.briefs.get(key).is_some_and(|brief| brief.rev == rev) {
+            self.remove(key);
+        }
+    }
+
     /// Forgets this life of an object, not one that took its name since.
     pub(super) fn remove_life(&mut self, key: &str, uid: &str) -> Option<Brief> {
         let is_it = self.briefs.get(key).is_some_and(|brief| brief.uid == uid);
@@ -107,21 +114,26 @@ impl Index {
             .collect()
     }
 
-    pub(super) fn owned(&self, uid: &str) -> Vec<String> {
+    /// Keys and revisions of what this uid controls.
+    pub(super) fn owned(&self, uid: &str) -> Vec<(String, u64)> {
         let keys = self.owned.get(uid).into_iter().flatten();
-        keys.cloned().collect()
+        let briefs = keys.filter_map(|key| self.briefs.get_key_value(key));
+        briefs
+            .map(|(key, brief)| (key.clone(), brief.rev))
+            .collect()
     }
 
+    /// Keys and revisions of those that are meant.
     pub(super) fn within(
         &self,
         namespace: Option<&str>,
         is_meant: impl Fn(&Brief) -> bool,
-    ) -> Vec<String> {
+    ) -> Vec<(String, u64)> {
         let prefix = namespace.map_or(String::new(), |namespace| format!("{namespace}/"));
         let from = self.briefs.range(prefix.clone()..);
         from.take_while(|(key, _)| key.starts_with(&prefix))
             .filter(|(_, brief)| is_meant(brief))
-            .map(|(key, _)| key.clone())
+            .map(|(key, brief)| (key.clone(), brief.rev))
             .collect()
     }
 }

@@ -20,10 +20,10 @@ fn an_index_knows_whose_an_object_is_and_a_late_watch_changes_nothing() {
     let mut index = Index::default();
     let put = |index: &mut Index, pod: &Value| index.put(&key(pod), Brief::of(pod));
     put(&mut index, &pod("a", "1", 5, Some("o"), "x"));
-    assert_eq!(index.owned("o"), ["n/a"]);
+    assert_eq!(index.owned("o"), [("n/a".to_owned(), 5)]);
     // The watch tells of an earlier state.
     put(&mut index, &pod("a", "1", 4, None, "y"));
-    assert_eq!(index.owned("o"), ["n/a"]);
+    assert_eq!(index.owned("o"), [("n/a".to_owned(), 5)]);
     let before = put(&mut index, &pod("a", "1", 6, None, "y"));
     assert_eq!(before, Some(json!({"app": "x"})));
     assert!(index.owned("o").is_empty());
@@ -31,6 +31,24 @@ fn an_index_knows_whose_an_object_is_and_a_late_watch_changes_nothing() {
     assert!(index.remove_life("n/a", "0").is_none());
     assert!(index.remove_life("n/a", "1").is_some());
     assert!(index.within(None, |_| true).is_empty());
+}
+
+/// Two controllers: one finds that a pod is gone, and before it says so the other has made the next
+/// one of that name. Nobody would tell of that again.
+#[test]
+fn who_finds_an_object_gone_does_not_forget_the_next_of_its_name() {
+    let mut index = Index::default();
+    let put = |index: &mut Index, pod: &Value| index.put(&key(pod), Brief::of(pod));
+    put(&mut index, &pod("db-0", "1", 5, Some("o"), "x"));
+    let seen = index.owned("o");
+    index.remove_life("n/db-0", "1");
+    put(&mut index, &pod("db-0", "2", 8, Some("o"), "x"));
+    for (key, rev) in seen {
+        index.remove_at(&key, rev);
+    }
+    assert_eq!(index.owned("o"), [("n/db-0".to_owned(), 8)]);
+    index.remove_at("n/db-0", 8);
+    assert!(index.owned("o").is_empty());
 }
 
 #[test]
