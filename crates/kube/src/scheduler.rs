@@ -11,64 +11,96 @@ mod fit;
 
 pub(crate) use self::fit::{selected, tolerates};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::api::{Api, Selector};
 use crate::controllers::events::{News, Recorder};
 use crate::controllers::informer::{self, Change};
+use crate::controllers::queue::{self, Outcome, Queue, Worker};
 use crate::object;
 use crate::resource::{NODES, PODS};
 use crate::status::Status;
 
 const NAME: &str = "default-scheduler";
-/// Time before a binding that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Schedules until `shutdown`.
 pub async fn run(api: Api, shutdown: CancellationToken) {
     // Upstream's scheduler owns what it writes under its program's name.
     let api = api.acting_as(api.caller().user.clone(), "kube-scheduler");
-    let recorder = Recorder::new(api.clone(), NAME, "");
-    let mut pods = informer::follow(&api, &PODS, Selector::default());
-    let mut nodes = informer::follow(&api, &NODES, Selector::default());
-    let mut cluster = Cluster::default();
-    loop {
-        let retry = async {
-            match cluster.failed.is_empty() {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(RETRY).await,
-            }
-        };
+    let scheduler = Scheduler {
+        recorder: Recorder::new(api.clone(), NAME, ""),
+        pods: informer::follow(&api, &PODS, Selector::default()),
+        nodes: informer::follow(&api, &NODES, Selector::default()),
+        cluster: Cluster::default(),
+        api,
+    };
+    tokio::select! {
+        () = queue::work(scheduler) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+struct Scheduler {
+    api: Api,
+    recorder: Recorder,
+    pods: mpsc::Receiver<Change>,
+    nodes: mpsc::Receiver<Change>,
+    cluster: Cluster,
+}
+
+enum Told {
+    Pod(Change),
+    Node(Change),
+}
+
+/// Names are the uids of pods.
+impl Worker for Scheduler {
+    const NAME: &'static str = "scheduler";
+    /// The copy shows what somebody else wrote by then; else the next attempt fails as this one.
+    const CONFLICT_RETRY: Duration = Duration::from_millis(50);
+    type News = Told;
+
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            Some(change) = pods.recv() => cluster.take_pod(change),
-            Some(change) = nodes.recv() => cluster.take_node(change),
-            () = retry => cluster.pending = std::mem::take(&mut cluster.failed),
-            () = shutdown.cancelled() => return,
+            Some(change) = self.pods.recv() => Told::Pod(change),
+            Some(change) = self.nodes.recv() => Told::Node(change),
+            else => std::future::pending().await,
         }
-        if !cluster.is_complete() {
-            continue;
-        }
-        for uid in cluster.take_pending() {
-            let Some(pod) = cluster.pods().get(&uid).cloned() else {
-                continue;
-            };
-            match place(&api, &recorder, &cluster, &pod).await {
-                Ok(Some(bound)) => cluster.take_pod(Change::Changed(bound)),
-                Ok(None) => {}
-                // Bound, changed or deleted by somebody else: the watch tells what it is now.
-                Err(error) if error.is_conflict() || error.is_not_found() => {
-                    debug!(pod = object::name(&pod), %error, "pod changed under the scheduler");
-                }
-                Err(error) => {
-                    warn!(pod = object::name(&pod), %error, "pod not scheduled");
-                    cluster.failed.insert(uid);
-                }
+    }
+
+    async fn take(&mut self, told: Told, queue: &mut Queue) {
+        let look = match told {
+            Told::Pod(change) => self.cluster.take_pod(change),
+            Told::Node(change) => self.cluster.take_node(change),
+        };
+        look.iter().for_each(|uid| queue.add(uid));
+    }
+
+    fn is_ready(&self) -> bool {
+        self.cluster.is_complete()
+    }
+
+    async fn sync(&mut self, uid: &str) -> Result<Outcome, Status> {
+        let pod = self.cluster.pods().get(uid);
+        let Some(pod) = pod.filter(|pod| fit::is_ours(pod)).cloned() else {
+            return Ok(Outcome::Done);
+        };
+        match place(&self.api, &self.recorder, &self.cluster, &pod).await {
+            Ok(Some(bound)) => {
+                // A pod that has got its place makes none for others.
+                self.cluster.take_pod(Change::Changed(bound));
+                Ok(Outcome::Done)
             }
+            Ok(None) => Ok(Outcome::Done),
+            // The watch tells that it is gone.
+            Err(status) if status.is_not_found() => Ok(Outcome::Done),
+            Err(status) => Err(status),
         }
     }
 }
@@ -114,15 +146,11 @@ fn said(pod: &Value) -> &str {
         .map_or("", |condition| object::text(condition, &["message"]))
 }
 
-/// Copies of what decisions are made from.
+/// Copies of what decisions are made from. What they take in tells which pods to look at.
 #[derive(Debug, Default)]
 struct Cluster {
     pods: Option<HashMap<String, Value>>,
     nodes: Option<HashMap<String, Value>>,
-    /// Pods to look at, by uid.
-    pending: HashSet<String>,
-    /// Pods whose binding could not be written.
-    failed: HashSet<String>,
 }
 
 impl Cluster {
@@ -142,54 +170,46 @@ impl Cluster {
         self.nodes.as_ref().unwrap_or(&NONE)
     }
 
-    /// In the order of their creation, so that those who wait longest get room first.
-    fn take_pending(&mut self) -> Vec<String> {
-        let mut uids: Vec<_> = self.pending.drain().collect();
-        let pods = self.pods.as_ref();
-        let created = |uid: &String| {
-            let pod = pods.and_then(|pods| pods.get(uid));
-            pod.and_then(|pod| object::meta(pod, "creationTimestamp"))
-                .map(str::to_owned)
-        };
-        uids.sort_by_cached_key(|uid| (created(uid), uid.clone()));
-        uids
-    }
-
-    fn take_pod(&mut self, change: Change) {
+    fn take_pod(&mut self, change: Change) -> Vec<String> {
         match change {
             Change::Listed(pods) => {
                 let pods = pods
                     .into_iter()
                     .map(|pod| (object::uid(&pod).to_owned(), pod));
                 self.pods = Some(pods.collect());
-                self.reconsider();
+                self.waiting()
             }
             Change::Changed(pod) => {
                 let uid = object::uid(&pod).to_owned();
                 let pods = self.pods.get_or_insert_default();
                 let before = pods.get(&uid);
+                // The watch is late: a binding of our own is known at once.
+                let rev = object::resource_version(&pod);
+                if before.is_some_and(|old| object::resource_version(old) > rev) {
+                    return Vec::new();
+                }
                 // Our own condition on a pod is no reason to look at it again.
                 let same = before.is_some_and(|old| {
                     old["spec"] == pod["spec"]
                         && old["metadata"]["labels"] == pod["metadata"]["labels"]
                 });
                 let ended = fit::is_over(&pod) && before.is_some_and(|old| !fit::is_over(old));
-                if !same && fit::is_ours(&pod) {
-                    self.pending.insert(uid.clone());
-                }
-                pods.insert(uid, pod);
-                if ended {
-                    self.reconsider();
+                let is_new = !same && fit::is_ours(&pod);
+                pods.insert(uid.clone(), pod);
+                match (ended, is_new) {
+                    (true, _) => self.waiting(),
+                    (false, true) => vec![uid],
+                    (false, false) => Vec::new(),
                 }
             }
             Change::Deleted(pod) => {
                 self.pods.get_or_insert_default().remove(object::uid(&pod));
-                self.reconsider();
+                self.waiting()
             }
         }
     }
 
-    fn take_node(&mut self, change: Change) {
+    fn take_node(&mut self, change: Change) -> Vec<String> {
         let nodes = self.nodes.get_or_insert_default();
         match change {
             Change::Listed(listed) => {
@@ -201,19 +221,70 @@ impl Cluster {
             Change::Changed(node) => {
                 let before = nodes.insert(object::name(&node).to_owned(), node.clone());
                 if before.is_some_and(|before| fit::same(&before, &node)) {
-                    return;
+                    return Vec::new();
                 }
             }
             Change::Deleted(node) => {
                 nodes.remove(object::name(&node));
             }
         }
-        self.reconsider();
+        self.waiting()
     }
 
-    fn reconsider(&mut self) {
+    /// All that wait for a place, in the order of their creation, so that those who wait longest
+    /// get room first.
+    fn waiting(&self) -> Vec<String> {
         let pods = self.pods.iter().flatten();
         let waiting = pods.filter(|(_, pod)| fit::is_ours(pod));
-        self.pending.extend(waiting.map(|(uid, _)| uid.clone()));
+        let created = |pod: &Value| object::meta(pod, "creationTimestamp").map(str::to_owned);
+        let mut waiting: Vec<_> = waiting.map(|(uid, pod)| (created(pod), uid)).collect();
+        waiting.sort();
+        waiting.into_iter().map(|(_, uid)| uid.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, rev: u64, created: &str, node: &str) -> Value {
+        json!({"metadata": {"name": name, "uid": name, "resourceVersion": rev.to_string(),
+            "creationTimestamp": created}, "spec": {"nodeName": node}})
+    }
+
+    #[test]
+    fn those_who_wait_longest_are_looked_at_first_and_a_late_watch_unbinds_nobody() {
+        let mut cluster = Cluster::default();
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let all = vec![
+            pod("b", 1, late, ""),
+            pod("a", 2, late, ""),
+            pod("c", 3, early, ""),
+        ];
+        assert_eq!(cluster.take_pod(Change::Listed(all)), ["c", "a", "b"]);
+        assert!(!cluster.is_complete());
+        assert_eq!(
+            cluster.take_node(Change::Listed(Vec::new())),
+            ["c", "a", "b"]
+        );
+        assert!(cluster.is_complete());
+        assert!(
+            cluster
+                .take_pod(Change::Changed(pod("c", 9, early, "n")))
+                .is_empty()
+        );
+        assert!(
+            cluster
+                .take_pod(Change::Changed(pod("c", 4, early, "")))
+                .is_empty()
+        );
+        assert_eq!(cluster.waiting(), ["a", "b"]);
+        // One that goes makes room.
+        assert_eq!(
+            cluster.take_pod(Change::Deleted(pod("c", 10, early, "n"))),
+            ["a", "b"]
+        );
     }
 }
