@@ -44,8 +44,10 @@ pub struct EtcdConfig {
     pub prefix: String,
     pub tls: Option<EtcdTls>,
     pub history: History,
-    /// How often history that is older than this is forgotten by etcd; one of the processes on a
-    /// prefix does it. `None` leaves it to somebody else.
+    /// How often history that is older than this is forgotten by etcd. One of the processes on the
+    /// etcd does it, for all prefixes and for whatever else is there: etcd forgets as a whole.
+    /// Upstream's API servers on the same etcd take part; of several intervals the shortest counts.
+    /// `None` leaves it to somebody else.
     pub compact_every: Option<Duration>,
     /// How long one call may take.
     pub call_timeout: Duration,

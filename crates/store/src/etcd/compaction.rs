@@ -3,14 +3,19 @@
 //! All processes try to write the same key at the same version; who succeeds compacts to the
 //! revision that the interval began with. The others learn where the next interval begins. No
 //! clocks are compared.
+//!
+//! etcd forgets for everybody, whatever the prefix. So the key is one for all prefixes, and it is the
+//! one by which upstream's API servers agree: stores of any number of clusters, theirs and ours, that
+//! share an etcd compact it once in an interval, and each finds what is younger than that.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::Layout;
 use super::proto::{self, Compare, Request};
 use super::rpc::{Client, revision};
 use crate::error::EtcdError;
+
+/// Outside of every prefix.
+const KEY: &[u8] = b"compact_rev_key";
 
 #[derive(Default)]
 struct Turn {
@@ -19,30 +24,29 @@ struct Turn {
     since: i64,
 }
 
-pub(super) async fn run(client: Client, layout: Arc<Layout>, every: Duration) {
+pub(super) async fn run(client: Client, every: Duration) {
     let mut turn = Turn::default();
     loop {
         tokio::time::sleep(every).await;
-        match step(&client, &layout, &turn).await {
+        match step(&client, &turn).await {
             Ok(next) => turn = next,
             Err(error) => tracing::warn!(%error, "cannot compact the history in etcd"),
         }
     }
 }
 
-async fn step(client: &Client, layout: &Layout, turn: &Turn) -> Result<Turn, EtcdError> {
-    let key = layout.own("compaction");
+async fn step(client: &Client, turn: &Turn) -> Result<Turn, EtcdError> {
     let put = proto::PutRequest {
-        key: key.clone(),
+        key: KEY.to_vec(),
         value: turn.since.to_string().into_bytes(),
         lease: 0,
     };
     let get = proto::RangeRequest {
-        key: key.clone(),
+        key: KEY.to_vec(),
         ..proto::RangeRequest::default()
     };
     let request = proto::TxnRequest {
-        compare: vec![Compare::version(key, turn.version)],
+        compare: vec![Compare::version(KEY.to_vec(), turn.version)],
         success: vec![Request::Put(put).into()],
         failure: vec![Request::Range(get).into()],
     };

@@ -15,7 +15,8 @@
 //!   on above the revisions that its clients have seen.
 //! * `store/incomplete`: the state is being copied here, and is not whole.
 //! * `store/barrier`: written when etcd has moved on for reasons that our watch does not show.
-//! * `store/compaction`: how the processes agree on who compacts.
+//!
+//! Outside of it is one key, by which all who share the etcd agree on who compacts it.
 
 mod barrier;
 mod compaction;
@@ -167,7 +168,7 @@ impl Etcd {
             tokio::spawn(barrier.run(requests)),
         ];
         if let Some(every) = config.compact_every {
-            let compaction = compaction::run(client.clone(), layout.clone(), every);
+            let compaction = compaction::run(client.clone(), every);
             tasks.push(tokio::spawn(compaction));
         }
         let etcd = Self {

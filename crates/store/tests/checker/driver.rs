@@ -48,6 +48,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Vec<Fault>,
     pub(crate) seed: u64,
     pub(crate) lasts: Duration,
+    /// It is over earlier once so many operations are recorded and every fault has been.
+    pub(crate) enough: usize,
 }
 
 /// What clients, watchers and faults share.
@@ -61,6 +63,11 @@ struct World {
 impl World {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.begin.elapsed().as_nanos()).expect("a short test")
+    }
+
+    fn has(&self, operations: usize) -> bool {
+        let record = self.record.lock().expect("held briefly");
+        record.operations.len() >= operations
     }
 
     fn is_over(&self) -> bool {
@@ -148,7 +155,9 @@ impl Scenario {
     async fn faults(&self, children: &mut Servers, world: &World) {
         let end = Instant::now() + self.lasts;
         let mut faults = self.faults.iter().cycle();
-        while Instant::now() < end {
+        let mut done = 0;
+        while Instant::now() < end && (done < self.faults.len() || !world.has(self.enough)) {
+            done += 1;
             tokio::time::sleep(PAUSE).await;
             let Some(fault) = faults.next() else { continue };
             match fault {
