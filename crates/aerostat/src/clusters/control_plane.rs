@@ -13,6 +13,7 @@ use client::Client;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use types::cluster::{ClusterName, ClusterSettings};
 use types::{AppName, IsolationClass};
 
@@ -158,18 +159,11 @@ pub(crate) async fn start(
         "encryption of secrets",
         kube::secrecy::run(api.clone(), drain.token()),
     );
-    drain.spawn(
-        "token secrets",
-        kube::identity::fill_token_secrets(
-            api.clone(),
-            identity.clone(),
-            pki.ca_pem().to_owned(),
-            drain.token(),
-        ),
-    );
+    let leadership = leadership(&plane);
     let metrics = kube::usage::ResourceMetrics::new(api.clone(), usage);
     let controllers = kube::controllers::ControllersConfig {
-        leadership: leadership(&plane),
+        leadership: leadership.clone(),
+        identity: Some(identity.clone()),
         pki: Some(Arc::clone(&pki)),
         metrics: Some(Arc::new(metrics)),
         isolation: plane.classes.iter().copied().collect(),
@@ -179,17 +173,22 @@ pub(crate) async fn start(
         "kubernetes controllers",
         kube::controllers::run(api.clone(), controllers, drain.token()),
     );
-    keep_services(&api, services, kubernetes(&plane, door, &pki), drain);
-    drain.spawn(
-        "scheduler",
-        kube::scheduler::run(api.clone(), drain.token()),
-    );
+    let led = Led {
+        api,
+        leadership,
+        drain,
+    };
+    keep_services(&led, services, kubernetes(&plane, door, &pki));
+    led.spawn("scheduler", "kube-scheduler", |api| {
+        kube::scheduler::run(api, CancellationToken::new())
+    });
     let client = plane.client.clone();
     let provider = provider(plane, identity)?;
-    drain.spawn(
-        "provider",
-        kube::provider::run(api, client, provider, drain.token()),
-    );
+    let lease = format!("aerostat-provider-{}", provider.node.name);
+    led.spawn("provider", &lease, move |api| {
+        let (client, provider) = (client.clone(), provider.clone());
+        kube::provider::run(api, client, provider, CancellationToken::new())
+    });
     Ok((store, keyring))
 }
 
@@ -216,7 +215,7 @@ fn usage(plane: &ControlPlane) -> Arc<dyn kube::usage::PodUsage> {
     Arc::new(kube::provider::MachineUsage::new(client, app))
 }
 
-/// Who runs the controllers: several control planes may share an etcd, and one of them does.
+/// Several control planes may share an etcd; one of them does what only one may do.
 fn leadership(plane: &ControlPlane) -> kube::controllers::Leadership {
     match &plane.location {
         store::Location::Sqlite(_) => kube::controllers::Leadership::Alone,
@@ -285,19 +284,48 @@ fn kubernetes(
 
 /// Services in the Machines API, and the one of the API server itself.
 fn keep_services(
-    api: &kube::api::Api,
+    led: &Led<'_>,
     services: Arc<dyn kube::services::Services>,
     kubernetes: kube::services::Kubernetes,
-    drain: &Drain,
 ) {
-    drain.spawn(
+    let all = Arc::clone(&services);
+    led.spawn(
         "kubernetes services",
-        kube::services::run(api.clone(), Arc::clone(&services), drain.token()),
+        "cloud-controller-manager",
+        move |api| kube::services::run(api, Arc::clone(&all), CancellationToken::new()),
     );
-    drain.spawn(
+    // Each has its own address to tell.
+    let (api, token) = (led.api.clone(), led.drain.token());
+    led.drain.spawn(
         "kubernetes.default",
-        kube::services::keep_kubernetes(api.clone(), services, kubernetes, drain.token()),
+        kube::services::keep_kubernetes(api, services, kubernetes, token),
     );
+}
+
+/// Starts what only one of several control planes may do.
+struct Led<'a> {
+    api: kube::api::Api,
+    leadership: kube::controllers::Leadership,
+    drain: &'a Drain,
+}
+
+impl Led<'_> {
+    /// Does it while this process holds `lease`.
+    fn spawn<F>(
+        &self,
+        name: &'static str,
+        lease: &str,
+        work: impl Fn(kube::api::Api) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (api, token) = (self.api.clone(), self.drain.token());
+        let (leadership, lease) = (self.leadership.clone(), lease.to_owned());
+        self.drain.spawn(name, async move {
+            let run = || work(api.clone());
+            kube::controllers::lead(api.clone(), leadership, lease, token, run).await;
+        });
+    }
 }
 
 /// The one node of this region.

@@ -1,5 +1,5 @@
-//! Who runs the controllers when several API servers share one state: whoever holds the Lease
-//! `kube-system/kube-controller-manager`, as upstream's controller managers agree on it.
+//! Who does what only one may do when several API servers share one state: whoever holds a Lease in
+//! `kube-system`, as upstream's controller managers and schedulers agree on it.
 //!
 //! ```text
 //!   waits ── nobody holds it, or nobody has renewed it for 15 s ──> leads ──┐
@@ -24,13 +24,14 @@ use crate::status::Status;
 use crate::time;
 
 const NAMESPACE: &str = "kube-system";
-const NAME: &str = "kube-controller-manager";
+/// The Lease of the controllers.
+pub(super) const CONTROLLERS: &str = "kube-controller-manager";
 /// Upstream's times.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Who runs the controllers.
+/// Who does what only one may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leadership {
     /// This process: nobody else can open the store.
@@ -42,6 +43,8 @@ pub enum Leadership {
 /// What one process knows of the lease.
 #[derive(Debug)]
 struct Election {
+    /// Name of the lease.
+    lease: String,
     identity: String,
     /// The lease as it was when it was last seen to have changed, and when that was.
     seen: Option<(Value, Instant)>,
@@ -57,8 +60,9 @@ enum Step {
 }
 
 impl Election {
-    fn new(identity: String) -> Self {
+    fn new(lease: impl Into<String>, identity: String) -> Self {
         Self {
+            lease: lease.into(),
             identity,
             seen: None,
         }
@@ -68,7 +72,7 @@ impl Election {
     fn step(&mut self, lease: Option<&Value>, now: Instant, clock: Timestamp) -> Step {
         let Some(lease) = lease else {
             let made = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": {"name": NAME, "namespace": NAMESPACE},
+                "metadata": {"name": self.lease, "namespace": NAMESPACE},
                 "spec": self.spec(None, clock)});
             return Step::Write(made);
         };
@@ -111,7 +115,7 @@ impl Election {
     /// One attempt; whether the lease is ours now.
     async fn attempt(&mut self, api: &Api) -> Result<bool, Status> {
         let here = Some(NAMESPACE);
-        let present = match api.get(&LEASES, here, NAME).await {
+        let present = match api.get(&LEASES, here, &self.lease).await {
             Ok(lease) => Some(lease),
             Err(status) if status.is_not_found() => None,
             Err(status) => return Err(status),
@@ -131,10 +135,14 @@ impl Election {
         }
     }
 
-    async fn acquire(&mut self, api: &Api) {
+    /// Returns when the lease is ours: from when on, which is before it was asked for.
+    async fn acquire(&mut self, api: &Api) -> Instant {
         loop {
+            let asked = Instant::now();
             match self.attempt(api).await {
-                Ok(true) => return,
+                // An answer that was so long on its way says nothing about now.
+                Ok(true) if asked.elapsed() < RENEW_DEADLINE => return asked,
+                Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => debug!(%error, "lease not asked for"),
             }
@@ -152,7 +160,7 @@ impl Election {
                 Ok(Ok(true)) => renewed = asked,
                 Ok(Ok(false)) => {
                     // Somebody else wrote it; whether they hold it, the next look tells.
-                    let held = api.get(&LEASES, Some(NAMESPACE), NAME).await;
+                    let held = api.get(&LEASES, Some(NAMESPACE), &self.lease).await;
                     let holder = held.map(|one| one["spec"]["holderIdentity"].clone());
                     if holder.is_ok_and(|holder| holder != self.identity.as_str()) {
                         return;
@@ -170,7 +178,7 @@ impl Election {
     /// Lets others take over at once.
     async fn release(&self, api: &Api) {
         let here = Some(NAMESPACE);
-        let Ok(mut lease) = api.get(&LEASES, here, NAME).await else {
+        let Ok(mut lease) = api.get(&LEASES, here, &self.lease).await else {
             return;
         };
         if lease["spec"]["holderIdentity"] == self.identity.as_str() {
@@ -183,38 +191,43 @@ impl Election {
     }
 }
 
-/// Runs `lead` while this process is the leader, again and again until `shutdown`. It is dropped
-/// when the lead is lost.
-pub(super) async fn lead<F: Future<Output = ()>>(
-    api: &Api,
+/// Runs `work` while this process holds the Lease `name`, again and again until `shutdown`. It is
+/// dropped when the lead is lost.
+pub async fn lead<F: Future<Output = ()>>(
+    api: Api,
     leadership: Leadership,
-    shutdown: &CancellationToken,
-    lead: impl Fn() -> F,
+    name: String,
+    shutdown: CancellationToken,
+    work: impl Fn() -> F,
 ) {
     let Leadership::Elected { identity } = leadership else {
         tokio::select! {
-            () = lead() => {}
+            () = work() => {}
             () = shutdown.cancelled() => {}
         }
         return;
     };
-    let mut election = Election::new(identity);
+    let mut election = Election::new(name, identity);
     loop {
-        let asked = Instant::now();
-        tokio::select! {
-            () = election.acquire(api) => {}
+        let since = tokio::select! {
+            since = election.acquire(&api) => since,
             () = shutdown.cancelled() => return,
-        }
-        // The successful attempt was the latest, and began at most a moment ago.
-        let since = asked.max(Instant::now() - Duration::from_secs(1));
-        info!(identity = election.identity, "controllers lead");
+        };
+        info!(
+            lease = election.lease,
+            identity = election.identity,
+            "lead taken"
+        );
         tokio::select! {
-            () = lead() => return,
-            () = election.hold(api, since) => {
-                warn!(identity = election.identity, "controllers lost the lead");
+            () = work() => {
+                election.release(&api).await;
+                return;
+            }
+            () = election.hold(&api, since) => {
+                warn!(lease = election.lease, identity = election.identity, "lead lost");
             }
             () = shutdown.cancelled() => {
-                election.release(api).await;
+                election.release(&api).await;
                 return;
             }
         }

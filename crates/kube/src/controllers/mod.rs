@@ -15,7 +15,8 @@
 //! - [`node_lifecycle`], [`pod_gc`]: silent nodes, and pods that nobody looks after.
 //! - [`certificates`], [`cluster_role_aggregation`]: what is signed; roles that are sums.
 //! - [`garbage`]: what is owned goes when its owners go.
-//! - [`leader`]: who runs all this when several API servers share one state.
+//! - [`leader`]: who runs all this, and what else only one may do, when several API servers share
+//!   one state.
 //! - [`bootstrap`]: a RuntimeClass per isolation class.
 //!
 //! `informer`, `queue` and `events` are what the scheduler and the provider are made of too;
@@ -56,7 +57,7 @@ mod workloads;
 
 pub(crate) use endpoint_slices::SERVICE_LABEL;
 pub use horizontal::metrics;
-pub use leader::Leadership;
+pub use leader::{Leadership, lead};
 pub(crate) use workloads::owner;
 
 use std::sync::Arc;
@@ -88,6 +89,7 @@ use self::workloads::deployment::Deployments;
 use self::workloads::replica_set::ReplicaSets;
 use crate::api::Api;
 use crate::custom;
+use crate::identity::{self, Identity};
 use crate::pki::Pki;
 
 /// What the controllers are told.
@@ -101,6 +103,8 @@ pub struct ControllersConfig {
     pub leadership: Leadership,
     /// Signs certificate requests; without it they wait.
     pub pki: Option<Arc<Pki>>,
+    /// Makes the tokens of Secrets that ask for one; without it they stay as they are.
+    pub identity: Option<Identity>,
     /// Where autoscalers have their numbers from; without it they say that there are none.
     pub metrics: Option<Arc<dyn metrics::Metrics>>,
 }
@@ -113,6 +117,7 @@ impl ControllersConfig {
             isolation: Vec::new(),
             leadership: Leadership::Alone,
             pki: None,
+            identity: None,
             metrics: None,
         }
     }
@@ -121,18 +126,26 @@ impl ControllersConfig {
 /// Runs every controller until `shutdown`, while this process is the one that does.
 pub async fn run(api: Api, config: ControllersConfig, shutdown: CancellationToken) {
     let leadership = config.leadership.clone();
+    let lease = leader::CONTROLLERS.to_owned();
     let work = || async {
         let mut tasks = JoinSet::new();
         start(&api, &config, &mut tasks);
         // Dropping the set ends them all.
         std::future::pending::<()>().await;
     };
-    leader::lead(&api, leadership, &shutdown, work).await;
+    lead(api.clone(), leadership, lease, shutdown, work).await;
 }
 
 /// Starts each controller as a task of its own, so that news for one wakes only that one.
 fn start(api: &Api, config: &ControllersConfig, tasks: &mut JoinSet<()>) {
     let (ca_pem, isolation) = (config.ca_pem.clone(), config.isolation.clone());
+    if let Some(identity) = config.identity.clone() {
+        let ca_pem = ca_pem.clone();
+        spawn(tasks, api, async move |api| {
+            // Its end is that of the set of tasks.
+            identity::fill_token_secrets(api, identity, ca_pem, CancellationToken::new()).await;
+        });
+    }
     spawn(tasks, api, async move |api| {
         bootstrap::runtime_classes(&api, &isolation).await;
     });

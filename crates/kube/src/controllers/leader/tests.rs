@@ -23,7 +23,7 @@ struct Process {
 impl Process {
     fn new(number: usize, clock_skew_s: i64) -> Self {
         Self {
-            election: Election::new(format!("p{number}")),
+            election: Election::new(CONTROLLERS, format!("p{number}")),
             clock_skew_s,
             on_its_way: None,
             renewed: None,
@@ -99,11 +99,11 @@ proptest! {
 #[test]
 fn a_released_lease_is_taken_at_once_and_counts_the_transition() {
     let (now, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
-    let mut first = Election::new("a".into());
+    let mut first = Election::new(CONTROLLERS, "a".into());
     let Step::Write(mut lease) = first.step(None, now, clock) else {
         panic!("nobody holds it");
     };
-    let mut second = Election::new("b".into());
+    let mut second = Election::new(CONTROLLERS, "b".into());
     assert_eq!(second.step(Some(&lease), now, clock), Step::Wait);
     assert!(matches!(
         first.step(Some(&lease), now, clock),
@@ -139,7 +139,7 @@ async fn one_leads_and_the_next_takes_over_when_it_ends() {
                 told.send(name).await.unwrap();
                 std::future::pending::<()>().await;
             };
-            lead(&api, elected, &token, run).await;
+            lead(api.clone(), elected, CONTROLLERS.into(), token, run).await;
         });
         (stop, task)
     };
