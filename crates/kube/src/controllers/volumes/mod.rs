@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::plan::{ClaimPlan, VolumeStep, plan_claim, step_of_volume};
+use self::plan::{ClaimPlan, View, VolumeStep, plan_claim, step_of_volume};
 use super::hands::Hands;
 use super::pods::is_finished;
 use super::queue::Outcome;
@@ -15,7 +15,7 @@ use super::watches::{Changed, Watches};
 use crate::api::{Api, Part, Patch};
 use crate::object;
 use crate::resource::{
-    PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource, STORAGE_CLASSES,
+    NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource, STORAGE_CLASSES,
 };
 use crate::status::Status;
 
@@ -108,12 +108,19 @@ impl Volumes {
             .await?;
         let volumes = hands.known.all(&PERSISTENT_VOLUMES, None);
         let classes = hands.known.all(&STORAGE_CLASSES, None);
+        let (waiting, node) = self.consumers(at, &claim);
         let ClaimPlan {
             volume,
             claim: changed,
             status,
             news,
-        } = plan_claim(&claim, &volumes, &classes);
+        } = plan_claim(&View {
+            claim: &claim,
+            volumes: &volumes,
+            classes: &classes,
+            waiting: &waiting,
+            node: node.as_ref(),
+        });
         if let Some(news) = news {
             hands.tell(&claim, news).await;
         }
@@ -130,6 +137,24 @@ impl Volumes {
                 .await?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// Pods that use a claim and have no node yet, and where the first one is that has.
+    fn consumers(&self, at: &str, claim: &Value) -> (Vec<String>, Option<Value>) {
+        if claim["status"]["phase"] == "Bound" {
+            return (Vec::new(), None);
+        }
+        let known = &self.hands.known;
+        let mut pods = known.all(&PODS, object::namespace(claim));
+        pods.retain(|pod| !is_finished(pod) && claims_of(pod).iter().any(|one| one == at));
+        let node = |pod: &Value| {
+            let node = object::text(pod, &["spec", "nodeName"]);
+            known.get(&NODES, &format!("/{node}"))
+        };
+        let first = pods.iter().find_map(node);
+        pods.retain(|pod| object::text(pod, &["spec", "nodeName"]).is_empty());
+        let waiting = pods.iter().map(|pod| object::name(pod).to_owned());
+        (waiting.collect(), first)
     }
 
     /// A claim that is to go goes when no pod uses it.

@@ -7,7 +7,11 @@ use crate::controllers::events::News;
 use crate::controllers::pods::{annotate, annotation};
 use crate::label_selector;
 use crate::object;
+use crate::scheduler::selected;
 
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// The provisioner of volumes that somebody makes by hand.
+const BY_HAND: &str = "kubernetes.io/no-provisioner";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_US: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -21,6 +25,18 @@ pub(super) struct ClaimPlan {
     pub(super) claim: Option<Value>,
     pub(super) status: Option<Value>,
     pub(super) news: Option<News>,
+}
+
+/// What a claim is looked at with.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub(super) claim: &'a Value,
+    pub(super) volumes: &'a [Value],
+    pub(super) classes: &'a [Value],
+    /// Pods that use the claim and have no node yet.
+    pub(super) waiting: &'a [String],
+    /// Where the first pod is that uses it.
+    pub(super) node: Option<&'a Value>,
 }
 
 /// What to do for a volume.
@@ -48,7 +64,8 @@ fn refers(volume: &Value, claim: &Value) -> bool {
         && (uid.is_empty() || uid == object::uid(claim))
 }
 
-fn fits(volume: &Value, claim: &Value) -> bool {
+/// Upstream's words for why a volume is not what the claim asks for.
+fn mismatch(volume: &Value, claim: &Value) -> Option<&'static str> {
     let asked = ["spec", "resources", "requests", "storage"];
     let asked = object::at(claim, &asked).and_then(Amount::of);
     let has_room = match (capacity(volume), asked) {
@@ -62,76 +79,113 @@ fn fits(volume: &Value, claim: &Value) -> bool {
         "" => "Filesystem".to_owned(),
         mode => mode.to_owned(),
     };
+    if !has_room {
+        Some("requested PV is too small")
+    } else if class(volume) != class(claim) {
+        Some("storageClassName does not match")
+    } else if mode(volume) != mode(claim) {
+        Some("incompatible volumeMode")
+    } else if !wanted.all(|mode| modes.contains(mode)) {
+        Some("incompatible accessMode")
+    } else {
+        None
+    }
+}
+
+fn fits(volume: &Value, claim: &Value) -> bool {
     let selector = &claim["spec"]["selector"];
     let is_selected =
         !selector.is_object() || label_selector::matches(selector, &volume["metadata"]["labels"]);
     let is_free = volume["spec"]["claimRef"].is_null() || refers(volume, claim);
-    is_free
-        && has_room
-        && is_selected
-        && !object::is_terminating(volume)
-        && class(volume) == class(claim)
-        && mode(volume) == mode(claim)
-        && wanted.all(|mode| modes.contains(mode))
+    is_free && is_selected && !object::is_terminating(volume) && mismatch(volume, claim).is_none()
+}
+
+/// Whether pods of a node can reach the volume.
+fn is_reachable(volume: &Value, node: Option<&Value>) -> bool {
+    let required = &volume["spec"]["nodeAffinity"]["required"];
+    let (Some(node), true) = (node, required.is_object()) else {
+        return true;
+    };
+    let pod = json!({"spec": {"affinity": {"nodeAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": required}}}});
+    selected(&pod, node)
 }
 
 /// The volume that was kept for the claim, else the smallest that fits.
-fn best<'a>(claim: &Value, volumes: &'a [Value]) -> Option<&'a Value> {
-    let fitting = || volumes.iter().filter(|volume| fits(volume, claim));
+fn best<'a>(view: &View<'a>) -> Option<&'a Value> {
+    let claim = view.claim;
+    let fitting = || {
+        let fitting = view.volumes.iter().filter(|volume| fits(volume, claim));
+        fitting.filter(|volume| is_reachable(volume, view.node))
+    };
     let kept = fitting().find(|volume| refers(volume, claim));
     kept.or_else(|| {
         fitting().min_by_key(|volume| (capacity(volume), object::name(volume).to_owned()))
     })
 }
 
-pub(super) fn plan_claim(claim: &Value, volumes: &[Value], classes: &[Value]) -> ClaimPlan {
+pub(super) fn plan_claim(view: &View<'_>) -> ClaimPlan {
+    let claim = view.claim;
     let named = object::text(claim, &["spec", "volumeName"]);
-    let volume = volumes.iter().find(|volume| object::name(volume) == named);
+    let mut volumes = view.volumes.iter();
+    let volume = volumes.find(|volume| object::name(volume) == named);
+    let is_bound = annotation(claim, BIND_COMPLETED).is_some();
     match (named.is_empty(), volume) {
-        (true, _) => search(claim, volumes, classes),
+        (true, _) => search(view),
         (false, Some(volume)) => {
             let is_free = volume["spec"]["claimRef"].is_null();
             if !is_free && !refers(volume, claim) {
-                let is_bound = annotation(claim, BIND_COMPLETED).is_some();
                 return if is_bound {
                     lost(claim)
                 } else {
                     pending(claim, None)
                 };
             }
-            bind(claim, volume)
+            match mismatch(volume, claim) {
+                Some(why) if is_free && !is_bound => {
+                    let message = format!("Cannot bind to requested volume {named:?}: {why}");
+                    pending(claim, Some(News::warning("VolumeMismatch", message)))
+                }
+                Some(_) | None => bind(claim, volume),
+            }
         }
-        (false, None) if annotation(claim, BIND_COMPLETED).is_some() => lost(claim),
+        (false, None) if is_bound => lost(claim),
         (false, None) => pending(claim, None),
     }
 }
 
-fn search(claim: &Value, volumes: &[Value], classes: &[Value]) -> ClaimPlan {
+fn search(view: &View<'_>) -> ClaimPlan {
+    let claim = view.claim;
     let name = class(claim);
-    let class = classes.iter().find(|one| object::name(one) == name);
+    let class = view.classes.iter().find(|one| object::name(one) == name);
     let waits = class.is_some_and(|one| one["volumeBindingMode"] == "WaitForFirstConsumer");
-    let selected = annotation(claim, "volume.kubernetes.io/selected-node");
     // A volume that was kept for this claim needs no consumer.
-    let kept = volumes
+    let kept = view
+        .volumes
         .iter()
         .find(|one| refers(one, claim) && fits(one, claim));
-    if waits && selected.is_none() && kept.is_none() {
-        let message = "waiting for first consumer to be created before binding";
-        let news = News::normal("WaitForFirstConsumer", message);
-        return pending(claim, Some(news));
+    if waits && annotation(claim, SELECTED_NODE).is_none() && kept.is_none() {
+        return match view.node {
+            Some(node) => consumed(claim, object::name(node)),
+            None => pending(claim, Some(awaited(view.waiting))),
+        };
     }
-    if let Some(volume) = best(claim, volumes) {
+    if let Some(volume) = best(view) {
         return bind(claim, volume);
     }
     let provisioner = class.map(|one| object::text(one, &["provisioner"]));
     let news = match provisioner {
-        Some("kubernetes.io/no-provisioner") | None if name.is_empty() || class.is_some() => {
+        None if name.is_empty() => {
             let message = "no persistent volumes available for this claim and no storage class is \
                            set";
             News::normal("FailedBinding", message)
         }
-        None | Some("kubernetes.io/no-provisioner") => {
-            let message = format!("storageclass.storage.k8s.io \"{name}\" not found");
+        None => {
+            let message = format!("storageclass.storage.k8s.io {name:?} not found");
+            News::warning("ProvisioningFailed", message)
+        }
+        Some(BY_HAND) => {
+            let message = format!("no volume plugin matched name: {BY_HAND}");
             News::warning("ProvisioningFailed", message)
         }
         Some(provisioner) => {
@@ -144,6 +198,34 @@ fn search(claim: &Value, volumes: &[Value], classes: &[Value]) -> ClaimPlan {
         }
     };
     pending(claim, Some(news))
+}
+
+/// What a claim waits for that waits for its first consumer.
+fn awaited(waiting: &[String]) -> News {
+    match waiting {
+        [] => News::normal(
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding",
+        ),
+        [pod] => News::normal(
+            "WaitForPodScheduled",
+            format!("waiting for pod {pod} to be scheduled"),
+        ),
+        pods => News::normal(
+            "WaitForPodScheduled",
+            format!("waiting for pods {} to be scheduled", pods.join(",")),
+        ),
+    }
+}
+
+/// The first consumer is there: now a volume may be looked for, or made, where it is.
+fn consumed(claim: &Value, node: &str) -> ClaimPlan {
+    let mut changed = claim.clone();
+    annotate(&mut changed, SELECTED_NODE, node);
+    ClaimPlan {
+        claim: Some(changed),
+        ..pending(claim, None)
+    }
 }
 
 fn with_phase(claim: &Value, phase: &str) -> Value {
@@ -240,6 +322,16 @@ mod tests {
                 "accessModes": ["ReadWriteOnce"]}})
     }
 
+    fn plan_of(claim: &Value, volumes: &[Value], classes: &[Value]) -> ClaimPlan {
+        plan_claim(&View {
+            claim,
+            volumes,
+            classes,
+            waiting: &[],
+            node: None,
+        })
+    }
+
     #[test]
     fn a_claim_gets_the_smallest_volume_that_fits() {
         let volumes = [
@@ -248,7 +340,7 @@ mod tests {
             volume("small", "1Gi", ""),
             volume("other", "2Gi", "fast"),
         ];
-        let plan = plan_claim(&claim("1500Mi", ""), &volumes, &[]);
+        let plan = plan_of(&claim("1500Mi", ""), &volumes, &[]);
         let bound = plan.volume.expect("bound");
         assert_eq!(object::name(&bound), "fits");
         assert_eq!(bound["spec"]["claimRef"]["uid"], "c");
@@ -261,10 +353,10 @@ mod tests {
             (&json!("Bound"), &json!("2Gi"))
         );
         // Again there is nothing to do but the status.
-        let again = plan_claim(&claim, &[bound], &[]);
+        let again = plan_of(&claim, &[bound], &[]);
         assert_eq!((again.volume, again.claim), (None, None));
         assert_eq!(
-            plan_claim(&claim, &[], &[]).status.expect("told")["phase"],
+            plan_of(&claim, &[], &[]).status.expect("told")["phase"],
             "Lost"
         );
     }
@@ -272,7 +364,7 @@ mod tests {
     #[test]
     fn a_claim_without_a_volume_waits_and_says_for_what() {
         let reason = |claim: &Value, classes: &[Value]| {
-            let plan = plan_claim(claim, &[volume("v", "1Gi", "late")], classes);
+            let plan = plan_of(claim, &[volume("v", "1Gi", "late")], classes);
             assert_eq!(plan.status.expect("told")["phase"], "Pending");
             plan.news.map(|news| news.reason)
         };
@@ -294,6 +386,49 @@ mod tests {
             reason(&claim("1Gi", "none"), &classes),
             Some("ProvisioningFailed")
         );
+    }
+
+    #[test]
+    fn a_claim_of_the_late_kind_gets_a_volume_where_its_first_pod_is() {
+        let mut here = volume("here", "5Gi", "late");
+        let zone = |zone: &str| {
+            json!({"required": {"nodeSelectorTerms": [{"matchExpressions":
+            [{"key": "zone", "operator": "In", "values": [zone]}]}]}})
+        };
+        here["spec"]["nodeAffinity"] = zone("a");
+        let mut away = volume("away", "1Gi", "late");
+        away["spec"]["nodeAffinity"] = zone("b");
+        let classes = [json!({"metadata": {"name": "late"}, "provisioner": BY_HAND,
+            "volumeBindingMode": "WaitForFirstConsumer"})];
+        let node = json!({"metadata": {"name": "fra", "labels": {"zone": "a"}}});
+        let mut claim = claim("1Gi", "late");
+        let volumes = [here, away];
+        let plan = |claim: &Value, waiting: &[String], node: Option<&Value>| {
+            plan_claim(&View {
+                claim,
+                volumes: &volumes,
+                classes: &classes,
+                waiting,
+                node,
+            })
+        };
+        let news = plan(&claim, &["p".to_owned()], None).news.expect("waits");
+        assert_eq!(news.message, "waiting for pod p to be scheduled");
+        claim = plan(&claim, &[], Some(&node)).claim.expect("selected");
+        assert_eq!(annotation(&claim, SELECTED_NODE), Some("fra"));
+        let bound = plan(&claim, &[], Some(&node)).volume.expect("bound");
+        assert_eq!(object::name(&bound), "here");
+    }
+
+    #[test]
+    fn a_volume_that_is_asked_for_by_name_has_to_be_what_is_asked_for() {
+        let mut claim = claim("5Gi", "");
+        claim["spec"]["volumeName"] = "v".into();
+        let plan = plan_of(&claim, &[volume("v", "1Gi", "")], &[]);
+        let news = plan.news.expect("refused");
+        assert_eq!(news.reason, "VolumeMismatch");
+        let words = "Cannot bind to requested volume \"v\": requested PV is too small";
+        assert_eq!(news.message, words);
     }
 
     #[test]
