@@ -7,8 +7,8 @@ use common::objects::{HERE, all, merge, open, reasons, until};
 use kube::api::{Api, DeleteOptions, Propagation};
 use kube::object;
 use kube::resource::{
-    CONTROLLER_REVISIONS, CRON_JOBS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS,
-    REPLICATION_CONTROLLERS, STATEFUL_SETS,
+    CONTROLLER_REVISIONS, CRON_JOBS, JOBS, PERSISTENT_VOLUME_CLAIMS, PODS, REPLICATION_CONTROLLERS,
+    STATEFUL_SETS,
 };
 use serde_json::{Value, json};
 

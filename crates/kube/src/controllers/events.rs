@@ -1,23 +1,23 @@
 //! Events: what `kubectl describe` shows at the end.
 //!
-//! The same news about the same object is one Event whose count rises, as the event correlator of
-//! Kubernetes' clients does it.
+//! The same news about the same object is one Event whose count rises; [`correlator`] decides what
+//! is the same.
+
+mod correlator;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use self::correlator::{Correlator, make_room};
 use crate::api::Api;
 use crate::object;
 use crate::resource::EVENTS;
 use crate::time;
-
-/// News whose Event is remembered, as many as the event correlator of Kubernetes' clients keeps.
-/// Forgetting one only starts a new count.
-const REMEMBERED_MAX: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Severity {
@@ -64,8 +64,14 @@ pub(crate) struct Recorder {
     api: Api,
     component: &'static str,
     host: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    correlator: Correlator,
     /// The Event of each piece of news, by uid of its object.
-    remembered: Arc<Mutex<HashMap<(String, News), Value>>>,
+    remembered: HashMap<(String, News), Value>,
 }
 
 impl Recorder {
@@ -74,24 +80,34 @@ impl Recorder {
             api,
             component,
             host: host.to_owned(),
-            remembered: Arc::default(),
+            state: Arc::default(),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells `news` about `object`. An Event that cannot be written is logged and given up: it
     /// only tells what happened.
     pub(crate) async fn tell(&self, object: &Value, news: News) {
         let namespace = object::namespace(object).unwrap_or("default").to_owned();
-        let key = (object::uid(object).to_owned(), news);
         let now = Timestamp::now();
-        let known = {
-            let remembered = self.remembered.lock();
-            let remembered = remembered.unwrap_or_else(PoisonError::into_inner);
-            remembered.get(&key).cloned()
+        let (key, message, known) = {
+            let mut state = self.lock();
+            let uid = object::uid(object);
+            let told = state.correlator.correlate(uid, news, Instant::now());
+            let Some((news, message)) = told else {
+                return;
+            };
+            let key = (uid.to_owned(), news);
+            let known = state.remembered.get(&key).cloned();
+            (key, message, known)
         };
         if let Some(mut event) = known {
             event["count"] = (event["count"].as_u64().unwrap_or(1) + 1).into();
             event["lastTimestamp"] = time::seconds(now).into();
+            event["message"] = message.as_str().into();
             object::meta_mut(&mut event).remove("resourceVersion");
             if let Ok(event) = self.api.update(&EVENTS, Some(&namespace), event).await {
                 self.remember(key, event);
@@ -99,7 +115,8 @@ impl Recorder {
             }
             // It has expired: a new one begins to count.
         }
-        let event = self.event(object, &key.1, now);
+        let mut event = self.event(object, &key.1, now);
+        event["message"] = message.into();
         match self.api.create(&EVENTS, Some(&namespace), event).await {
             Ok(event) => self.remember(key, event),
             Err(error) => warn!(%error, reason = key.1.reason, "event not written"),
@@ -107,12 +124,9 @@ impl Recorder {
     }
 
     fn remember(&self, key: (String, News), event: Value) {
-        let remembered = self.remembered.lock();
-        let mut remembered = remembered.unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(key, event);
+        let mut state = self.lock();
+        make_room(&mut state.remembered);
+        state.remembered.insert(key, event);
     }
 
     fn event(&self, object: &Value, news: &News, now: Timestamp) -> Value {

@@ -6,6 +6,7 @@ mod source;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use super::reconcile::Controller;
 use super::watches::{Changed, Watches};
 use crate::api::{Api, WriteOptions};
 use crate::object;
-use crate::resource::{HORIZONTAL_POD_AUTOSCALERS, PODS, Resource};
+use crate::resource::{HORIZONTAL_POD_AUTOSCALERS, PODS, Resource, Row};
 use crate::status::Status;
 use crate::time;
 
@@ -30,6 +31,16 @@ pub(super) struct Horizontal {
     metrics: Option<Arc<dyn Metrics>>,
     /// By uid of the autoscaler.
     past: Mutex<HashMap<String, Past>>,
+    /// By name.
+    looks: Mutex<HashMap<String, Look>>,
+}
+
+/// The latest look at an autoscaler.
+struct Look {
+    uid: String,
+    /// What it asked for then.
+    spec: Value,
+    at: Instant,
 }
 
 impl Horizontal {
@@ -38,6 +49,35 @@ impl Horizontal {
             hands: Hands::new(api, watches, "horizontal-pod-autoscaler"),
             metrics,
             past: Mutex::default(),
+            looks: Mutex::default(),
+        }
+    }
+
+    /// How long to wait: a metric is looked at once in a while, and at once when something else is
+    /// asked for. What we write into the status ourselves is no reason to look.
+    fn wait(&self, at: &str, autoscaler: &Value) -> Option<Duration> {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = looks.get(at)?;
+        let is_same = look.uid == object::uid(autoscaler) && look.spec == autoscaler["spec"];
+        let left = PERIOD.saturating_sub(look.at.elapsed());
+        (is_same && !left.is_zero()).then_some(left)
+    }
+
+    fn looked(&self, at: &str, autoscaler: &Value) {
+        let look = Look {
+            uid: object::uid(autoscaler).to_owned(),
+            spec: autoscaler["spec"].clone(),
+            at: Instant::now(),
+        };
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.insert(at.to_owned(), look);
+    }
+
+    fn forget(&self, at: &str) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(look) = looks.remove(at) {
+            let mut all = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            all.remove(&look.uid);
         }
     }
 }
@@ -64,19 +104,20 @@ impl Controller for Horizontal {
     async fn sync(&self, at: &str) -> Result<Outcome, Status> {
         let hands = &self.hands;
         let Some(autoscaler) = hands.known.get(&HORIZONTAL_POD_AUTOSCALERS, at) else {
+            self.forget(at);
             return Ok(Outcome::Done);
         };
+        if let Some(left) = self.wait(at, &autoscaler) {
+            return Ok(Outcome::After(left));
+        }
         let mut conditions = Vec::new();
         let numbers = self.scale(&autoscaler, &mut conditions).await?;
         let status = status(&autoscaler, numbers, conditions, Timestamp::now());
         hands
             .update_status(&HORIZONTAL_POD_AUTOSCALERS, &autoscaler, status)
             .await?;
-        // Without a source nothing changes by itself.
-        Ok(match self.metrics {
-            Some(_) => Outcome::After(PERIOD),
-            None => Outcome::Done,
-        })
+        self.looked(at, &autoscaler);
+        Ok(Outcome::After(PERIOD))
     }
 }
 
@@ -86,7 +127,16 @@ struct Numbers {
     current: i64,
     desired: i64,
     metrics: Vec<Value>,
+    /// Why it scales, if it does.
+    reason: String,
     has_scaled: bool,
+}
+
+/// What the metrics ask for together.
+struct Most {
+    pods: i64,
+    /// The metric that asks for so many.
+    title: String,
 }
 
 impl Horizontal {
@@ -104,15 +154,16 @@ impl Horizontal {
             .resources()
             .find_kind(text("apiVersion"), text("kind"));
         let key = format!("{namespace}/{}", text("name"));
-        let found = row.and_then(|row| Some((hands.known.get(&row, &key)?, row)));
+        let found = row
+            .as_ref()
+            .and_then(|row| Some((hands.known.get(row, &key)?, row)));
         let Some((workload, row)) = found else {
-            let message = format!(
-                "the HPA controller was unable to get the target's current scale: {} {:?} not found",
-                text("kind"),
-                text("name")
-            );
+            let message = no_scale(row.as_deref(), target);
             let news = News::warning("FailedGetScale", message.clone());
             hands.tell(autoscaler, news).await;
+            let message = format!(
+                "the HPA controller was unable to get the target's current scale: {message}"
+            );
             conditions.push(("AbleToScale", "False", "FailedGetScale", message));
             return Ok(Numbers::default());
         };
@@ -131,27 +182,46 @@ impl Horizontal {
             conditions.push(("AbleToScale", "True", "ReadyForNewScale", message.into()));
             return Ok(numbers);
         }
-        let change = |scale: &Value| {
-            let mut scale = scale.clone();
-            object::map_mut(&mut scale, "spec").insert("replicas".into(), desired.into());
-            Ok(scale)
-        };
-        let (here, options) = (Some(namespace), WriteOptions::default());
-        hands
-            .api
-            .scale_with(&row, here, text("name"), change, options)
-            .await?;
-        self.remember(autoscaler, |past, now| {
-            past.changes.push((now, desired - current))
-        });
-        let message = format!("New size: {desired}; reason: metrics ask for it");
-        let news = News::normal("SuccessfulRescale", message);
-        hands.tell(autoscaler, news).await;
+        self.rescale(autoscaler, row, &numbers).await?;
         let message =
             format!("the HPA controller was able to update the target scale to {desired}");
         conditions.push(("AbleToScale", "True", "SucceededRescale", message));
         numbers.has_scaled = true;
         Ok(numbers)
+    }
+
+    /// Writes the number of pods and tells why.
+    async fn rescale(
+        &self,
+        autoscaler: &Value,
+        row: &Row,
+        numbers: &Numbers,
+    ) -> Result<(), Status> {
+        let hands = &self.hands;
+        let Numbers {
+            desired, reason, ..
+        } = numbers;
+        let change = |scale: &Value| {
+            let mut scale = scale.clone();
+            object::map_mut(&mut scale, "spec").insert("replicas".into(), (*desired).into());
+            Ok(scale)
+        };
+        let name = object::text(autoscaler, &["spec", "scaleTargetRef", "name"]);
+        let (here, options) = (object::namespace(autoscaler), WriteOptions::default());
+        let scaled = hands.api.scale_with(row, here, name, change, options).await;
+        if let Err(status) = scaled {
+            let message = format!("New size: {desired}; reason: {reason}; error: {status}");
+            let news = News::warning("FailedRescale", message);
+            hands.tell(autoscaler, news).await;
+            return Err(status);
+        }
+        self.remember(autoscaler, |past, now| {
+            past.changes.push((now, desired - numbers.current));
+        });
+        let message = format!("New size: {desired}; reason: {reason}");
+        let news = News::normal("SuccessfulRescale", message);
+        hands.tell(autoscaler, news).await;
+        Ok(())
     }
 
     /// How many pods are wanted, and what has to be said about it.
@@ -170,17 +240,28 @@ impl Horizontal {
             conditions.push(("ScalingActive", "False", "ScalingDisabled", message.into()));
             0
         } else if bounded != current {
+            numbers.reason = match bounded < current {
+                true => "Current number of replicas above Spec.MaxReplicas".into(),
+                false => "Current number of replicas below Spec.MinReplicas".into(),
+            };
             bounded
         } else {
             match self
                 .by_metrics(autoscaler, workload, current, numbers)
                 .await
             {
-                Ok(wanted) => {
-                    let message = "the HPA was able to successfully calculate a replica count";
-                    conditions.push(("ScalingActive", "True", "ValidMetricFound", message.into()));
-                    let (pods, limited) = self.follow(autoscaler, current, wanted);
+                Ok(most) => {
+                    let message = format!(
+                        "the HPA was able to successfully calculate a replica count from {}",
+                        most.title
+                    );
+                    conditions.push(("ScalingActive", "True", "ValidMetricFound", message));
+                    let (pods, limited) = self.follow(autoscaler, current, most.pods);
                     conditions.push(limit_condition(limited));
+                    numbers.reason = match pods > current {
+                        true => format!("{} above target", most.title),
+                        false => "All metrics below target".into(),
+                    };
                     pods
                 }
                 Err(fault) => {
@@ -188,8 +269,6 @@ impl Horizontal {
                         "the HPA was unable to compute the replica count: {}",
                         fault.message
                     );
-                    let news = News::warning(fault.reason, fault.message);
-                    self.hands.tell(autoscaler, news).await;
                     conditions.push(("ScalingActive", "False", fault.reason, message));
                     current
                 }
@@ -213,14 +292,15 @@ impl Horizontal {
         arithmetic::follow(autoscaler, current, wanted, &past, Timestamp::now())
     }
 
-    /// The most that any metric asks for. One that cannot be read stops a fall, not a rise.
+    /// The most that any metric asks for. One that cannot be read stops a fall, not a rise. What is
+    /// wrong is told here; the first of it is returned.
     async fn by_metrics(
         &self,
         autoscaler: &Value,
         workload: &Value,
         current: i64,
         numbers: &mut Numbers,
-    ) -> Result<i64, Fault> {
+    ) -> Result<Most, Fault> {
         let mut selector = workload["spec"]["selector"].clone();
         if selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none() {
             selector = json!({"matchLabels": selector});
@@ -228,23 +308,42 @@ impl Horizontal {
         let namespace = object::namespace(autoscaler).unwrap_or_default();
         let mut pods = self.hands.known.selected(&PODS, namespace, &selector);
         pods.retain(|pod| !is_finished(pod) && !object::is_terminating(pod));
-        let (mut most, mut fault) = (None, None);
-        for metric in object::items(autoscaler, &["spec", "metrics"]) {
+        let metrics = object::items(autoscaler, &["spec", "metrics"]);
+        let mut most: Option<Most> = None;
+        let mut faults = Vec::new();
+        for metric in metrics {
             match self
                 .propose(autoscaler, metric, &selector, &pods, current)
                 .await
             {
                 Ok(proposal) => {
-                    most = most.max(Some(proposal.pods));
+                    if most.as_ref().is_none_or(|most| proposal.pods > most.pods) {
+                        let title = Source::of(metric).title();
+                        let pods = proposal.pods;
+                        most = Some(Most { pods, title });
+                    }
                     numbers.metrics.push(proposal.current);
                 }
-                Err(one) => fault = fault.or(Some(one)),
+                Err(fault) => {
+                    let news = News::warning(fault.reason, fault.message.clone());
+                    self.hands.tell(autoscaler, news).await;
+                    faults.push((Source::of(metric).failed(&fault), fault));
+                }
             }
         }
-        match (most, fault) {
+        let invalid = faults.len();
+        match (most, faults.into_iter().next()) {
             (Some(most), None) => Ok(most),
-            (Some(most), Some(_)) if most > current => Ok(most),
-            (_, Some(fault)) => Err(fault),
+            (Some(most), Some(_)) if most.pods >= current => Ok(most),
+            (_, Some((failed, fault))) => {
+                let message = format!(
+                    "invalid metrics ({invalid} invalid out of {}), first error is: {failed}",
+                    metrics.len()
+                );
+                let news = News::warning("FailedComputeMetricsReplicas", message);
+                self.hands.tell(autoscaler, news).await;
+                Err(fault)
+            }
             (None, None) => Err(Fault {
                 reason: "InvalidMetricSourceType",
                 message: "no metrics are specified".into(),
@@ -291,6 +390,23 @@ impl Horizontal {
             pods,
             current: json!({"type": source.kind, field: status}),
         })
+    }
+}
+
+/// Why a target has no scale: it is not there, or there is no such kind.
+fn no_scale(kind: Option<&Resource>, target: &Value) -> String {
+    let text = |field: &str| object::text(target, &[field]);
+    match kind {
+        Some(kind) => {
+            let dot = if kind.group.is_empty() { "" } else { "." };
+            let resource = format!("{}/scale{dot}{}", kind.plural, kind.group);
+            format!("{resource} {:?} not found", text("name"))
+        }
+        None => {
+            let group = text("apiVersion").split_once('/');
+            let group = group.map_or("", |(group, _)| group);
+            format!("no matches for kind {:?} in group {group:?}", text("kind"))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::controllers::pods::{is_ready, phase};
 use crate::object;
 
 /// Why no number could be had: upstream's reason, and words.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) reason: &'static str,
     pub(super) message: String,
@@ -58,6 +58,42 @@ impl<'a> Source<'a> {
 
     fn name(self) -> &'a str {
         object::text(self.spec, &["name"])
+    }
+
+    /// What upstream calls it when it says why it scales.
+    pub(super) fn title(self) -> String {
+        let name = self.name();
+        let metric = object::text(self.spec, &["metric", "name"]);
+        let is_average = self.spec["target"].get("averageValue").is_some();
+        match self.kind {
+            "Resource" | "ContainerResource" if is_average => format!("{name} resource"),
+            "Resource" => format!("{name} resource utilization (percentage of request)"),
+            "ContainerResource" => {
+                format!("{name} container resource utilization (percentage of request)")
+            }
+            "Pods" => format!("pods metric {metric}"),
+            "Object" if !is_average => {
+                let kind = object::text(self.spec, &["describedObject", "kind"]);
+                format!("{kind} metric {metric}")
+            }
+            _ => {
+                let selector = printed(&self.spec["metric"]["selector"]);
+                format!("external metric {metric}({selector})")
+            }
+        }
+    }
+
+    /// What upstream says when it counts the metrics that have no number.
+    pub(super) fn failed(self, fault: &Fault) -> String {
+        let name = self.name();
+        let subject = match self.kind {
+            "Resource" => format!("{name} resource"),
+            "ContainerResource" => format!("{name} container"),
+            "Pods" => "pods".to_owned(),
+            "Object" => "object".to_owned(),
+            _ => format!("{} external", object::text(self.spec, &["metric", "name"])),
+        };
+        format!("failed to get {subject} metric value: {}", fault.message)
     }
 
     fn fault(self, message: impl Into<String>) -> Fault {
@@ -178,9 +214,36 @@ impl<'a> Source<'a> {
     }
 }
 
-/// As quantities of metrics are written.
+/// As quantities of metrics are written: with the largest suffix that leaves a whole number.
 fn milli(value: f64) -> String {
-    format!("{}m", whole((value * 1000.0).ceil()))
+    let mut number = whole((value * 1000.0).ceil());
+    let mut suffixes = ["m", "", "k", "M", "G", "T", "P", "E"]
+        .into_iter()
+        .peekable();
+    let mut suffix = suffixes.next().unwrap_or_default();
+    while number % 1000 == 0 && number != 0 && suffixes.peek().is_some() {
+        number /= 1000;
+        suffix = suffixes.next().unwrap_or_default();
+    }
+    if number == 0 {
+        return "0".into();
+    }
+    format!("{number}{suffix}")
+}
+
+/// As Go prints the selector of a metric: `nil` if there is none.
+fn printed(selector: &Value) -> String {
+    let Some(labels) = selector["matchLabels"].as_object() else {
+        return "nil".into();
+    };
+    let labels: String = labels
+        .iter()
+        .map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default()))
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:\
+         []LabelSelectorRequirement{{}},}}"
+    )
 }
 
 fn whole(value: f64) -> i64 {
@@ -239,5 +302,15 @@ mod tests {
         let external = Source::of(&external);
         assert_eq!(external.by_sum(&json!({}), &[], 2, 35.0).unwrap().0, 4);
         assert_eq!(milli(0.25), "250m");
+        assert_eq!([milli(0.0), milli(2.0), milli(50e6)], ["0", "2", "50M"]);
+        assert_eq!(
+            source.title(),
+            "cpu resource utilization (percentage of request)"
+        );
+        assert_eq!(external.title(), "external metric jobs(nil)");
+        let selector = json!({"matchLabels": {"queue": "a"}});
+        let go = "&LabelSelector{MatchLabels:map[string]string{queue: a,},MatchExpressions:\
+                  []LabelSelectorRequirement{},}";
+        assert_eq!(printed(&selector), go);
     }
 }

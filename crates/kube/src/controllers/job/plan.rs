@@ -345,6 +345,12 @@ impl<'a> Planner<'a> {
         status::set(status, end, "True", reason, message, self.now);
         if verdict.is_success {
             status["completionTime"] = time::seconds(self.now).into();
+            let succeeded = number(status, &["succeeded"]).unwrap_or(0);
+            if number(self.job, &["spec", "completions"]).is_some_and(|asked| succeeded > asked) {
+                let message = "Too many succeeded pods running after completion count reached";
+                let news = News::warning("TooManySucceededPods", message);
+                self.plan.news.push(news);
+            }
             self.plan
                 .news
                 .push(News::normal("Completed", "Job completed"));

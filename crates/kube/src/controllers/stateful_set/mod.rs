@@ -185,7 +185,7 @@ impl StatefulSets {
     async fn perform(&self, set: &Value, actions: Vec<Action>) -> Result<(), Status> {
         for action in actions {
             match action {
-                Action::CreateClaim(claim) => self.create_claim(set, claim).await?,
+                Action::CreateClaim { claim, pod } => self.create_claim(set, claim, &pod).await?,
                 Action::UpdateClaim(claim) => {
                     self.hands.update(&PERSISTENT_VOLUME_CLAIMS, claim).await?;
                 }
@@ -211,20 +211,21 @@ impl StatefulSets {
         Ok(())
     }
 
-    async fn create_claim(&self, set: &Value, claim: Value) -> Result<(), Status> {
+    async fn create_claim(&self, set: &Value, claim: Value, pod: &str) -> Result<(), Status> {
         let name = object::name(&claim).to_owned();
         let at = object::name(set);
         match self.hands.create(&PERSISTENT_VOLUME_CLAIMS, claim).await {
             Ok(_) => {
-                let message = format!("create Claim {name} in StatefulSet {at} success");
+                let message = format!("create Claim {name} Pod {pod} in StatefulSet {at} success");
                 let news = News::normal("SuccessfulCreate", message);
                 self.hands.tell(set, news).await;
                 Ok(())
             }
             Err(status) if status.reason == "AlreadyExists" => Ok(()),
             Err(status) => {
-                let message =
-                    format!("create Claim {name} in StatefulSet {at} failed error: {status}");
+                let message = format!(
+                    "create Claim {name} for Pod {pod} in StatefulSet {at} failed error: {status}"
+                );
                 let news = News::warning("FailedCreate", message);
                 self.hands.tell(set, news).await;
                 Err(status)

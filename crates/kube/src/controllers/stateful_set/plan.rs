@@ -37,11 +37,18 @@ pub(super) struct View<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
-    CreateClaim(Value),
+    /// For the pod of this name.
+    CreateClaim {
+        claim: Value,
+        pod: String,
+    },
     UpdateClaim(Value),
     CreatePod(Value),
     UpdatePod(Value),
-    DeletePod { pod: Value, why: Option<News> },
+    DeletePod {
+        pod: Value,
+        why: Option<News>,
+    },
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -190,7 +197,7 @@ impl<'a> Planner<'a> {
         if wanted.iter().filter_map(known).any(waits) {
             return;
         }
-        self.claim(&wanted, None);
+        self.claim(&wanted, ordinal, None);
         let revision = if self.needs_current(ordinal) {
             self.view.current
         } else {
@@ -216,13 +223,15 @@ impl<'a> Planner<'a> {
     }
 
     /// Claims that are missing are made, and those that are there get their owner.
-    fn claim(&mut self, wanted: &[Value], condemned: Option<&Value>) {
+    fn claim(&mut self, wanted: &[Value], ordinal: i64, condemned: Option<&Value>) {
         for claim in wanted {
             let action = match self.view.claims.get(object::name(claim)) {
                 None if condemned.is_some() => None,
                 None => {
                     let made = identity::retained(self.view.set, claim, None);
-                    Some(Action::CreateClaim(made.unwrap_or_else(|| claim.clone())))
+                    let claim = made.unwrap_or_else(|| claim.clone());
+                    let pod = format!("{}-{ordinal}", object::name(self.view.set));
+                    Some(Action::CreateClaim { claim, pod })
                 }
                 Some(present) => {
                     identity::retained(self.view.set, present, condemned).map(Action::UpdateClaim)
@@ -259,7 +268,7 @@ impl<'a> Planner<'a> {
         }
         let wanted = identity::claims(set, ordinal);
         if pods::phase(pod) == "Pending" && !object::is_terminating(pod) {
-            self.claim(&wanted, None);
+            self.claim(&wanted, ordinal, None);
         }
         if object::is_terminating(pod) || !is_running(pod) || !self.is_available(pod) {
             return false;
@@ -267,7 +276,7 @@ impl<'a> Planner<'a> {
         if let Some(mended) = identity::mended(pod, ordinal) {
             self.plan.actions.push(Action::UpdatePod(mended));
         }
-        self.claim(&wanted, None);
+        self.claim(&wanted, ordinal, None);
         true
     }
 
@@ -282,7 +291,7 @@ impl<'a> Planner<'a> {
         for (ordinal, pod) in &condemned {
             if !object::is_terminating(pod) {
                 let wanted = identity::claims(self.view.set, *ordinal);
-                self.claim(&wanted, Some(pod));
+                self.claim(&wanted, *ordinal, Some(pod));
             }
         }
         let mut unhealthy = condemned.iter().rev().filter(|(_, pod)| !is_healthy(pod));

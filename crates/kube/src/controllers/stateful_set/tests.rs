@@ -79,7 +79,7 @@ impl World {
         self.set["status"] = plan.status;
         for action in plan.actions {
             match action {
-                Action::CreateClaim(claim) | Action::UpdateClaim(claim) => {
+                Action::CreateClaim { claim, .. } | Action::UpdateClaim(claim) => {
                     self.claims.insert(object::name(&claim).to_owned(), claim);
                 }
                 Action::CreatePod(mut pod) => {

@@ -112,7 +112,12 @@ async fn perform(hands: &Hands, deployment: &Value, plan: Plan) -> Result<Option
                 return collided(hands, deployment, &name).await.map(Some);
             }
             Err(status) if status.is_namespace_terminating() => return Ok(Some(Outcome::Done)),
-            Err(status) => return Err(status),
+            Err(status) => {
+                let message = format!("Failed to create new replica set {name:?}: {status}");
+                let news = News::warning("ReplicaSetCreateError", message);
+                hands.tell(deployment, news).await;
+                return Err(status);
+            }
         }
     }
     for set in plan.update {
