@@ -270,9 +270,9 @@ async fn a_store_outlives_a_crash_of_its_etcd() {
     let rev = put(&store, "/k", "before").await;
     let mut watch = store.watch("/", rev).expect("starts");
     etcd.crash();
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = store.update("/k", rev, "after".into(), None).await {
-        assert!(std::time::Instant::now() < deadline, "{error}");
+        assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(told(&next(&mut watch).await), [("/k", Some(&b"after"[..]))]);
