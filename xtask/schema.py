@@ -41,6 +41,7 @@ KINDS = {
     "api.scheduling.v1": "PriorityClass",
     "api.storage.v1": "CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment "
     "VolumeAttributesClass",
+    "api.resource.v1": "DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice",
     "api.admissionregistration.v1": "MutatingAdmissionPolicy MutatingAdmissionPolicyBinding "
     "MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding "
     "ValidatingWebhookConfiguration",

@@ -164,6 +164,7 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
         ("", "services") => &["spec.clusterIP", "spec.type"],
         ("batch", "jobs") => &["status.successful"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        ("resource.k8s.io", "resourceslices") => &["spec.driver", "spec.nodeName"],
         ("events.k8s.io", "events") => &[
             "reason",
             "regarding.kind",

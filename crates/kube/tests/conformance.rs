@@ -4,10 +4,14 @@
 //! [`conformance::scenario`] says how to read them. `docs/conformance.md` is the table of all.
 
 mod common;
+#[path = "admission/hook.rs"]
+#[allow(dead_code, reason = "each program of tests uses a part of it")]
+mod hook;
 mod kubelet;
 
 mod conformance {
     mod errors;
+    mod hooks;
     mod http;
     mod lifecycle;
     mod play;

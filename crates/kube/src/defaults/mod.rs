@@ -2,6 +2,7 @@
 //! kind, because clients compare what they sent with what they get.
 
 mod cluster;
+mod device;
 mod extension;
 mod pod;
 mod service;
@@ -119,6 +120,9 @@ pub(crate) fn complete(resource: &Resource, object: &mut Value) {
         }
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object),
         ("storage.k8s.io", "storageclasses") => storage::class(object),
+        ("resource.k8s.io", "resourceclaims") => device::claim(object),
+        ("resource.k8s.io", "resourceclaimtemplates") => device::template(object),
+        ("resource.k8s.io", "resourceslices") => device::slice(object),
         ("storage.k8s.io", "csidrivers") => storage::driver(object),
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => cluster::flow_schema(object),
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {

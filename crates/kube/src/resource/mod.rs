@@ -21,6 +21,7 @@ mod catalog;
 mod certificates;
 mod coordination;
 mod core;
+mod devices;
 mod discovery;
 mod events;
 mod flowcontrol;
@@ -58,6 +59,9 @@ pub use self::core::{
     CONFIG_MAPS, ENDPOINTS, EVENTS, LIMIT_RANGES, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES, POD_TEMPLATES, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS,
     SERVICE_ACCOUNTS, SERVICES,
+};
+pub use self::devices::{
+    DEVICE_CLASSES, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS, RESOURCE_SLICES,
 };
 pub use self::discovery::ENDPOINT_SLICES;
 pub use self::events::EVENTS_V1;
@@ -348,4 +352,8 @@ pub static BUILT_IN: &[&Resource] = &[
     &ENDPOINT_SLICES,
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,
+    &DEVICE_CLASSES,
+    &RESOURCE_CLAIM_TEMPLATES,
+    &RESOURCE_CLAIMS,
+    &RESOURCE_SLICES,
 ];

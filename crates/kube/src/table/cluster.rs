@@ -71,6 +71,23 @@ pub(super) fn binding(binding: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// How far a claim of devices has come.
+pub(super) fn claim_state(claim: &Value) -> Value {
+    let status = &claim["status"];
+    let is_allocated = status["allocation"].is_object();
+    let mut states = Vec::new();
+    match (object::is_terminating(claim), is_allocated) {
+        (true, true) => states.extend(["deleted", "allocated"]),
+        (true, false) => states.push("deleted"),
+        (false, true) => states.push("allocated"),
+        (false, false) => states.push("pending"),
+    }
+    if is_allocated && !object::items(status, &["reservedFor"]).is_empty() {
+        states.push("reserved");
+    }
+    json!(states.join(","))
+}
+
 pub(super) fn request(request: &Value, now: Timestamp) -> Vec<Value> {
     let duration = request["spec"]["expirationSeconds"].as_i64();
     let duration = duration.map_or("<none>".to_owned(), |seconds| {

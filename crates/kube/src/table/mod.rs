@@ -108,6 +108,14 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             vec![name(), replicas("spec"), replicas("status"), age()]
         }
         ("autoscaling", "horizontalpodautoscalers") => autoscaler::row(resource, object, now),
+        ("resource.k8s.io", "resourceclaims") => vec![name(), cluster::claim_state(object), age()],
+        ("resource.k8s.io", "resourceslices") => vec![
+            name(),
+            text_or(object, &["spec", "nodeName"], ""),
+            text_or(object, &["spec", "driver"], ""),
+            text_or(object, &["spec", "pool", "name"], ""),
+            age(),
+        ],
         ("coordination.k8s.io", "leases") => {
             let holder = object::text(object, &["spec", "holderIdentity"]);
             vec![name(), json!(holder), age()]

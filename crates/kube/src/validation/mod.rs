@@ -4,6 +4,7 @@ mod access;
 mod batch;
 mod certificate;
 mod cluster;
+mod device;
 pub(crate) mod names;
 mod pod;
 mod policy;
@@ -159,6 +160,9 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
             _ => access::binding(access::Of::Cluster, object),
         },
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object),
+        ("resource.k8s.io", "resourceclaims") => device::claim(object),
+        ("resource.k8s.io", "resourceclaimtemplates") => device::template(object),
+        ("resource.k8s.io", "resourceslices") => device::slice(object),
         ("storage.k8s.io", "storageclasses") => storage::class(object),
         (
             "admissionregistration.k8s.io",
@@ -274,6 +278,10 @@ fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
         ("scheduling.k8s.io", "priorityclasses") => {
             causes.extend(cluster::priority_change(old, new));
         }
+        ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => {
+            causes.extend(unchanged(old, new, "spec"));
+        }
+        ("resource.k8s.io", "resourceslices") => causes.extend(device::slice_change(old, new)),
         ("storage.k8s.io", "storageclasses") => causes.extend(storage::class_change(old, new)),
         ("certificates.k8s.io", "certificatesigningrequests") => {
             causes.extend(unchanged(old, new, "spec"));
