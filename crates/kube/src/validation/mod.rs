@@ -8,6 +8,8 @@ mod device;
 pub(crate) mod names;
 mod pod;
 mod policy;
+#[cfg(test)]
+mod rules;
 mod service;
 mod slice;
 mod storage;
