@@ -211,7 +211,7 @@ fn one_cluster_trusts_the_tokens_of_another(host: &Host, kubectl: &Path) {
         let audience = format!("--audience={audience}");
         let words = ["create", "token", "default", &audience];
         // The account is made by a controller.
-        let token = eventually("a token", || {
+        eventually("a token", || {
             let mut command = host.kubectl(kubectl, &words);
             command.env("KUBECONFIG", of("a").join("kubeconfig"));
             let output = command.output().unwrap();
@@ -220,8 +220,7 @@ fn one_cluster_trusts_the_tokens_of_another(host: &Host, kubectl: &Path) {
             } else {
                 Err(String::from_utf8_lossy(&output.stderr).into_owned())
             }
-        });
-        token
+        })
     };
     let good = token("cluster-b");
     let mut who = with_token(kubectl, &server, &b_authority, &good);

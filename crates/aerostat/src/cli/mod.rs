@@ -113,7 +113,7 @@ enum Command {
     #[command(subcommand, visible_alias = "clusters")]
     K8s(clusters::Clusters),
     /// Run the Kubernetes control plane alone, in the foreground
-    Kubernetes(kubernetes::Kubernetes),
+    Kubernetes(Box<kubernetes::Kubernetes>),
     /// Services: a name and an address for a group of machines
     #[command(subcommand, visible_alias = "services")]
     Service(services::Services),

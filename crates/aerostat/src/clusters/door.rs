@@ -86,7 +86,7 @@ impl ClusterDoor {
     async fn connect(&self, to: SocketAddr) -> io::Result<Box<dyn Stream>> {
         let network = self.network.get().copied();
         let network = network.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkUnreachable))?;
-        let to = target(network, to).ok_or_else(|| io::ErrorKind::PermissionDenied)?;
+        let to = target(network, to).ok_or(io::ErrorKind::PermissionDenied)?;
         let source = Some(host_addr(network, self.inside.host));
         let stream = self
             .inside

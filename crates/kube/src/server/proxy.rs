@@ -178,8 +178,10 @@ fn of_pod(pod: &Value, port: &str) -> Result<SocketAddr, Status> {
 /// The number that the Service itself has for a port.
 fn of_service(service: &Value, port: &str) -> Result<u16, Status> {
     let ports = object::items(service, &["spec", "ports"]);
-    let is_it =
-        |one: &&Value| object::text(one, &["name"]) == port || one["port"].to_string() == port;
+    let number: Option<u16> = port.parse().ok();
+    let is_it = |one: &&Value| {
+        object::text(one, &["name"]) == port || number.is_some_and(|number| one["port"] == number)
+    };
     let found = match (port, ports) {
         ("", [only]) => Some(only),
         ("", _) => None,

@@ -69,7 +69,7 @@ async fn pods_leave_a_silent_node_when_their_time_is_over_and_others_stay() {
         let patch = json!({"status": {"conditions": condition}});
         let words = format!("patch node fra --subresource=status --type=merge -p {patch}");
         world.ok(&words).await;
-        let is_tainted = |keys: &str| keys.contains("not-ready") == !taints.is_empty();
+        let is_tainted = |keys: &str| keys.contains("not-ready") != taints.is_empty();
         world
             .until(TAINTS, |keys| {
                 is_tainted(keys) && !keys.contains(unreachable)
