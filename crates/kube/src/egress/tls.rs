@@ -3,10 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 use super::CallError;
 use crate::pki::Credentials;
@@ -67,7 +71,9 @@ pub(super) fn config(
     let builder = ClientConfig::builder_with_provider(provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(tls)?;
     let builder = match trust {
-        Trust::Bundle(pem) => builder.with_root_certificates(bundle(pem)?),
+        Trust::Bundle(pem) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Bundle::read(pem)?)),
         Trust::System => builder.with_root_certificates(system_roots()),
         Trust::Anyone => builder
             .dangerous()
@@ -81,22 +87,99 @@ pub(super) fn config(
     }
 }
 
-fn bundle(pem: &[u8]) -> Result<RootCertStore, CallError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem).flatten() {
+/// Accepts what the authorities of a bundle vouch for and, as Go does, a certificate of the bundle
+/// itself: who signs for himself often calls himself an authority, which rustls refuses.
+#[derive(Debug)]
+struct Bundle {
+    signed: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl Bundle {
+    fn read(pem: &[u8]) -> Result<Self, CallError> {
+        let mut roots = RootCertStore::empty();
         // As Go: what cannot be read in a bundle is passed over.
-        let _ = roots.add(certificate);
+        let own: Vec<_> = CertificateDer::pem_slice_iter(pem).flatten().collect();
+        for certificate in &own {
+            let _ = roots.add(certificate.clone());
+        }
+        if roots.is_empty() {
+            let why = "unable to load root certificates: unable to parse bytes as PEM block";
+            return Err(CallError::Tls(why.to_owned()));
+        }
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let signed = signed.build();
+        let signed = signed.map_err(|error| CallError::Tls(format!("tls: {error}")))?;
+        Ok(Self { signed, own })
     }
-    if roots.is_empty() {
-        let why = "unable to load root certificates: unable to parse bytes as PEM block";
-        return Err(CallError::Tls(why.to_owned()));
+}
+
+impl ServerCertVerifier for Bundle {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let signed = self
+            .signed
+            .verify_server_cert(certificate, chain, name, ocsp, now);
+        if signed.is_ok() || !self.own.iter().any(|own| own == certificate) {
+            return signed;
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        serves(certificate, now)?;
+        Ok(ServerCertVerified::assertion())
     }
-    Ok(roots)
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
+}
+
+/// Whether a certificate is good now, and for servers.
+fn serves(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let read = x509_parser::parse_x509_certificate(certificate);
+    let (_, read) = read.map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = read.validity();
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    let usage = read.extended_key_usage().ok().flatten();
+    if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+        return Err(CertificateError::InvalidPurpose.into());
+    }
+    Ok(())
 }
 
 /// The text of a failed handshake, in Go's words where people look for them.
 pub(super) fn text(error: &std::io::Error) -> String {
-    use rustls::CertificateError;
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -154,5 +237,40 @@ impl ServerCertVerifier for AcceptAnyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn self_signed(is_ca: rcgen::IsCa) -> rcgen::Certificate {
+        let mut params = rcgen::CertificateParams::new(vec!["s.n.svc".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_of_the_bundle_itself_is_trusted_for_its_name_and_time() {
+        let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        for is_ca in [authority.clone(), rcgen::IsCa::NoCa] {
+            let own = self_signed(is_ca);
+            let bundle = Bundle::read(own.pem().as_bytes()).unwrap();
+            let verify = |certificate: &CertificateDer<'_>, name: &'static str, now| {
+                let name = ServerName::try_from(name).unwrap();
+                bundle.verify_server_cert(certificate, &[], &name, &[], now)
+            };
+            let now = UnixTime::now();
+            verify(own.der(), "s.n.svc", now).unwrap();
+            verify(own.der(), "other.n.svc", now).unwrap_err();
+            let late = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
+            verify(own.der(), "s.n.svc", late).unwrap_err();
+            let stranger = self_signed(authority.clone());
+            verify(stranger.der(), "s.n.svc", now).unwrap_err();
+        }
+        assert!(Bundle::read(b"nonsense").is_err());
     }
 }
