@@ -365,6 +365,12 @@ fn pods_are_measured_and_scaled(host: &Host, kubectl: &Path) {
     let node = k(&["top", "node"]);
     assert!(node.contains("local") && node.contains('%'), "{node}");
     assert!(k(&["api-resources"]).contains("metrics.k8s.io/v1beta1"));
+    for made in [
+        "apiservice/v1beta1.metrics.k8s.io",
+        "clusterrole/system:aggregated-metrics-reader",
+    ] {
+        k(&["get", made]);
+    }
     k(&[
         "autoscale",
         "deployment",

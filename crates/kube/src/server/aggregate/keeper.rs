@@ -48,6 +48,15 @@ pub(in super::super) async fn keep(server: Arc<Server>) {
         .as_controller("apiservice-registration-controller");
     let mut own = api.resources().changed();
     let mut services = informer::follow(&api, &API_SERVICES, Selector::default());
+    if server.usage.is_some() {
+        // In the server's own name: the controller may not give what it may not do itself.
+        let made = server
+            .api
+            .create(&CLUSTER_ROLES, None, usage::reader_role());
+        if let Err(error) = known(made.await) {
+            warn!(%error, "the role of those who read metrics is not there");
+        }
+    }
     loop {
         if let Err(error) = register(&api, server.usage.is_some()).await {
             warn!(%error, "our own APIServices are not all there");
@@ -85,9 +94,6 @@ async fn register(api: &Api, has_usage: bool) -> Result<(), Status> {
     let mut wanted = BTreeSet::new();
     let own = snapshot.group_versions();
     let usage = has_usage.then_some((usage::GROUP, usage::VERSION));
-    if has_usage {
-        known(api.create(&CLUSTER_ROLES, None, usage::reader_role()).await)?;
-    }
     for (group, version) in own.into_iter().chain(usage) {
         let name = format!("{version}.{group}");
         wanted.insert(name.clone());

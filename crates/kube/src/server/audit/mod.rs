@@ -215,7 +215,10 @@ impl Record {
         let about = About {
             id: id.to_owned(),
             level,
-            uri: uri.to_string(),
+            // Over HTTP/2 it has scheme and host too, which upstream does not tell.
+            uri: uri
+                .path_and_query()
+                .map_or_else(|| uri.to_string(), |path| path.as_str().to_owned()),
             user: user.clone(),
             acting: acting.cloned(),
             source: from.address.map(|address| address.ip().to_string()),
