@@ -29,8 +29,6 @@ pub(super) struct Kubernetes {
     /// An etcd that has the state, as http://host:port; may be repeated [default: as configured]
     #[arg(long, value_name = "URL")]
     etcd: Vec<String>,
-    #[command(flatten)]
-    callers: Callers,
     /// What to log: a level, or tracing's filter directives
     #[arg(
         long,
@@ -39,6 +37,9 @@ pub(super) struct Kubernetes {
         default_value = "info"
     )]
     log: String,
+    // Last, because what follows would stand under its heading.
+    #[command(flatten)]
+    callers: Callers,
 }
 
 /// Flags of upstream's API server; each goes before what is configured.
