@@ -163,7 +163,9 @@ fn limits() -> AuthorizerLimits {
 /// The facts that a request brings along. What a token may is in its checks alone, so beyond them
 /// everything is allowed.
 fn ambient(access: Access<'_>, now: Timestamp) -> Result<AuthorizerBuilder, error::Token> {
-    let since = Duration::from_secs(now.as_second().try_into().unwrap_or(0));
+    // Up to a whole second, which is as fine as a check is: what ends at a moment is over then.
+    let started = i64::from(now.subsec_nanosecond() > 0);
+    let since = Duration::from_secs((now.as_second() + started).try_into().unwrap_or(0));
     let now = SystemTime::UNIX_EPOCH + since;
     let mut builder = AuthorizerBuilder::new()
         .fact(fact("time", &[biscuit_auth::builder::date(&now)]))?
