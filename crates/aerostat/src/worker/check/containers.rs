@@ -58,12 +58,6 @@ fn check_container(field: &str, container: &ContainerConfig) -> Result<usize, In
     }
     check_restart(&at("restart"), container.restart.as_ref())?;
     check_stop(&at("stop"), container.stop.as_ref())?;
-    let stop = container.stop.as_ref().and_then(|stop| stop.timeout);
-    if stop.is_some_and(|timeout| !timeout.0.is_zero()) {
-        let reason =
-            "containers of a machine have one time to stop; set config.stop_config.timeout";
-        invalid(at("stop.timeout"), reason)?;
-    }
     let dir = container.working_dir.as_deref();
     if dir.is_some_and(|dir| !is_plain_absolute(dir)) {
         invalid(at("working_dir"), "must be an absolute path without `..`")?;
