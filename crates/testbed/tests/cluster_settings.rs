@@ -295,9 +295,10 @@ fn keys_change_while_it_runs(host: &Host, kubectl: &Path) {
     assert_eq!(told["ids"].as_array().map(Vec::len), Some(1), "{told}");
     assert_eq!(secret(), before);
 
-    let server = server_of(host, kubectl);
     let token = k(&["create", "token", "default"]);
     let who = |token: &str| {
+        // A daemon that begins anew may listen on another port.
+        let server = server_of(host, kubectl);
         let mut command = with_token(kubectl, &server, &authority(host), token.trim());
         command.args(["auth", "whoami"]);
         command
