@@ -121,7 +121,7 @@ fn make_tls(dir: &Path) -> Result<(), String> {
 fn writable_layers_stay_for_as_long_as_they_are_asked_to() {
     let host = Host::new();
     host.up();
-    let size = "df -k / | tail -1 | awk '{print int($2 / 1000000)}'";
+    let size = "df -k / | tail -1 | awk '{print int($2 / 900000)}'";
     for (name, persist) in [("fresh", "never"), ("kept", "restart"), ("stays", "always")] {
         run(&host, name, &["--persist", persist, "--rootfs-size", "1"]);
         sh(&host, name, "echo mine >/root-mark");

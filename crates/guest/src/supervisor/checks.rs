@@ -25,6 +25,9 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const FIRST_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Of what a probe says.
 const OUTPUT_BYTES_MAX: usize = 1024;
+/// A check that goes on to stand as it stood tells what it says now at most so often: the host
+/// writes each report down, and passes over what comes much sooner.
+const SAME_STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,13 +267,12 @@ impl Check {
         }
     }
 
-    /// Says how the check stands: at once if its status is new, and not more often than it is made
-    /// if only its output is.
+    /// Says how the check stands: at once if its status is new, and later if only its output is.
     fn report(&mut self, now: Now, output: &str) -> Option<Effect> {
         let output = cut(output);
         if let Some(reported) = &self.reported {
             let is_same = reported.status == self.status;
-            let is_soon = now.elapsed < reported.at + self.interval;
+            let is_soon = now.elapsed < reported.at + SAME_STATUS_INTERVAL;
             if is_same && (is_soon || reported.output == output) {
                 return None;
             }

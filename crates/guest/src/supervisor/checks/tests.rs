@@ -82,21 +82,24 @@ fn a_check_is_warning_until_thresholds_are_reached_and_tells_changes_only() {
     assert_eq!(reports(&effects), [(Passing, "200")]);
     assert_eq!(checks.next_deadline(), Some(Duration::from_secs(6)));
     assert_eq!(reports(&probe(&mut checks, 6_000, &good).0), []);
-    assert_eq!(
-        reports(&probe(&mut checks, 11_000, &bad).0),
-        [(Passing, "refused")]
-    );
+    assert_eq!(reports(&probe(&mut checks, 11_000, &bad).0), []);
     assert_eq!(
         reports(&probe(&mut checks, 16_000, &bad).0),
         [(Critical, "refused")]
     );
-    assert_eq!(
-        reports(&probe(&mut checks, 21_000, &good).0),
-        [(Critical, "200")]
-    );
+    assert_eq!(reports(&probe(&mut checks, 21_000, &good).0), []);
     assert_eq!(
         reports(&probe(&mut checks, 26_000, &good).0),
         [(Passing, "200")]
+    );
+    // What it says while it stands as it stood waits for its time, and is not lost.
+    let other = outcome(true, "201");
+    for ms in [31_000, 36_000, 41_000, 46_000, 51_000] {
+        assert_eq!(reports(&probe(&mut checks, ms, &other).0), []);
+    }
+    assert_eq!(
+        reports(&probe(&mut checks, 56_000, &other).0),
+        [(Passing, "201")]
     );
 }
 
