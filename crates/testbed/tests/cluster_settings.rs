@@ -59,7 +59,8 @@ fn with_token(kubectl: &Path, server: &str, authority: &Path, token: &str) -> Co
         .arg(format!("--certificate-authority={}", authority.display()))
         .arg(format!("--token={token}"))
         .arg("--kubeconfig=/dev/null")
-        .env("HOME", "/nonexistent");
+        // It keeps a cache there.
+        .env("HOME", authority.parent().unwrap());
     command
 }
 
