@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_certificate_of_the_bundle_itself_is_trusted_for_its_name_and_time() {
         let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        for is_ca in [authority.clone(), rcgen::IsCa::NoCa] {
+        for is_ca in [authority, rcgen::IsCa::NoCa] {
             let own = self_signed(is_ca);
             let bundle = Bundle::read(own.pem().as_bytes()).unwrap();
             let verify = |certificate: &CertificateDer<'_>, name: &'static str, now| {
@@ -268,7 +268,7 @@ mod tests {
             verify(own.der(), "other.n.svc", now).unwrap_err();
             let late = UnixTime::since_unix_epoch(Duration::from_secs(1 << 40));
             verify(own.der(), "s.n.svc", late).unwrap_err();
-            let stranger = self_signed(authority.clone());
+            let stranger = self_signed(authority);
             verify(stranger.der(), "s.n.svc", now).unwrap_err();
         }
         assert!(Bundle::read(b"nonsense").is_err());
