@@ -1,22 +1,17 @@
 //! What is counted of requests, and `/metrics`.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::auth::{self, Call};
-use super::body::Body;
+use super::body::{self, Body};
 use super::router::Verb;
 use super::{Server, respond};
 use crate::metrics::Metrics;
-use crate::status::Status;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Paths that are no objects' and are told apart.
@@ -187,10 +182,7 @@ impl Meter {
             self.stage = Stage::Streaming;
             let labels = self.labels.of_long_running();
             self.metrics.long_running.with_label_values(&labels).inc();
-            return response.map(|inner| {
-                let meter = self;
-                Counted { meter, code, inner }.boxed_unsync()
-            });
+            return response.map(|inner| body::until_over(inner, move || self.count(code)));
         }
         self.count(code);
         response
@@ -233,38 +225,5 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// A stream that is counted when it ends, however it ends.
-struct Counted {
-    meter: Meter,
-    code: StatusCode,
-    inner: Body,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.meter.count(self.code);
     }
 }

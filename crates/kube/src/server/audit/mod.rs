@@ -14,14 +14,12 @@ mod policy;
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Response, StatusCode};
 use jiff::Timestamp;
@@ -33,7 +31,6 @@ use super::auth::Call;
 use super::body::{self, Body};
 use crate::api::Notes;
 use crate::identity::User;
-use crate::status::Status;
 
 use event::{About, Event};
 use policy::{Level, Policy, Stage, Verdict};
@@ -252,14 +249,8 @@ impl Record {
         if response.body().size_hint().exact().is_none() && code != StatusCode::SWITCHING_PROTOCOLS
         {
             self.tell(Stage::ResponseStarted, Some(code), None);
-            return response.map(|inner| {
-                let ending = Ending {
-                    record: self,
-                    code,
-                    inner,
-                };
-                ending.boxed_unsync()
-            });
+            let over = move || self.tell(Stage::ResponseComplete, Some(code), None);
+            return response.map(|inner| body::until_over(inner, over));
         }
         let wants_body = self.about.level >= Level::RequestResponse || is_refusal;
         if !(wants_body && is_json) {
@@ -288,39 +279,5 @@ impl Record {
             response,
             annotations: self.notes.annotations(),
         });
-    }
-}
-
-/// A stream that is told of when it ends, however it ends.
-struct Ending {
-    record: Record,
-    code: StatusCode,
-    inner: Body,
-}
-
-impl HttpBody for Ending {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.record
-            .tell(Stage::ResponseComplete, Some(self.code), None);
     }
 }
