@@ -73,11 +73,11 @@ pub(super) fn config(
     let builder = match trust {
         Trust::Bundle(pem) => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Bundle::read(pem)?)),
+            .with_custom_certificate_verifier(Verifier::new(Some(Bundle::read(pem)?))),
         Trust::System => builder.with_root_certificates(system_roots()),
         Trust::Anyone => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAnyone(provider()))),
+            .with_custom_certificate_verifier(Verifier::new(None)),
     };
     match identity {
         None => Ok(builder.with_no_client_auth()),
@@ -114,7 +114,23 @@ impl Bundle {
     }
 }
 
-impl ServerCertVerifier for Bundle {
+/// Checks that the other end holds the key of its certificate, and, unless anyone is trusted, that
+/// the certificate is to be believed.
+#[derive(Debug)]
+struct Verifier {
+    /// `None`: anyone's.
+    believed: Option<Bundle>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(believed: Option<Bundle>) -> Arc<Self> {
+        let provider = provider();
+        Arc::new(Self { believed, provider })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -123,10 +139,11 @@ impl ServerCertVerifier for Bundle {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let signed = self
-            .signed
-            .verify_server_cert(certificate, chain, name, ocsp, now);
-        if signed.is_ok() || !self.own.iter().any(|own| own == certificate) {
+        let Some(Bundle { signed, own }) = &self.believed else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let signed = signed.verify_server_cert(certificate, chain, name, ocsp, now);
+        if signed.is_ok() || !own.contains(certificate) {
             return signed;
         }
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
@@ -140,8 +157,8 @@ impl ServerCertVerifier for Bundle {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed
-            .verify_tls12_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -150,12 +167,13 @@ impl ServerCertVerifier for Bundle {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed
-            .verify_tls13_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
@@ -199,47 +217,6 @@ pub(super) fn text(error: &std::io::Error) -> String {
     }
 }
 
-/// Checks that the other end holds the key of its certificate, and nothing about whose it is.
-#[derive(Debug)]
-struct AcceptAnyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -259,9 +236,10 @@ mod tests {
         for is_ca in [authority, rcgen::IsCa::NoCa] {
             let own = self_signed(is_ca);
             let bundle = Bundle::read(own.pem().as_bytes()).unwrap();
+            let verifier = Verifier::new(Some(bundle));
             let verify = |certificate: &CertificateDer<'_>, name: &'static str, now| {
                 let name = ServerName::try_from(name).unwrap();
-                bundle.verify_server_cert(certificate, &[], &name, &[], now)
+                verifier.verify_server_cert(certificate, &[], &name, &[], now)
             };
             let now = UnixTime::now();
             verify(own.der(), "s.n.svc", now).unwrap();
