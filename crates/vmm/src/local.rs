@@ -171,7 +171,7 @@ impl Local {
             let made = builder.recursive(true).mode(0o700).create(path);
             made.map_err(VmmError::file("make directory", path))?;
         }
-        if !shim::is_begun(&dir.0) {
+        if !shim::is_begun(&dir) {
             let spec = ShimSpec {
                 version: SPEC_VERSION,
                 data_dir: self.config.data_dir.clone(),

@@ -253,7 +253,7 @@ fn lock(dir: &BootDir) -> Result<Option<Lock>, Failure> {
     let deadline = std::time::Instant::now() + LOCK_TIMEOUT;
     loop {
         let lock = try_lock(dir)?;
-        if dir.reports().exists() {
+        if is_begun(dir) {
             return Ok(None);
         }
         if lock.is_some() {
@@ -338,7 +338,7 @@ pub(crate) fn has_begun(dir: &BootDir) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             lock => lock?,
         };
-        if is_begun(&dir.0) {
+        if is_begun(dir) {
             return Ok(true);
         }
         if lock.is_some() {
@@ -348,8 +348,8 @@ pub(crate) fn has_begun(dir: &BootDir) -> io::Result<bool> {
     }
 }
 
-pub(crate) fn is_begun(dir: &Path) -> bool {
-    BootDir(dir.to_owned()).reports().exists()
+pub(crate) fn is_begun(dir: &BootDir) -> bool {
+    dir.reports().exists()
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ async fn some_reports(
     Ok(Followed::ToTheEnd)
 }
 
-/// A boot that may have lost its shim.
+/// A boot that has begun and may have lost its shim.
 #[derive(Debug, Clone)]
 pub(super) struct Shimless {
     pub(super) boot: BootId,
@@ -97,10 +97,9 @@ impl Shimless {
             let Some(_lock) = shim::try_lock(&self.dir)? else {
                 return Ok(None);
             };
-            let begun = path.exists();
             let mut log = ReportLog::open(&path)?;
             if !log.is_ended() {
-                log.push(self.end(begun))?;
+                log.push(self.end())?;
             }
             report_log::read(&path).map(Some)
         };
@@ -111,14 +110,11 @@ impl Shimless {
     }
 
     /// A shim that was killed when it had saved the machine has done what it was asked for.
-    fn end(&self, begun: bool) -> ReportEvent {
-        let reason = match begun {
-            true if self.suspended.is_of(self.boot) => return ReportEvent::Suspended,
-            true => "the shim was killed",
-            false => "the shim was never started",
-        };
-        ReportEvent::Failed {
-            reason: reason.to_owned(),
+    fn end(&self) -> ReportEvent {
+        if self.suspended.is_of(self.boot) {
+            return ReportEvent::Suspended;
         }
+        let reason = "the shim was killed".to_owned();
+        ReportEvent::Failed { reason }
     }
 }
