@@ -66,6 +66,7 @@ fn end_guest() {
 fn run() -> Result<(), BootError> {
     mount_guest().map_err(step("mount the kernel's file systems"))?;
     groups::prepare();
+    groups::kill_early();
     load_modules()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -10,12 +10,29 @@ use types::guest::ContainerStatistics;
 const TREE: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "c-";
 
+/// The switch of the kernel's reclaim by generations, and how long what a process works with stays
+/// in memory.
+///
+/// There is no swap. Without this, a machine that is full lives on by dropping the pages of its
+/// programs and reading them again, for minutes, in which nobody is killed and nothing is done.
+const RECLAIM: &str = "/sys/kernel/mm/lru_gen";
+const WORKING_SET_MS: &str = "1000";
+
 /// Turns the counters on. A kernel without one of them counts nothing there.
 pub(crate) fn prepare() {
     for controller in ["memory", "cpu", "pids"] {
         let all = Path::new(TREE).join("cgroup.subtree_control");
         if let Err(error) = fs::write(all, format!("+{controller}")) {
             tracing::debug!(controller, %error, "the kernel counts no such thing");
+        }
+    }
+}
+
+/// Has the kernel kill for want of memory before a machine stands still for it.
+pub(crate) fn kill_early() {
+    for (name, value) in [("enabled", "y"), ("min_ttl_ms", WORKING_SET_MS)] {
+        if let Err(error) = fs::write(Path::new(RECLAIM).join(name), value) {
+            tracing::debug!(name, %error, "the kernel kills late for want of memory");
         }
     }
 }

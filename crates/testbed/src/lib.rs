@@ -23,8 +23,9 @@ pub use underlay::{Underlay, inside};
 pub use wireguard::{WireGuardClient, initiation, wireguard_keys};
 
 /// How long anything may take here before a test gives up: a virtual machine without hardware
-/// support boots in 1 to 4 s on an idle host, and this one may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// support boots in 1 to 4 s on an idle host, and in a minute where four busy programs leave its
+/// sixteenth of a CPU.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Says loudly that a test did not run. The test then returns.
 pub fn skip(test: &str, why: &str) {
