@@ -164,8 +164,12 @@ impl Disk {
 
     /// Whether the size limit is reached.
     pub(crate) fn is_full(&self) -> Result<bool, rusqlite::Error> {
-        let used = self.pages("PRAGMA page_count")? - self.pages("PRAGMA freelist_count")?;
-        Ok(used >= self.pages_max)
+        let all = self.pages("PRAGMA page_count")?;
+        // It seldom is, and asking costs a part of every commit.
+        if all < self.pages_max {
+            return Ok(false);
+        }
+        Ok(all - self.pages("PRAGMA freelist_count")? >= self.pages_max)
     }
 
     fn pages(&self, pragma: &str) -> Result<u64, rusqlite::Error> {
@@ -180,19 +184,39 @@ impl Disk {
         rows: &[Row],
         compaction: Option<Compaction<'_>>,
     ) -> Result<(), rusqlite::Error> {
-        let transaction = self.connection.transaction()?;
+        // Not `Connection::transaction`: it parses its two words anew every time, which a lone
+        // writer waits for.
+        self.run("BEGIN")?;
+        let done = self.append(rows, compaction);
+        let done = done.and_then(|()| self.run("COMMIT"));
+        if done.is_err() && !self.connection.is_autocommit() {
+            self.run("ROLLBACK")?;
+        }
+        done
+    }
+
+    fn append(
+        &self,
+        rows: &[Row],
+        compaction: Option<Compaction<'_>>,
+    ) -> Result<(), rusqlite::Error> {
         for Row { rev, key, after } in rows {
-            insert(&transaction, *rev, key, after.as_ref())?;
+            insert(&self.connection, *rev, key, after.as_ref())?;
         }
         if let Some(Compaction { dead, upto }) = compaction {
-            let mut delete = transaction.prepare_cached("DELETE FROM log WHERE rev = ?")?;
+            let delete = "DELETE FROM log WHERE rev = ?";
+            let mut delete = self.connection.prepare_cached(delete)?;
             for rev in dead {
                 delete.execute([rev])?;
             }
-            transaction.execute("UPDATE meta SET compacted_rev = ?", [upto])?;
+            let forget = "UPDATE meta SET compacted_rev = ?";
+            self.connection.execute(forget, [upto])?;
         }
-        // A transaction that is dropped rolls back; so does one whose commit failed.
-        transaction.commit()
+        Ok(())
+    }
+
+    fn run(&self, word: &str) -> Result<(), rusqlite::Error> {
+        self.connection.prepare_cached(word)?.execute([]).map(drop)
     }
 
     /// Gives some freed pages back to the file system, if there are many.
