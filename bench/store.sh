@@ -7,10 +7,11 @@
 # includes the clients. So rates favour the store, which has no connection to serve, and CPU time
 # favours etcd, whose clients are free. Ratios above 1 are in the store's favour.
 #
-# Needs etcd, python3. Usage: LOAD=target/release/examples/store_load [ROUNDS=3] [SECONDS_EACH=3]
-# bench/store.sh   (LOAD: cargo build --release -p store --example store_load)
+# Needs etcd, python3; build first: cargo build --release -p store --example store_load
+# Usage: [ROUNDS=3] [SECONDS_EACH=3] bench/store.sh
 set -euo pipefail
-LOAD=${LOAD:?path of the example store_load}
+cd "$(dirname "$0")/.."
+LOAD=${LOAD:-target/release/examples/store_load}
 ROUNDS=${ROUNDS:-3}
 SECONDS_EACH=${SECONDS_EACH:-3}
 here=$(mktemp -d "${BENCH_DIR:-/tmp}/store-bench.XXXXXX")
