@@ -16,6 +16,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tracing::warn;
 
 use crate::metrics::QueueMeter;
@@ -24,6 +25,11 @@ use crate::status::Status;
 /// First delay after a failure; it doubles with each further one.
 const BACK_OFF_MIN: Duration = Duration::from_millis(500);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// News taken in before each look at the queue. Without any a name whose object somebody else has
+/// written would be worked on as it was, in vain and again and again; without a limit a busy writer
+/// would keep all names waiting.
+const NEWS_MAX: usize = 64;
 
 /// What became of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +166,12 @@ pub(crate) trait Worker: Send {
 pub(crate) async fn work<W: Worker>(mut worker: W) {
     let mut queue = Queue::default();
     loop {
+        for _ in 0..NEWS_MAX {
+            let Some(news) = worker.next().now_or_never() else {
+                break;
+            };
+            worker.take(news, &mut queue).await;
+        }
         // Before each look at the queue: what has become due while a name was worked on is nobody's
         // news, and a timer would not tell of it either.
         let due = queue.advance(Instant::now());
@@ -296,6 +308,62 @@ mod tests {
         tokio::select! {
             () = work(worker) => {}
             seen = tokio::time::timeout(Duration::from_secs(60), seen) => seen.unwrap(),
+        }
+    }
+
+    /// Knows two objects as they were, until it hears of them.
+    struct Stale {
+        news: mpsc::Receiver<&'static str>,
+        heard: HashSet<String>,
+        done: mpsc::Sender<String>,
+    }
+
+    impl Worker for Stale {
+        const NAME: &'static str = "stale";
+        const CONFLICT_RETRY: Duration = Duration::ZERO;
+        type News = &'static str;
+
+        async fn next(&mut self) -> Self::News {
+            match self.news.recv().await {
+                Some(news) => news,
+                None => std::future::pending().await,
+            }
+        }
+
+        async fn take(&mut self, news: Self::News, queue: &mut Queue) {
+            if !queue.is_waiting.contains(news) {
+                queue.add(news);
+            } else {
+                self.heard.insert(news.to_owned());
+            }
+        }
+
+        async fn sync(&mut self, name: &str) -> Result<Outcome, Status> {
+            tokio::task::yield_now().await;
+            if !self.heard.contains(name) {
+                return Err(Status::modified(&crate::resource::PODS, name));
+            }
+            self.done.send(name.to_owned()).await.unwrap();
+            Ok(Outcome::Done)
+        }
+    }
+
+    #[tokio::test]
+    async fn names_in_conflict_leave_room_for_the_news_that_ends_it() {
+        let (tell, news) = mpsc::channel(8);
+        for name in ["a", "b", "c", "a", "b", "c"] {
+            tell.send(name).await.unwrap();
+        }
+        let (done, mut finished) = mpsc::channel(8);
+        let heard = HashSet::new();
+        let all = async {
+            for _ in 0..3 {
+                finished.recv().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = work(Stale { news, heard, done }) => {}
+            all = tokio::time::timeout(Duration::from_secs(60), all) => all.unwrap(),
         }
     }
 
