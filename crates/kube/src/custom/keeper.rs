@@ -17,10 +17,22 @@ use crate::controllers::informer::{self, Change};
 use crate::egress::Client;
 use crate::object::{self, items, text};
 use crate::resource::{
-    ALL_VERBS, CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, NameRule, Resource, Row, Scope,
-    StatusPart, Subresource, WordsFull, intern, intern_all,
+    CUSTOM_RESOURCE_DEFINITIONS as DEFINITIONS, NameRule, Resource, Row, Scope, StatusPart,
+    Subresource, WordsFull, intern, intern_all,
 };
 use crate::status::Status;
+
+/// In upstream's order for custom kinds.
+const VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
 
 /// Follows the definitions and keeps the catalog of `api` by them, until the future is dropped.
 pub(crate) async fn run(api: &Api) {
@@ -185,7 +197,7 @@ fn rows<'a>(
             categories: words("categories")?,
             subresources: subresources(kind_name, kind.has_status(), kind.scale().is_some()),
             names: NameRule::Subdomain,
-            verbs: ALL_VERBS,
+            verbs: VERBS,
             status: match kind.has_status() {
                 true => StatusPart::Subresource,
                 false => StatusPart::None,

@@ -71,15 +71,32 @@ impl Rule {
         is_fine.then(|| text.to_owned())
     }
 
-    fn broken(&self, path: &str, variables: &Variables, budget: &mut Budget) -> Cause {
+    fn broken(
+        &self,
+        value: &Value,
+        path: &str,
+        variables: &Variables,
+        budget: &mut Budget,
+    ) -> Cause {
+        // The whole of an object or list would be no help.
+        let shown = match value {
+            Value::Null | Value::Object(_) | Value::Array(_) => String::new(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => format!("{value}: "),
+        };
         let computed = Some(&self.message_expression).filter(|text| !text.is_empty());
         let computed = computed.and_then(|_| self.own_message(variables, budget));
         let message = computed.unwrap_or_else(|| self.spoken("failed rule: "));
         let (reason, message) = match self.reason.as_str() {
             "FieldValueForbidden" => ("FieldValueForbidden", format!("Forbidden: {message}")),
             "FieldValueRequired" => ("FieldValueRequired", format!("Required value: {message}")),
-            "FieldValueDuplicate" => ("FieldValueDuplicate", format!("Duplicate value: {message}")),
-            _ => ("FieldValueInvalid", format!("Invalid value: {message}")),
+            "FieldValueDuplicate" => (
+                "FieldValueDuplicate",
+                format!("Duplicate value: {shown}{message}"),
+            ),
+            _ => (
+                "FieldValueInvalid",
+                format!("Invalid value: {shown}{message}"),
+            ),
         };
         let field = join_path(path, &self.field_path);
         Cause {
@@ -361,14 +378,14 @@ impl Walk {
                     None => {}
                 }
             }
-            self.rule(rule, &variables, path);
+            self.rule(rule, value, &variables, path);
             if self.is_over {
                 return;
             }
         }
     }
 
-    fn rule(&mut self, rule: &Rule, variables: &Variables, path: &str) {
+    fn rule(&mut self, rule: &Rule, value: &Value, variables: &Variables, path: &str) {
         let Some(expression) = rule.expression() else {
             return;
         };
@@ -376,7 +393,7 @@ impl Walk {
             Ok(outcome) => match outcome.as_bool() {
                 Some(true) => return,
                 Some(false) => {
-                    let cause = rule.broken(path, variables, &mut self.budget);
+                    let cause = rule.broken(value, path, variables, &mut self.budget);
                     return self.push(cause);
                 }
                 None => "the rule is not true or false".to_owned(),

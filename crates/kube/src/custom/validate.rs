@@ -16,9 +16,7 @@ const WHOLE: &str = "<nil>";
 pub(crate) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Causes(Vec::new());
     check(schema, object, old, "", &mut causes);
-    if causes.0.is_empty() {
-        unique(schema, object, old, "", &mut causes);
-    }
+    unique(schema, object, old, "", &mut causes);
     causes.0
 }
 
@@ -54,7 +52,7 @@ pub(crate) fn blocks_rules(causes: &[Cause]) -> bool {
 pub(crate) fn not_checked() -> Cause {
     let why = "some validation rules were not checked because the object was invalid; correct the \
                existing errors to complete validation";
-    Cause::invalid(WHOLE, &Value::from("null"), why)
+    Cause::invalid(WHOLE, &Value::Null, why)
 }
 
 struct Causes(Vec<Cause>);
@@ -77,6 +75,10 @@ fn check(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes
     }
     if !fits(schema, value) {
         causes.push(wrong_type(schema, value, path));
+        // Upstream says the same once more where a schema spells out both types.
+        if let Some(checks) = schema.checks.as_ref().filter(|_| schema.int_or_string) {
+            combined(checks, value, old, path, causes);
+        }
         return;
     }
     if let Some(checks) = &schema.checks {
@@ -398,6 +400,7 @@ fn unique(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, cause
             for (index, item) in items.iter().enumerate() {
                 let at = format!("{path}[{index}]");
                 let key = match &schema.list {
+                    ListType::Map(_) if !item.is_object() => None,
                     ListType::Atomic => None,
                     ListType::Set => Some(item.clone()),
                     ListType::Map(keys) => Some(keys_of(schema, item, keys)),
