@@ -1,5 +1,4 @@
-//! Real kubectl and custom resources: from the definition to the last object, and the definitions
-//! of well-known projects.
+//! Real kubectl and custom resources: from the definition to the last object.
 
 mod common;
 mod custom_common;
@@ -176,35 +175,4 @@ fn check_published(document: &str, place: &str) {
         "cron:1"
     );
     assert!(properties.get("metadata").is_some());
-}
-
-/// Definitions of real projects, as files of YAML or JSON in the directories of
-/// `AEROSTAT_TEST_CRDS` (separated by colons): all are taken and established.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_definitions_of_real_projects_are_established() {
-    let dirs = std::env::var("AEROSTAT_TEST_CRDS").unwrap_or_default();
-    let kubectl = kubectls().pop();
-    let (Some(kubectl), false) = (kubectl, dirs.is_empty()) else {
-        let test = "the_definitions_of_real_projects_are_established";
-        eprintln!("SKIPPED: {test}: no AEROSTAT_TEST_CRDS, or no kubectl");
-        return;
-    };
-    let server = TestServer::start().await;
-    let _stop = custom_common::run_controllers(&server.api);
-    for dir in dirs.split(':') {
-        let args = ["create", "-R", "-f", dir];
-        let told = server.ok(&kubectl, &args).await;
-        eprintln!("{dir}: {} definitions", told.lines().count());
-    }
-    let args = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=120s",
-    ];
-    let told = server.ok(&kubectl, &args).await;
-    eprintln!("{} established", told.lines().count());
-    server.ok(&kubectl, &["api-resources"]).await;
-    server.stop().await;
 }

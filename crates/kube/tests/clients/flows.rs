@@ -3,27 +3,31 @@
 
 use std::path::Path;
 
+use tokio::task::JoinSet;
+
 use super::programs;
-use super::world::{World, data};
+use super::world::{World, data, ended_well};
 
 /// Each flow on a server of its own.
 async fn play(test: &str, client: &str, files: Option<&Path>, command: &str, flows: &[&str]) {
     let Some(program) = programs::get(test, client) else {
         return;
     };
-    let mut failures = Vec::new();
+    let mut playing = JoinSet::new();
     for flow in flows {
-        let mut world = World::start().await;
-        if let Some(files) = files {
-            world.copy(files);
-        }
-        world.set("CLIENT", program.to_str().expect("UTF-8"));
         let line = format!("$ {command} {flow}\n= done {flow}\n");
         let name = format!("{client} {flow}");
-        let played = tokio::spawn(async move { world.play(&name, &line, 0).await }).await;
-        failures.extend(played.err());
+        let (program, files) = (program.clone(), files.map(Path::to_owned));
+        playing.spawn(async move {
+            let mut world = World::start().await;
+            if let Some(files) = files {
+                world.copy(&files);
+            }
+            world.set("CLIENT", program.to_str().expect("UTF-8"));
+            world.play(&name, &line, 0).await;
+        });
     }
-    assert!(failures.is_empty(), "{} flows differ", failures.len());
+    ended_well(playing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::world::{World, data};
+use tokio::task::JoinSet;
+
+use super::world::{World, data, ended_well};
 
 const DIRS: &str = "KUBECTL_DIRS";
 const SDK: &str = "/usr/lib/google-cloud-sdk/bin";
@@ -41,19 +43,19 @@ async fn play(minor: u32) {
     let dir = data().join("kubectl");
     // For one of them alone.
     let only = std::env::var("TRANSCRIPT").unwrap_or_default();
-    let mut failures = Vec::new();
+    let mut playing = JoinSet::new();
     for name in TRANSCRIPTS.iter().filter(|name| name.contains(&only)) {
         let text = std::fs::read_to_string(dir.join(name).with_extension("txt")).expect("read");
-        let world = World::start().await;
-        world.install("kubectl", &program);
-        world.copy(&dir.join("files"));
+        let (program, files) = (program.clone(), dir.join("files"));
         let name = format!("kubectl 1.{minor} {name}");
-        if let Err(error) = tokio::spawn(async move { world.play(&name, &text, minor).await }).await
-        {
-            failures.push(error);
-        }
+        playing.spawn(async move {
+            let world = World::start().await;
+            world.install("kubectl", &program);
+            world.copy(&files);
+            world.play(&name, &text, minor).await;
+        });
     }
-    assert!(failures.is_empty(), "{} transcripts differ", failures.len());
+    ended_well(playing).await;
 }
 
 const TRANSCRIPTS: [&str; 8] = [

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const EVENTUALLY: Duration = Duration::from_secs(45);
 /// What the server says of something that it does not do yet, with status 501.
 const NOT_BUILT: &str = "is not built yet";
+/// A step that takes longer is told, as where the time of these tests goes.
+const SLOW: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +133,16 @@ pub(super) fn play(steps: &[Step], minor: u32, shell: impl Fn(&str) -> Answer) -
     let ours = steps
         .iter()
         .filter(|step| step.minors.0 <= minor && minor <= step.minors.1);
-    ours.filter_map(|step| step.play(&shell)).collect()
+    let timed = ours.filter_map(|step| {
+        let begin = Instant::now();
+        let problem = step.play(&shell);
+        let took = begin.elapsed();
+        if took > SLOW {
+            eprintln!("SLOW: line {}: {}: {took:.1?}", step.line, step.command);
+        }
+        problem
+    });
+    timed.collect()
 }
 
 impl Step {

@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 
 use super::transcript::{self, Answer};
 use crate::common::TestServer;
@@ -11,14 +16,26 @@ use crate::kubelet;
 /// For one command of a transcript. Watches and informers of clients end earlier.
 const COMMAND_S_MAX: &str = "120";
 
+/// Worlds that are played at the same time, of all tests together. A shell waits for its client, and
+/// a client for its server, so that one of them alone does not keep a processor busy.
+const WORLDS_PER_PROCESSOR: usize = 3;
+
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new(WORLDS_PER_PROCESSOR * processors)
+});
+
 pub(super) struct World {
+    _turn: SemaphorePermit<'static>,
     server: TestServer,
     /// Environment of the shells beside what they inherit.
     environment: Vec<(String, String)>,
 }
 
 impl World {
+    /// Waits for its turn.
     pub(super) async fn start() -> Self {
+        let turn = TURNS.acquire().await.expect("never closed");
         let server = TestServer::start().await;
         kubelet::start(&server.api);
         let home = server.dir.path().join("home");
@@ -37,12 +54,17 @@ impl World {
             ),
             ("KUBECACHEDIR".into(), text(&home.join("cache"))),
             ("PATH".into(), format!("{}:{path}", text(&bin))),
+            // Most of what a command in Go costs is its own start, and a quarter of that is the
+            // collection of garbage that it does not live to need.
+            ("GOGC".into(), "off".into()),
+            ("GOMEMLIMIT".into(), "256MiB".into()),
             (
                 "SERVER".into(),
                 format!("https://127.0.0.1:{}", server.port),
             ),
         ];
         Self {
+            _turn: turn,
             server,
             environment,
         }
@@ -68,8 +90,10 @@ impl World {
         let steps = transcript::parse(text);
         let work = self.server.dir.path().join("work");
         let environment = self.environment.clone();
+        let begin = Instant::now();
         let run = move || transcript::play(&steps, minor, |line| shell(&work, &environment, line));
         let problems = tokio::task::spawn_blocking(run).await.expect("no panic");
+        eprintln!("{name}: {:.1?}", begin.elapsed());
         self.server.stop().await;
         let count = problems.len();
         assert!(
@@ -78,6 +102,15 @@ impl World {
             problems.join("\n")
         );
     }
+}
+
+/// Waits for all; panics with how many did not go as they should, which have told why.
+pub(super) async fn ended_well(mut playing: JoinSet<()>) {
+    let (all, mut failures) = (playing.len(), 0);
+    while let Some(played) = playing.join_next().await {
+        failures += usize::from(played.is_err());
+    }
+    assert!(failures == 0, "{failures} of {all} differ");
 }
 
 fn shell(work: &Path, environment: &[(String, String)], line: &str) -> Answer {
