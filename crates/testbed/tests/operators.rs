@@ -1,6 +1,6 @@
-//! Pods and the API server reach each other: an operator made with client-go runs in a pod with
-//! what every pod has, and the API server asks it about objects and sends it requests. Nobody else
-//! reaches that API server.
+//! Pods and the API server reach each other: operators made with client-go and with kube-rs run in
+//! pods with what every pod has, and the API server asks one of them about objects and sends it
+//! requests. Nobody else reaches that API server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,19 +10,20 @@ use testbed::{Host, Snapshot, archive, eventually, fail, kubectls, skip, succeed
 
 const IMAGE: &str = "localhost/hello:1";
 const OPERATOR: &str = "localhost/operator:1";
+const GADGETS: &str = "localhost/gadgets:1";
 /// A pod's own view of the API server.
 const ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The operator, or why it cannot be had.
-fn operator() -> Result<PathBuf, String> {
+/// A client program, or why it cannot be had.
+fn program(client: &str, name: &str) -> Result<PathBuf, String> {
     let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kube/tests/clients/setup");
-    let output = Command::new(setup).arg("operator").output();
+    let output = Command::new(setup).arg(client).output();
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
     let folder = String::from_utf8_lossy(&output.stdout);
-    Ok(Path::new(folder.trim()).join("operator"))
+    Ok(Path::new(folder.trim()).join(name))
 }
 
 struct World {
@@ -84,9 +85,13 @@ fn pods_and_the_api_server_reach_each_other() {
     a_pod_finds_the_api_server(&world);
     tokens_are_written_anew(&world);
     another_tenants_api_server_is_out_of_reach(&world);
-    match operator() {
+    match program("operator", "operator") {
         Ok(program) => an_operator_runs_in_a_pod(&world, &program),
         Err(why) => skip("an_operator_runs_in_a_pod", &why),
+    }
+    match program("rust", "clients") {
+        Ok(program) => an_operator_with_kube_rs_runs_in_a_pod(&world, &program),
+        Err(why) => skip("an_operator_with_kube_rs_runs_in_a_pod", &why),
     }
     world.host.down();
     let left = Snapshot::take().since(&before, &world.host);
@@ -280,4 +285,67 @@ fn an_operator_runs_in_a_pod(world: &World, program: &Path) {
     world.k("delete apiservice v1.flowers.example.com");
     world.k("delete validatingwebhookconfiguration operator");
     world.k("delete deployment operator");
+}
+
+fn an_operator_with_kube_rs_runs_in_a_pod(world: &World, program: &Path) {
+    let folder = world.host.folder().join("gadgets");
+    std::fs::create_dir_all(&folder).expect("made");
+    let image = archive(&folder, GADGETS, program);
+    let import = ["image", "import", image.to_str().expect("UTF-8")];
+    succeed(&mut world.host.aerostat(&import));
+    world.k("create serviceaccount gadgets");
+    let may = ["get", "list", "watch", "create", "patch"];
+    world.apply(
+        &json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "gadgets"}, "rules": [
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": may},
+            {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
+                "verbs": may},
+            {"apiGroups": ["rs.example.org"], "resources": ["gadgets", "gadgets/status"],
+                "verbs": may}]}),
+    );
+    world.k(
+        "create clusterrolebinding gadgets --clusterrole=gadgets --serviceaccount=default:gadgets",
+    );
+    world.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "gadgets"},
+        "spec": {"selector": {"matchLabels": {"app": "gadgets"}}, "template": {
+            "metadata": {"labels": {"app": "gadgets"}},
+            "spec": {"serviceAccountName": "gadgets", "containers": [
+                {"name": "gadgets", "image": GADGETS, "args": ["operator"]}]}}}}));
+    world.k("rollout status deployment/gadgets --timeout=120s");
+    eventually("the operator watches", || {
+        let log = world.k("logs deployment/gadgets");
+        if log.contains("watching") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    let says = |line: &str, expected: &str| {
+        eventually(line, || {
+            let output = world.kubectl(line).output();
+            let output = output.map_err(|error| error.to_string())?;
+            let found = String::from_utf8_lossy(&output.stdout).into_owned();
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("{output:?} {}", world.k("logs deployment/gadgets")))
+            }
+        });
+    };
+    world.apply(&json!({"apiVersion": "rs.example.org/v1", "kind": "Gadget",
+        "metadata": {"name": "lamp"}, "spec": {"name": "of Psi", "replicas": 2}}));
+    let replicas = "get configmap lamp -o jsonpath={.data.replicas}";
+    says(replicas, "2");
+    says("get gad lamp -o jsonpath={.status.replicas}", "2");
+    world.k("scale gadget lamp --replicas=3");
+    says(replicas, "3");
+    // What it owns comes back, and goes with its owner.
+    world.k("delete configmap lamp");
+    says(replicas, "3");
+    world.k("delete gadget lamp");
+    says("get configmap lamp --ignore-not-found -o name", "");
+    world.k("delete deployment gadgets");
+    world.k("delete crd gadgets.rs.example.org --timeout=60s");
 }

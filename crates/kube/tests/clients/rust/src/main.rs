@@ -1,6 +1,9 @@
 //! What programs written with kube-rs do: `clients <flow>`.
 //!
-//! It prints one line per thing that went as it should; the first that did not ends it.
+//! It prints one line per thing that went as it should; the first that did not ends it. The flow
+//! `operator` is for a pod and goes on until it is told to stop.
+
+mod operator;
 
 use std::time::Duration;
 
@@ -50,6 +53,9 @@ fn check(holds: bool, what: &str) {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
     let flow = std::env::args().nth(1).unwrap_or_default();
+    if flow == "operator" {
+        return operator::run().await;
+    }
     let client = Client::try_default().await?;
     let run = async {
         match flow.as_str() {
