@@ -26,6 +26,12 @@ const BEFORE_APPLY: &str = "before-first-apply";
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| serde_json::json!({"metadata": {}}));
 
+static NAME: LazyLock<Fields> = LazyLock::new(|| {
+    let mut fields = Fields::default();
+    fields.add_path(&["metadata", "name"]);
+    fields
+});
+
 /// Why an apply was not done.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -200,6 +206,8 @@ impl Attempt<'_> {
             kept.add(with_named(schema, fields));
         }
         kept.add(with_named(schema, now));
+        // Nobody is told to own the name, but every apply says it.
+        kept.add(with_named(schema, &NAME));
         let mut gone = all.clone();
         gone.remove(&kept);
         let pruned = without(schema, merged, &gone);

@@ -352,3 +352,19 @@ fn what_cannot_be_applied_is_refused_in_upstreams_words() {
         assert_eq!((refusal.code, refusal.message.as_str()), (code, expected));
     }
 }
+
+#[test]
+fn an_object_keeps_its_name_when_a_manager_gives_up_all_other_metadata() {
+    let mut story = Story::of(&CONFIG_MAPS);
+    let wanted = json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "data": {"c": "d"}});
+    story.apply("one", wanted);
+    story.apply(
+        "one",
+        json!({"metadata": {"name": "n"}, "data": {"c": "d"}}),
+    );
+    let metadata = &story.object()["metadata"];
+    assert_eq!(
+        (&metadata["name"], metadata.get("labels")),
+        (&json!("n"), None)
+    );
+}
