@@ -25,7 +25,7 @@ use types::{HostId, MachineId};
 use access::{of_secrets, token_denied, unauthorized};
 use clusters::of_cluster;
 use fleet::of_directory;
-use images::{import, pull};
+use images::{import, pull, store};
 use machines::{no_bid, worker};
 
 use crate::clusters::ClusterError;
@@ -303,7 +303,7 @@ impl ApiError {
                 .hint("`aerostat image list` shows the images that there are"),
             Self::Pull(error) => pull(error),
             Self::Import(error) => import(error),
-            Self::ImageStore(StoreError::Io { .. } | StoreError::Record { .. }) => internal(),
+            Self::ImageStore(error) => store(error),
             Self::HostUnreachable(_) => {
                 // Not 502 or 503: Fly's clients repeat what is answered so, and this may have
                 // happened.
