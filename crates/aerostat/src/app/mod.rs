@@ -241,6 +241,7 @@ async fn start_host(
         region: config.region.clone(),
         ledger: paths.data_dir.join("ledger.db"),
         capacity,
+        disk: Some(paths.data_dir.clone()),
         classes: Classes {
             default: offer::class_default(config, &classes),
             missing: offer::missing(config, &vmm.config().offers),

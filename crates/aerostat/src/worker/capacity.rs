@@ -168,6 +168,8 @@ pub(crate) struct Accounts {
     volumes: BTreeMap<VolumeId, u64>,
     /// What volumes took of the disk when its room was measured, in MiB.
     volumes_credit_mb: u64,
+    /// What was left of the disk when somebody last looked, in MiB: others write to it too.
+    disk_left_mb: u64,
 }
 
 impl Accounts {
@@ -178,7 +180,13 @@ impl Accounts {
             promised: BTreeMap::new(),
             volumes: BTreeMap::new(),
             volumes_credit_mb: 0,
+            disk_left_mb: u64::MAX,
         }
+    }
+
+    /// So much is left of the disk now.
+    pub(crate) fn see_disk(&mut self, left_mb: u64) {
+        self.disk_left_mb = left_mb;
     }
 
     /// What existing volumes took of the disk when its room was measured.
@@ -195,7 +203,7 @@ impl Accounts {
 
     /// GiB that a new volume could have.
     pub(crate) fn volume_room_gb(&self) -> u64 {
-        self.disk_without_volumes_mb() >> 10
+        self.disk_without_volumes_mb().min(self.disk_left_mb) >> 10
     }
 
     /// Takes room for a volume that has `size_gb` from now on.
@@ -267,7 +275,10 @@ impl Accounts {
             disk_mb,
             free_cpu_millis: free_sixteenths * 1000 / SHARED_PER_CPU,
             free_memory_mb: memory_mb.saturating_sub(used.memory_mb),
-            free_disk_mb: disk.saturating_sub(used.disk_mb).min(disk_free_mb),
+            free_disk_mb: disk
+                .saturating_sub(used.disk_mb)
+                .min(disk_free_mb)
+                .min(self.disk_left_mb),
             machines: u32::try_from(self.held.len()).unwrap_or(u32::MAX),
         }
     }
@@ -303,7 +314,8 @@ impl Accounts {
         let disk_free_mb = disk_mb
             .saturating_mul(DISK_OVERCOMMIT)
             .saturating_sub(used.disk_mb)
-            .min(disk_mb);
+            .min(disk_mb)
+            .min(self.disk_left_mb);
         if claim.disk_mb > disk_free_mb {
             let asked_mb = claim.disk_mb;
             return Err(NoBid::InsufficientDisk {
@@ -463,6 +475,16 @@ mod tests {
             accounts.promise(at(0), claim("shared", 1, 64)),
             Err(NoBid::Late)
         );
+    }
+
+    #[test]
+    fn what_others_wrote_to_the_disk_is_no_room() {
+        let mut accounts = accounts();
+        accounts.see_disk(500);
+        assert_eq!(accounts.word(at(0)).free_disk_mb, 500);
+        assert_eq!(accounts.volume_room_gb(), 0);
+        accounts.see_disk(50_000);
+        assert_eq!(accounts.word(at(0)).free_disk_mb, 10_000);
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct Config {
     /// The ledger's file. Its directory exists, and gets a folder `volumes`.
     pub ledger: PathBuf,
     pub capacity: Capacity,
+    /// A folder on the disk that machines write to, of which not more is given out than is left;
+    /// without one `capacity` is what there is.
+    pub disk: Option<PathBuf>,
     pub classes: Classes,
     /// Time a machine has from its start until its guest is ready.
     pub boot_timeout: Duration,
@@ -101,7 +104,13 @@ impl Core {
     }
 
     pub(super) fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let disk = self.config.disk.as_deref();
+        // Whoever cannot be measured was so at the start of the daemon.
+        if let Some(Ok(disk)) = disk.map(nix::sys::statvfs::statvfs) {
+            accounts.see_disk((disk.blocks_available() * disk.fragment_size()) >> 20);
+        }
+        accounts
     }
 
     fn drivers(&self) -> MutexGuard<'_, BTreeMap<MachineId, Driven>> {

@@ -249,6 +249,7 @@ fn worker_config(
             memory_mb: 2048,
             disk_mb: 100_000,
         },
+        disk: None,
         classes: Classes {
             default: IsolationClass::Container,
             missing: BTreeMap::from([missing]),

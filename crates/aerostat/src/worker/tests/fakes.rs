@@ -104,6 +104,7 @@ impl World {
                 memory_mb: 4096,
                 disk_mb: 100_000,
             },
+            disk: None,
             classes: Classes {
                 default: IsolationClass::Container,
                 missing,
