@@ -35,8 +35,23 @@ pub(crate) fn live(running: Option<&Arc<Running>>, container: &str) -> Result<Li
     let running = running.ok_or("the machine has not started")?;
     match running.container(container) {
         None => Err(no_container(container)),
-        Some((_, None)) => Err(format!("container `{container}` is not running")),
+        Some((_, None)) => {
+            let others = running.alive();
+            let others: Vec<&str> = others.iter().map(|one| one.container.as_str()).collect();
+            Err(not_running(container, &others))
+        }
         Some((_, Some(live))) => Ok(live),
+    }
+}
+
+/// Whoever named none meant the first, which may have been there to prepare the others.
+fn not_running(container: &str, others: &[&str]) -> String {
+    match others {
+        [] => format!("container `{container}` is not running"),
+        others => format!(
+            "container `{container}` is not running; those that run are {}",
+            others.join(", ")
+        ),
     }
 }
 

@@ -233,7 +233,7 @@ export KUBECONFIG={kubeconfig}"
         None => {
             text += &format!(
                 "
-The Kubernetes API is on another host of the fleet. From here:
+The Kubernetes API is not on this host. From here:
   aerostat host list             the hosts of the fleet
   aerostat mesh status           how this one sees the others
   aerostat machine run {FIRST_IMAGE}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use client::Client;
 use types::api::{CreateApp, CreateMachine, PullImage};
-use types::machine::{MachineConfig, MachineState};
+use types::machine::{Machine, MachineConfig, MachineState};
 use types::{AppName, ImageRef};
 
 use super::config::{Flags, Where};
@@ -19,7 +19,7 @@ use crate::cli::output;
 use crate::cli::progress::{Progress, pull};
 use crate::cli::{CommandEnded, Context, Refused, complete};
 
-/// How long a program has to run before somebody at a terminal is told that it does.
+/// How long a program has to run before it is said that it does.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
@@ -89,12 +89,32 @@ impl What {
         progress: &mut Progress,
     ) -> anyhow::Result<Found> {
         let app = &self.place.app;
-        ensure_app(client, app).await?;
-        let mut config = config;
-        find_volumes(client, app, &self.place.region, &mut config).await?;
         if let Some(image) = &self.image {
             self.fetch(client, image, progress).await?;
         }
+        let made = ensure_app(client, app).await?;
+        let machine = self.create_in(client, config, skip_launch).await;
+        progress.clear();
+        if machine.is_err() && made == Made::Now {
+            // What was refused leaves nothing. Whoever put something in meanwhile keeps it.
+            let _ = client.delete_app(app, false).await;
+        } else if made == Made::Now {
+            eprintln!("app {app} created");
+        }
+        Ok(Found {
+            app: app.clone(),
+            machine: machine?,
+        })
+    }
+
+    async fn create_in(
+        &self,
+        client: &Client,
+        mut config: MachineConfig,
+        skip_launch: bool,
+    ) -> anyhow::Result<Machine> {
+        let app = &self.place.app;
+        find_volumes(client, app, &self.place.region, &mut config).await?;
         let body = CreateMachine {
             name: self.place.name.clone(),
             region: self.place.region.clone(),
@@ -102,12 +122,7 @@ impl What {
             skip_launch,
             ..CreateMachine::default()
         };
-        let machine = client.create_machine(app, &body).await;
-        progress.clear();
-        Ok(Found {
-            app: app.clone(),
-            machine: machine?,
-        })
+        Ok(client.create_machine(app, &body).await?)
     }
 
     /// Fetches the image first, because here it can be seen how far that is.
@@ -119,7 +134,9 @@ impl What {
     ) -> anyhow::Result<()> {
         let reference = image.to_string();
         let present = match client.images().await {
-            Ok(images) => images.iter().any(|here| here.reference == reference),
+            Ok(images) => images.iter().any(|here| {
+                here.reference == reference || image.digest.as_ref() == Some(&here.digest)
+            }),
             // An API that does not tell its images pulls by itself.
             Err(error) if error.status().is_some() => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -129,8 +146,14 @@ impl What {
                 "image {reference} is not on this host; to fetch it: aerostat image pull {reference}"
             ))
             .into()),
-            // The machine says better what is wrong with an image that no registry has.
-            _ if image.is_local() => Ok(()),
+            _ if image.is_local() && (present || is_elsewhere(client).await) => Ok(()),
+            _ if image.is_local() => Err(Refused(format!(
+                "there is no image {reference}, and no registry has it: \
+                 those of `localhost/` are imported\n  \
+                 next: aerostat image list\n  \
+                 or bring it here: aerostat image import <PATH> {reference}"
+            ))
+            .into()),
             (Pull::Missing, false) | (Pull::Always, _) => {
                 let body = PullImage {
                     reference,
@@ -187,8 +210,8 @@ impl Run {
         let told = goes_on(app, name, id);
         let machine = settle(&client, &found, &mut progress);
         found.machine = unless_interrupted(machine, || told).await?;
-        if progress.is_live() && found.machine.state == MachineState::Started {
-            // People want to know of a program that ends at once; programs want the answer.
+        if found.machine.state == MachineState::Started {
+            // Who ran a program that ends at once was not served by "started".
             tokio::time::sleep(SECOND_LOOK).await;
             found.machine = client.machine(&found.app, &found.machine.id).await?;
         }
@@ -256,10 +279,24 @@ pub(super) async fn report(
     ))
 }
 
-async fn ensure_app(client: &Client, app: &AppName) -> anyhow::Result<()> {
+/// Whether there are other hosts, one of which may have an image that this one has not.
+async fn is_elsewhere(client: &Client) -> bool {
+    // Who may not see the hosts leaves it to the machine to say.
+    let hosts = client.hosts().await;
+    hosts.map_or(true, |list| list.hosts.len() > 1)
+}
+
+/// Since when an app is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Before,
+    Now,
+}
+
+async fn ensure_app(client: &Client, app: &AppName) -> anyhow::Result<Made> {
     match client.app(app).await {
         Err(error) if error.is_not_found() => {}
-        answer => return Ok(answer.map(drop)?),
+        answer => return Ok(answer.map(|_| Made::Before)?),
     }
     let body = CreateApp {
         name: app.to_string(),
@@ -267,6 +304,5 @@ async fn ensure_app(client: &Client, app: &AppName) -> anyhow::Result<()> {
         ..CreateApp::default()
     };
     client.create_app(&body).await?;
-    eprintln!("app {app} created");
-    Ok(())
+    Ok(Made::Now)
 }
