@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::object;
 use crate::resource::Resource;
 use crate::status::Status;
+use crate::validation::names;
 
 /// Both kinds of selector; the default selects everything.
 #[derive(Debug, Clone, Default)]
@@ -142,6 +143,7 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
         ("", "events") => &[
@@ -183,7 +185,7 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
 
 fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>, Status> {
     let mut fields = Vec::new();
-    for term in text.split(',').filter(|term| !term.is_empty()) {
+    for term in terms(text).into_iter().filter(|term| !term.is_empty()) {
         let (key, equals, value) = if let Some((key, value)) = term.split_once("!=") {
             (key, false, value)
         } else if let Some((key, value)) = term.split_once("==") {
@@ -195,6 +197,7 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>
                 "invalid selector: '{text}'; can't understand '{term}'"
             )));
         };
+        let value = unescaped(value)?;
         let in_all =
             key == "metadata.name" || (key == "metadata.namespace" && resource.is_namespaced());
         let kind = resource.custom.as_ref();
@@ -211,10 +214,53 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>
         fields.push(FieldRequirement {
             path,
             equals,
-            value: value.to_owned(),
+            value,
         });
     }
     Ok(fields)
+}
+
+/// The terms between commas that no backslash takes the meaning of.
+fn terms(text: &str) -> Vec<&str> {
+    let (mut terms, mut from, mut is_escaped) = (Vec::new(), 0, false);
+    for (at, one) in text.char_indices() {
+        match one {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            ',' => {
+                terms.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[from..]);
+    terms
+}
+
+/// A value without the backslashes before `\`, `,` and `=`.
+fn unescaped(value: &str) -> Result<String, Status> {
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value.chars();
+    while let Some(one) = rest.next() {
+        let one = match one {
+            '\\' => match rest.next() {
+                Some(escaped @ ('\\' | ',' | '=')) => escaped,
+                other => {
+                    let other = other.map(String::from).unwrap_or_default();
+                    let why = format!("invalid field selector: invalid escape sequence: \\{other}");
+                    return Err(Status::bad_request(why));
+                }
+            },
+            ',' | '=' => {
+                let why = format!("invalid field selector: unescaped character in value: {one}");
+                return Err(Status::bad_request(why));
+            }
+            one => one,
+        };
+        text.push(one);
+    }
+    Ok(text)
 }
 
 fn parse_labels(text: &str) -> Result<Vec<Requirement>, Status> {
@@ -223,20 +269,58 @@ fn parse_labels(text: &str) -> Result<Vec<Requirement>, Status> {
     if text.trim().is_empty() {
         return Ok(requirements);
     }
+    if tokens.peek().starts_with(OTHER_THAN_KEY) {
+        return Err(unexpected(
+            tokens.peek(),
+            "!, identifier, or 'end of string'",
+        ));
+    }
     loop {
-        requirements.push(tokens.requirement()?);
+        let requirement = tokens.requirement()?;
+        check_words(&requirement)?;
+        requirements.push(requirement);
         match tokens.next() {
-            "," => {}
+            "," => {
+                let next = tokens.peek();
+                if next.is_empty() || next.starts_with(OTHER_THAN_KEY) {
+                    return Err(unexpected(next, "identifier after ','"));
+                }
+            }
             "" => return Ok(requirements),
             other => return Err(unexpected(other, "',' or 'end of string'")),
         }
     }
 }
 
+/// What a requirement does not begin with.
+const OTHER_THAN_KEY: [char; 6] = ['=', '(', ')', ',', '>', '<'];
+
+/// The key and the values must be such as labels can have.
+fn check_words(requirement: &Requirement) -> Result<(), Status> {
+    let key = &requirement.key;
+    if let Some(why) = names::qualified_fault(key) {
+        return Err(unparsed(format!("<nil>: Invalid value: {key:?}: {why}")));
+    }
+    let values = match &requirement.test {
+        Test::In(values) | Test::NotIn(values) => values.as_slice(),
+        Test::Exists | Test::Missing | Test::GreaterThan(_) | Test::LessThan(_) => &[],
+    };
+    for (index, value) in values.iter().enumerate() {
+        if let Some(why) = names::label_value_fault(value) {
+            let at = format!("values[{index}][{key}]");
+            return Err(unparsed(format!("{at}: Invalid value: {value:?}: {why}")));
+        }
+    }
+    Ok(())
+}
+
 fn unexpected(found: &str, expected: &str) -> Status {
-    Status::bad_request(format!(
-        "unable to parse requirement: found '{found}', expected: {expected}"
-    ))
+    Status::bad_request(format!("found '{found}', expected: {expected}"))
+}
+
+/// An error inside a requirement.
+fn unparsed(why: impl std::fmt::Display) -> Status {
+    Status::bad_request(format!("unable to parse requirement: {why}"))
 }
 
 struct Tokens<'a> {
@@ -272,7 +356,7 @@ impl<'a> Tokens<'a> {
         let missing = first == "!";
         let key = if missing { self.next() } else { first };
         if key.is_empty() || key.starts_with(['=', '!', '(', ')', ',', '>', '<']) {
-            return Err(unexpected(key, "!, identifier, or 'end of string'"));
+            return Err(unparsed(unexpected(key, "identifier")));
         }
         let key = key.to_owned();
         if missing {
@@ -294,7 +378,7 @@ impl<'a> Tokens<'a> {
             "notin" => Test::NotIn(self.values()?),
             ">" => Test::GreaterThan(self.number()?),
             "<" => Test::LessThan(self.number()?),
-            other => return Err(unexpected(other, "in, notin, =, ==, !=, gt, lt")),
+            other => return Err(unparsed(unexpected(other, "in, notin, =, ==, !=, gt, lt"))),
         };
         Ok(Requirement { key, test })
     }
@@ -311,9 +395,9 @@ impl<'a> Tokens<'a> {
     fn number(&mut self) -> Result<i64, Status> {
         let text = self.next();
         text.parse().map_err(|_| {
-            Status::bad_request(format!(
-                "unable to parse requirement: for 'Gt', 'Lt' operators, the value must be an \
-                 integer, got {text:?}"
+            unparsed(format!(
+                "values[0]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an \
+                 integer"
             ))
         })
     }
@@ -321,7 +405,7 @@ impl<'a> Tokens<'a> {
     fn values(&mut self) -> Result<Vec<String>, Status> {
         match self.next() {
             "(" => {}
-            other => return Err(unexpected(other, "'('")),
+            other => return Err(unparsed(unexpected(other, "'('"))),
         }
         let mut values = Vec::new();
         loop {
@@ -332,7 +416,7 @@ impl<'a> Tokens<'a> {
             match self.next() {
                 "," => {}
                 ")" => return Ok(values),
-                other => return Err(unexpected(other, "',' or ')'")),
+                other => return Err(unparsed(unexpected(other, "',' or ')'"))),
             }
         }
     }
@@ -418,6 +502,28 @@ mod tests {
         assert_eq!(
             error("\u{e9} ? b", "").message,
             "unable to parse requirement: found '?', expected: in, notin, =, ==, !=, gt, lt"
+        );
+        for (labels, expected) in [
+            (
+                "=a",
+                "found '=', expected: !, identifier, or 'end of string'",
+            ),
+            ("a,", "found '', expected: identifier after ','"),
+            ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+            (
+                "n>x",
+                "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' \
+                 operators, the value must be an integer",
+            ),
+        ] {
+            assert_eq!(error(labels, "").message, expected, "{labels}");
+        }
+        for labels in ["-a", "a/b/c", "a=b/c", "a in (x, b/c)"] {
+            assert_eq!(error(labels, "").code, 400, "{labels}");
+        }
+        assert_eq!(
+            error("", "metadata.name=a\\").message,
+            "invalid field selector: invalid escape sequence: \\"
         );
         assert_eq!(
             error("", "spec.foo=bar").message,

@@ -32,6 +32,9 @@ pub struct Details {
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
+    /// Where a list that is too old can be gone on with. It stands in the metadata.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -178,7 +181,10 @@ impl Status {
         let message = format!(
             "Operation cannot be fulfilled on {} {name:?}: the {what} in the precondition ({want}) \
              does not match the {what} in record ({is}). The object might have been {}",
-            resource.kind,
+            match resource.group {
+                "" => resource.kind.to_owned(),
+                group => format!("{}.{group}", resource.kind),
+            },
             if what == "UID" {
                 "deleted and then recreated"
             } else {
@@ -187,6 +193,7 @@ impl Status {
         );
         let details = Details {
             name: name.into(),
+            group: resource.group.into(),
             kind: resource.kind.into(),
             ..Details::default()
         };
@@ -415,7 +422,11 @@ impl Status {
             status["reason"] = self.reason.into();
         }
         if let Some(details) = &self.details {
-            status["details"] = json!(details);
+            if details.continue_token.is_empty() {
+                status["details"] = json!(details);
+            } else {
+                status["metadata"]["continue"] = details.continue_token.clone().into();
+            }
         }
         status
     }

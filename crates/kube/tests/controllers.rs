@@ -146,7 +146,11 @@ async fn a_job_that_is_deleted_leaves_no_pod_behind() {
         .await
         .expect("created");
     until("runs", async || running(&api).await.len() == 2).await;
-    api.delete(&JOBS, HERE, "work", &DeleteOptions::default())
+    let options = DeleteOptions {
+        propagation: Some(Propagation::Background),
+        ..DeleteOptions::default()
+    };
+    api.delete(&JOBS, HERE, "work", &options)
         .await
         .expect("deleted");
     until("gone", async || all(&api, &PODS).await.is_empty()).await;

@@ -147,8 +147,8 @@ async fn services_are_created_patched_replaced_and_refused() {
         ok("delete svc web2 web3").await;
         let again = fails("create service clusterip web --tcp=80").await;
         assert!(again.contains("already exists"), "{again}");
-        let bad = fails("create service clusterip 0web --tcp=80").await;
-        assert!(bad.contains("DNS-1035"), "{bad}");
+        let bad = fails("create service clusterip Web --tcp=80").await;
+        assert!(bad.contains("RFC 1123"), "{bad}");
         let file = server.dir.path().join("svc.json");
         let text = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"db"},
             "spec":{"selector":{"app":"db"},"ports":[{"port":5432}]}}"#;

@@ -8,7 +8,7 @@ use super::{Api, CONFLICT_RETRIES, DryRun, ListOptions, Selector, refused};
 use crate::admission::{self, Attributes, Operation};
 use crate::custom;
 use crate::object;
-use crate::resource::{CUSTOM_RESOURCE_DEFINITIONS, EVENTS, NAMESPACES, PODS, Resource};
+use crate::resource::{CUSTOM_RESOURCE_DEFINITIONS, EVENTS, JOBS, NAMESPACES, PODS, Resource};
 use crate::status::Status;
 use crate::time;
 
@@ -98,6 +98,7 @@ impl Api {
                 .ok_or_else(|| Status::not_found(resource, name))?;
             let object = decode_whole(resource, &entry).await?;
             check(resource, name, &object, &options.preconditions)?;
+            self.warn_of_orphans(resource, options);
             let mut attributes = Attributes {
                 api: self,
                 resource,
@@ -150,6 +151,17 @@ impl Api {
                 Err(store::WriteError::Conflict { .. }) if attempts < CONFLICT_RETRIES => {}
                 Err(error) => return Err(refused(resource, name, error)),
             }
+        }
+    }
+
+    /// Upstream's people were surprised by pods that survive their job.
+    fn warn_of_orphans(&self, resource: &Resource, options: &DeleteOptions) {
+        if resource.is(&JOBS) && options.propagation.is_none() {
+            self.warn(
+                "child pods are preserved by default when jobs are deleted; set \
+                 propagationPolicy=Background to remove them or set propagationPolicy=Orphan to \
+                 suppress this warning",
+            );
         }
     }
 
@@ -212,6 +224,13 @@ fn check(
     ];
     for (what, want, is) in pairs {
         if let Some(want) = want.as_deref().filter(|want| *want != is) {
+            // Those two have a way of deletion of their own.
+            if resource.is(&NAMESPACES) || resource.is(&CUSTOM_RESOURCE_DEFINITIONS) {
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {want}, {what} in object meta: {is}"
+                );
+                return Err(Status::conflict(resource, name, &why));
+            }
             return Err(Status::precondition(resource, name, what, want, is));
         }
     }
@@ -224,7 +243,11 @@ fn with_propagation(
     object: &Value,
     propagation: Option<Propagation>,
 ) -> Value {
-    let Some(propagation) = propagation else {
+    let is_said = object::items(object, &["metadata", "finalizers"])
+        .iter()
+        .any(|one| *one == FOREGROUND || *one == ORPHAN);
+    let by_default = (resource.orphans_by_default && !is_said).then_some(Propagation::Orphan);
+    let Some(propagation) = propagation.or(by_default) else {
         return object.clone();
     };
     let mut finalizers: Vec<_> = object::items(object, &["metadata", "finalizers"])

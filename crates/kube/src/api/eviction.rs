@@ -27,7 +27,7 @@ impl Api {
         options: &DeleteOptions,
     ) -> Result<(), Status> {
         let given = object::name(&eviction);
-        if !given.is_empty() && given != name {
+        if given != name {
             let why = "name in URL does not match name in Eviction object";
             return Err(Status::bad_request(why));
         }

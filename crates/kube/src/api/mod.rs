@@ -113,6 +113,8 @@ pub enum Part {
     Scale,
     /// `spec.ephemeralContainers` of a pod.
     EphemeralContainers,
+    /// The resources of a pod's containers.
+    Resize,
 }
 
 impl Part {
@@ -125,6 +127,7 @@ impl Part {
             Part::Finalize => Some("finalize"),
             Part::Scale => Some("scale"),
             Part::EphemeralContainers => Some("ephemeralcontainers"),
+            Part::Resize => Some("resize"),
         }
     }
 }

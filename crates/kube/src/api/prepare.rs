@@ -8,7 +8,9 @@ use super::{FieldValidation, Part};
 use crate::defaults;
 use crate::identity::User;
 use crate::object::{self, meta_mut};
-use crate::resource::{CERTIFICATE_SIGNING_REQUESTS, NAMESPACES, Resource, SERVICES, StatusPart};
+use crate::resource::{
+    CERTIFICATE_SIGNING_REQUESTS, CSI_DRIVERS, NAMESPACES, Resource, SERVICES, StatusPart,
+};
 use crate::schema;
 use crate::status::{Cause, Status};
 use crate::strict::Text;
@@ -32,6 +34,9 @@ pub(super) fn decode_text(
     validation: FieldValidation,
 ) -> Result<Vec<String>, Status> {
     let unknown = decode_fields(resource, object)?;
+    if text.is_some() {
+        drop_empty(resource, object);
+    }
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
@@ -47,9 +52,17 @@ pub(super) fn decode_patched(
     validation: FieldValidation,
 ) -> Result<Vec<String>, Status> {
     let unknown = decode_fields(resource, object)?;
+    drop_empty(resource, object);
     let mut all = repeated.to_vec();
     all.extend(complaints(None, resource.custom.is_some(), &unknown));
     judged(all, validation).map_err(|why| not_handled(resource, &why))
+}
+
+/// Lists and maps without anything are not stored, as Go does not write them.
+fn drop_empty(resource: &Resource, object: &mut Value) {
+    if let (None, Some(schema)) = (&resource.custom, schema::type_named(resource.schema)) {
+        schema::without_empty(schema.get(), object);
+    }
 }
 
 fn not_handled(resource: &Resource, why: &dyn std::fmt::Display) -> Status {
@@ -68,16 +81,37 @@ fn decode_fields(resource: &Resource, object: &mut Value) -> Result<Vec<String>,
     }
     let (api_version, kind) = (resource.api_version(), resource.kind);
     let given = object::text(object, &["apiVersion"]);
+    let given_kind = object::text(object, &["kind"]);
+    if resource.custom.is_none() {
+        let (version, given_kind) = (
+            if given.is_empty() {
+                &api_version
+            } else {
+                given
+            },
+            if given_kind.is_empty() {
+                kind
+            } else {
+                given_kind
+            },
+        );
+        if version != api_version || given_kind != kind {
+            let version = version.rsplit('/').next().unwrap_or_default();
+            return Err(Status::bad_request(format!(
+                "{given_kind} in version {version:?} cannot be handled as a {kind}: no kind \
+                 {given_kind:?} is registered for version {given:?}"
+            )));
+        }
+    }
     if !given.is_empty() && given != api_version {
         return Err(Status::bad_request(format!(
             "the API version in the data ({given}) does not match the expected API version \
              ({api_version})"
         )));
     }
-    let given = object::text(object, &["kind"]);
-    if !given.is_empty() && given != kind {
+    if !given_kind.is_empty() && given_kind != kind {
         return Err(Status::bad_request(format!(
-            "the kind in the data ({given}) does not match the expected kind ({kind})"
+            "the kind in the data ({given_kind}) does not match the expected kind ({kind})"
         )));
     }
     object["apiVersion"] = api_version.as_str().into();
@@ -263,6 +297,14 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
             );
             take_over(&wanted["metadata"], &mut new["metadata"], "managedFields");
         }
+        Part::Resize => {
+            let wanted = std::mem::take(new);
+            *new = old.clone();
+            take_over(&wanted["metadata"], &mut new["metadata"], "managedFields");
+            for list in ["containers", "initContainers"] {
+                resize(&wanted["spec"][list], &mut new["spec"][list]);
+            }
+        }
         Part::Finalize => {
             let finalizers = object::items(new, &["spec", "finalizers"]).to_vec();
             *new = old.clone();
@@ -289,8 +331,12 @@ pub(super) fn for_update(resource: &Resource, part: Part, old: &Value, new: &mut
 
 /// Counts a change of the specification, once the new object is what it is going to be.
 pub(super) fn raise_generation(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
-    if resource.has_generation
-        && matches!(part, Part::Object | Part::Scale | Part::EphemeralContainers)
+    // Drivers are counted from their first change on.
+    if (resource.has_generation || resource.is(&CSI_DRIVERS))
+        && matches!(
+            part,
+            Part::Object | Part::Scale | Part::EphemeralContainers | Part::Resize
+        )
         && is_specified_anew(resource, old, new)
     {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
@@ -302,7 +348,38 @@ pub(super) fn raise_generation(resource: &Resource, part: Part, old: &Value, new
 fn is_specified_anew(resource: &Resource, old: &Value, new: &Value) -> bool {
     match &resource.custom {
         Some(kind) => kind.is_changed(old, new),
-        None => old.get("spec") != new.get("spec"),
+        None => {
+            // Some have their specification elsewhere, or a part of it.
+            let also: &[&str] = match (resource.group, resource.plural) {
+                ("", "podtemplates") => &["/template"],
+                ("apps", "deployments") => &["/metadata/annotations"],
+                ("discovery.k8s.io", "endpointslices") => {
+                    &["/endpoints", "/ports", "/metadata/labels"]
+                }
+                ("admissionregistration.k8s.io", _) => &["/webhooks"],
+                _ => &[],
+            };
+            let differs = |at: &&str| old.pointer(at) != new.pointer(at);
+            ["/spec"].iter().chain(also).any(differs)
+        }
+    }
+}
+
+/// Takes the amounts over. Where the containers are not the same, all of them, for validation to
+/// see.
+fn resize(wanted: &Value, containers: &mut Value) {
+    let name = |one: &Value| one["name"].clone();
+    let (Some(all), Some(present)) = (wanted.as_array(), containers.as_array_mut()) else {
+        return;
+    };
+    if !all.iter().map(name).eq(present.iter().map(name)) {
+        *containers = wanted.clone();
+        return;
+    }
+    for (wanted, container) in all.iter().zip(present) {
+        for field in ["resources", "resizePolicy"] {
+            take_over(wanted, container, field);
+        }
     }
 }
 
@@ -359,6 +436,18 @@ mod tests {
                 .expect_err("refused")
                 .code,
             400
+        );
+    }
+
+    #[test]
+    fn a_patch_that_leaves_a_list_or_map_empty_takes_it_away() {
+        let mut pod = json!({"metadata": {"labels": {}},
+            "spec": {"containers": [], "tolerations": [], "volumes": [{"emptyDir": {}}]}});
+        decode_patched(&PODS, &mut pod, &[], FieldValidation::Strict).expect("fits");
+        assert_eq!(pod["metadata"], json!({}));
+        assert_eq!(
+            pod["spec"],
+            json!({"containers": [], "volumes": [{"emptyDir": {}}]})
         );
     }
 

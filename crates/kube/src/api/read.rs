@@ -11,7 +11,7 @@ use store::RangeError;
 use super::stored::{convert, convert_one, decode};
 use super::{Api, Selector};
 use crate::resource::Resource;
-use crate::status::Status;
+use crate::status::{Details, Status};
 
 /// Objects looked at in one go when a selector has to find `limit` matches.
 const SCAN: usize = 500;
@@ -42,9 +42,20 @@ pub struct List {
 /// Upstream's token, base64 of JSON.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Continue {
+    #[serde(default)]
     v: String,
-    pub(super) rv: u64,
+    /// Negative: as it is now, however long ago the list began.
+    #[serde(default)]
+    rv: i64,
+    #[serde(default)]
     pub(super) start: String,
+}
+
+impl Continue {
+    /// The revision to go on at; none for the latest.
+    pub(super) fn at_rev(&self) -> Option<u64> {
+        u64::try_from(self.rv).ok()
+    }
 }
 
 const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
@@ -109,7 +120,8 @@ impl Api {
         let (mut from, mut at_rev) = match &options.continue_token {
             Some(token) => {
                 let token = parse_token(token)?;
-                (Some(prefix.clone() + &token.start), Some(token.rv))
+                let at_rev = token.at_rev();
+                (Some(prefix.clone() + &token.start), at_rev)
             }
             None => (None, options.at_rev),
         };
@@ -128,7 +140,7 @@ impl Api {
             let range = self
                 .store
                 .range(&prefix, from.as_deref(), scan, at_rev)
-                .map_err(|error| range_error(error, options.continue_token.is_some()))?;
+                .map_err(|error| range_error(error, options.continue_token.as_deref()))?;
             list.rev = range.rev;
             at_rev = Some(range.rev);
             let (mut left, mut last) = (range.remaining + range.entries.len(), None);
@@ -193,32 +205,89 @@ async fn decode_range(
     Ok(keys.into_iter().zip(objects).collect())
 }
 
-pub(super) fn make_token(rv: u64, start: &str) -> String {
+pub(super) fn make_token(rev: u64, start: &str) -> String {
     let token = Continue {
         v: CONTINUE_VERSION.into(),
-        rv,
+        rv: i64::try_from(rev).unwrap_or(i64::MAX),
         start: start.into(),
     };
-    BASE64_STANDARD_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    token_of(&token)
 }
 
 pub(super) fn parse_token(token: &str) -> Result<Continue, Status> {
+    let invalid = |why: String| {
+        Status::bad_request(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
+    };
     let bytes = BASE64_STANDARD_NO_PAD
         .decode(token.trim_end_matches('='))
-        .ok();
-    bytes
-        .and_then(|bytes| serde_json::from_slice::<Continue>(&bytes).ok())
-        .filter(|token| token.v == CONTINUE_VERSION)
-        .ok_or_else(|| Status::bad_request("continue key is not valid"))
+        .map_err(|error| invalid(error.to_string()))?;
+    let token: Continue =
+        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    if token.v != CONTINUE_VERSION {
+        let why = format!("server does not recognize this encoded version {}", token.v);
+        return Err(invalid(why));
+    }
+    Ok(token)
 }
 
-pub(super) fn range_error(error: RangeError, continued: bool) -> Status {
-    match error {
-        RangeError::Compacted { .. } if continued => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You \
-             must start a new list without the continue parameter.",
-        ),
-        RangeError::Compacted { rev, floor } => Status::too_old(rev, floor),
-        RangeError::Future { rev, current } => Status::too_large(rev, current),
+/// What became of a list, or of one that `continued` an earlier one.
+pub(super) fn range_error(error: RangeError, continued: Option<&str>) -> Status {
+    match (error, continued.map(parse_token)) {
+        (RangeError::Compacted { .. }, Some(Ok(token))) => {
+            let mut status = Status::expired(
+                "The provided continue parameter is too old to display a consistent list result. \
+                 You can start a new list without the continue parameter, or use the continue \
+                 token in this response to retrieve the remainder of the results. Continuing with \
+                 the provided token results in an inconsistent list - objects that were created, \
+                 modified, or deleted between the time the first chunk was returned and now may \
+                 show up in the list.",
+            );
+            let continue_token = token_of(&Continue { rv: -1, ..token });
+            status.details = Some(Box::new(Details {
+                continue_token,
+                ..Details::default()
+            }));
+            status
+        }
+        (RangeError::Compacted { .. }, Some(Err(_)) | None) => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
+        (RangeError::Future { rev, current }, _) => Status::too_large(rev, current),
+    }
+}
+
+fn token_of(token: &Continue) -> String {
+    BASE64_STANDARD_NO_PAD.encode(serde_json::to_vec(token).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_too_old_can_be_continued_as_it_is_now() {
+        let begun = make_token(7, "a\0");
+        let compacted = RangeError::Compacted { rev: 7, floor: 9 };
+        let status = range_error(compacted, Some(&begun));
+        assert_eq!((status.code, status.reason), (410, "Expired"));
+        let body = status.to_json();
+        assert!(body.get("details").is_none(), "{body}");
+        let token = body["metadata"]["continue"].as_str().expect("a token");
+        let token = parse_token(token).expect("our own");
+        assert_eq!((token.at_rev(), token.start.as_str()), (None, "a\0"));
+    }
+
+    #[test]
+    fn garbage_is_told_for_what_it_is() {
+        for (token, why) in [
+            ("%%", "Invalid symbol 37, offset 0."),
+            ("e30", "server does not recognize this encoded version "),
+        ] {
+            let status = parse_token(token).err().expect("refused");
+            let expected = format!("invalid continue token: continue key is not valid: {why}");
+            assert_eq!((status.code, status.message), (400, expected), "{token}");
+        }
     }
 }

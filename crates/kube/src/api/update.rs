@@ -12,7 +12,7 @@ use super::{
 use crate::admission::{Attributes, Operation};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Resource, SERVICES};
-use crate::status::Status;
+use crate::status::{Cause, Status};
 use crate::{admission, defaults, managed, validation};
 
 impl Api {
@@ -31,6 +31,23 @@ impl Api {
             prepare::decode_text(resource, &mut object, text.as_ref(), options.validation)?;
         prepare::set_namespace(resource, namespace, &mut object)?;
         prepare::check_name(name, &object)?;
+        let key = resource.key(namespace.filter(|_| resource.is_namespaced()), name);
+        let is_missing = || self.store.get(&key).is_none();
+        if resource.created_by_update && part == Part::Object && is_missing() {
+            object::meta_mut(&mut object).remove("resourceVersion");
+            let created = self.create_named(resource, namespace, object, options, Owners::Caller);
+            return created.await.map(|object| Written {
+                object,
+                warnings,
+                is_new: true,
+            });
+        }
+        if resource.needs_revision && object::resource_version(&object) == 0 && !is_missing() {
+            let why = "must be specified for an update";
+            let cause = Cause::invalid("metadata.resourceVersion", &Value::from(0), why);
+            let (group, kind) = (resource.group, resource.plural);
+            return Err(Status::invalid_kind(group, kind, name, vec![cause]));
+        }
         let change = |_: &Value| Ok(object.clone());
         let object = self
             .modify(resource, part, namespace, name, options, change)
@@ -74,6 +91,12 @@ impl Api {
                 }
             };
             prepare::check_name(name, &new)?;
+            prepare::set_namespace(resource, namespace, &mut new)?;
+            let uid = object::uid(&new);
+            if uid != object::uid(old) {
+                let cause = Cause::invalid("metadata.uid", &Value::from(uid), "field is immutable");
+                return Err(Status::invalid(resource, name, vec![cause]));
+            }
             // A patch that does not name a revision means the one it is applied to.
             Ok(new)
         };
@@ -157,10 +180,11 @@ impl Api {
             }
             let admitted = admission::validate(&attributes).await?;
             let mut new = attributes.object;
-            let _held = if resource.is(&SERVICES) && old["spec"] != new["spec"] {
-                self.give_later_address(&mut new).await?
-            } else {
-                None
+            let _held = match options.dry_run {
+                _ if !resource.is(&SERVICES) || old["spec"] == new["spec"] => None,
+                DryRun::No => self.give_later_address(&mut new).await?,
+                // An address that is asked for is given away.
+                DryRun::All => self.give_node_ports(&mut new).await?,
             };
             object::set_resource_version(&mut new, entry.rev);
             if options.dry_run == DryRun::All || new == old {

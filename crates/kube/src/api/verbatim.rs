@@ -150,7 +150,8 @@ impl Api {
         let (from, at_rev) = match &options.continue_token {
             Some(token) => {
                 let token = parse_token(token)?;
-                (Some(prefix.clone() + &token.start), Some(token.rv))
+                let at_rev = token.at_rev();
+                (Some(prefix.clone() + &token.start), at_rev)
             }
             None => (None, options.at_rev),
         };
@@ -161,7 +162,7 @@ impl Api {
         let range = self
             .store
             .range(&prefix, from.as_deref(), limit, at_rev)
-            .map_err(|error| range_error(error, options.continue_token.is_some()))?;
+            .map_err(|error| range_error(error, options.continue_token.as_deref()))?;
         if !range.entries.iter().all(|(_, entry)| verbatim.fits(entry)) {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::informer::{self, Change};
 use super::queue::{self, Outcome, Queue, Worker};
-use crate::api::{Api, DeleteOptions, Selector};
+use crate::api::{Api, DeleteOptions, Propagation, Selector};
 use crate::object;
 use crate::resource::{NAMESPACES, PODS, Row};
 use crate::status::Status;
@@ -92,7 +92,11 @@ async fn is_emptied(api: &Api, namespace: &str, kinds: &[Row]) -> Result<bool, S
     let everything = Selector::default();
     let mut left = 0;
     for kind in kinds {
-        let options = DeleteOptions::default();
+        // Nothing is left to live on, whatever the default of the kind.
+        let options = DeleteOptions {
+            propagation: Some(Propagation::Background),
+            ..DeleteOptions::default()
+        };
         api.delete_collection(kind, Some(namespace), &everything, &options)
             .await?;
         let (items, _) = api.list(kind, Some(namespace), &everything).await?;

@@ -16,9 +16,7 @@ const QUEUE_LENGTH: u32 = 50;
 const CPU_PERCENT: u32 = 80;
 
 pub(super) fn role_binding(object: &mut Value) {
-    if let Some(role) = object.get_mut("roleRef").and_then(Value::as_object_mut) {
-        or_empty(role, "apiGroup", RBAC);
-    }
+    or_empty(map_mut(object, "roleRef"), "apiGroup", RBAC);
     for subject in maps(object.get_mut("subjects")) {
         let kind = subject.get("kind").and_then(Value::as_str);
         if matches!(kind, Some("User" | "Group")) {

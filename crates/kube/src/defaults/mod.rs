@@ -63,7 +63,9 @@ fn first_status(resource: &Resource) -> Option<Value> {
         ("autoscaling", "horizontalpodautoscalers") if resource.version == "v1" => {
             json!({"currentReplicas": 0, "desiredReplicas": 0})
         }
-        ("autoscaling", "horizontalpodautoscalers") => json!({"desiredReplicas": 0}),
+        ("autoscaling", "horizontalpodautoscalers") => {
+            json!({"desiredReplicas": 0, "currentMetrics": null})
+        }
         ("storage.k8s.io", "volumeattachments") => json!({"attached": false}),
         _ => return None,
     })
@@ -95,6 +97,7 @@ pub(crate) fn complete(resource: &Resource, object: &mut Value) {
         ("", "secrets") => secret(object),
         ("", "nodes") => node(object),
         ("", "events") => event(object),
+        ("events.k8s.io", "events") => event_of_events(object),
         ("", "services") => service::service(object),
         ("", "endpoints") => cluster::endpoints(object),
         ("", "limitranges") => cluster::limit_range(object),
@@ -124,6 +127,7 @@ pub(crate) fn complete(resource: &Resource, object: &mut Value) {
         ("resource.k8s.io", "resourceclaimtemplates") => device::template(object),
         ("resource.k8s.io", "resourceslices") => device::slice(object),
         ("storage.k8s.io", "csidrivers") => storage::driver(object),
+        ("storage.k8s.io", "csinodes") => storage::node(object),
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => cluster::flow_schema(object),
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
             cluster::priority_level(object);
@@ -189,6 +193,21 @@ fn node(object: &mut Value) {
     }
 }
 
+/// [`event`] under other names.
+fn event_of_events(object: &mut Value) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    default(map, "deprecatedSource", json!({}));
+    for field in [
+        "deprecatedFirstTimestamp",
+        "deprecatedLastTimestamp",
+        "eventTime",
+    ] {
+        default(map, field, Value::Null);
+    }
+}
+
 /// Go writes these fields of an event even when they are empty.
 fn event(object: &mut Value) {
     let Some(map) = object.as_object_mut() else {
@@ -198,6 +217,9 @@ fn event(object: &mut Value) {
         ("source", json!({})),
         ("reportingComponent", json!("")),
         ("reportingInstance", json!("")),
+        ("firstTimestamp", Value::Null),
+        ("lastTimestamp", Value::Null),
+        ("eventTime", Value::Null),
     ] {
         default(map, field, empty);
     }

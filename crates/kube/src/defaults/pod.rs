@@ -22,6 +22,9 @@ pub(super) fn apply(pod: &mut Value) {
 
 /// Completes the template of a workload.
 pub(super) fn apply_template(template: &mut Value) {
+    if let Some(template) = template.as_object_mut() {
+        default(template, "metadata", json!({}));
+    }
     apply_spec(Of::Template, template);
 }
 

@@ -63,6 +63,9 @@ fn complete_port(port: &mut Map<String, Value>) {
 }
 
 pub(super) fn endpoint_slice(object: &mut Value) {
+    for endpoint in maps(object.get_mut("endpoints")) {
+        default(endpoint, "conditions", json!({}));
+    }
     for port in maps(object.get_mut("ports")) {
         default(port, "name", "");
         default(port, "protocol", "TCP");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::object::{default, inner, map_mut};
+use crate::object::{default, inner, map_mut, maps};
 
 pub(super) fn claim(object: &mut Value) {
     claim_spec(map_mut(object, "spec"));
@@ -80,6 +80,13 @@ pub(super) fn class(object: &mut Value) {
     if let Some(class) = object.as_object_mut() {
         default(class, "reclaimPolicy", "Delete");
         default(class, "volumeBindingMode", "Immediate");
+    }
+}
+
+/// Go writes the keys of a driver even where it has none.
+pub(super) fn node(object: &mut Value) {
+    for driver in maps(map_mut(object, "spec").get_mut("drivers")) {
+        default(driver, "topologyKeys", Value::Null);
     }
 }
 

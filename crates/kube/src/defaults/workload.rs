@@ -141,7 +141,9 @@ pub(super) fn job_selector(object: &mut Value) {
         ("job-name", name.as_str()),
     ];
     // Labels that were taken from the template are the template's, which upstream then adds to.
-    let shared = template_labels(object).filter(|labels| *labels == object["metadata"]["labels"]);
+    let own_labels = &object["metadata"]["labels"];
+    let is_shared =
+        is_empty(own_labels) || template_labels(object).is_some_and(|one| one == *own_labels);
     let spec = map_mut(object, "spec");
     let template = spec.entry("template").or_insert_with(|| json!({}));
     let labels = map_mut(object::ensure_at(template, "metadata"), "labels");
@@ -154,7 +156,7 @@ pub(super) fn job_selector(object: &mut Value) {
         "matchLabels",
     );
     selector.insert(own[0].0.into(), own[0].1.into());
-    if shared.is_some() {
+    if is_shared {
         object::meta_mut(object).insert("labels".into(), labels);
     }
 }
@@ -167,7 +169,11 @@ pub(super) fn cron_job(object: &mut Value) {
     default(spec, "failedJobsHistoryLimit", 1);
     // The Jobs are completed when they are made; their pods already here.
     let template = object::at(object, &["spec", "jobTemplate", "spec", "template"]);
-    if template.is_some_and(Value::is_object) {
+    let has_template = template.is_some_and(Value::is_object);
+    if let Some(template) = inner(map_mut(object, "spec"), &["jobTemplate"]) {
+        default(template, "metadata", json!({}));
+    }
+    if has_template {
         pod::apply_template(&mut object["spec"]["jobTemplate"]["spec"]["template"]);
     }
 }

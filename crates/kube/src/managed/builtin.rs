@@ -51,7 +51,9 @@ impl Schema for Field {
                     (_, None) => shape,
                 }
             }),
-            Kind::Message(_) | Kind::Map(_) if is_atomic => Shape::AtomicMap,
+            Kind::Message(_) | Kind::Map(_) | Kind::Scalar(schema::Scalar::Raw) if is_atomic => {
+                Shape::AtomicMap
+            }
             kind @ (Kind::Scalar(_) | Kind::Message(_) | Kind::Map(_)) => kind.shape(),
         }
     }

@@ -75,7 +75,27 @@ impl Filter {
                 &["spec", "ipFamilyPolicy"],
             ],
             ("", "persistentvolumeclaims" | "persistentvolumes") => &[&["metadata", "finalizers"]],
-            ("batch", "jobs") => &[&["spec", "selector"]],
+            ("batch", "jobs") => &[
+                &["metadata", "labels"],
+                &["spec", "selector"],
+                &["spec", "template", "metadata", "labels"],
+                &[
+                    "spec",
+                    "template",
+                    "metadata",
+                    "labels",
+                    "batch.kubernetes.io/controller-uid",
+                ],
+                &[
+                    "spec",
+                    "template",
+                    "metadata",
+                    "labels",
+                    "batch.kubernetes.io/job-name",
+                ],
+                &["spec", "template", "metadata", "labels", "controller-uid"],
+                &["spec", "template", "metadata", "labels", "job-name"],
+            ],
             _ => &[],
         };
         for path in filled_in {
@@ -125,6 +145,7 @@ pub(crate) fn blank(resource: &Resource) -> Value {
         ("apps", "replicasets") => json!({
             "spec": {"selector": null, "template": template()}, "status": {},
         }),
+        ("networking.k8s.io", "networkpolicies") => json!({"spec": {"podSelector": {}}}),
         ("batch", "jobs") => json!({"spec": {"template": template()}, "status": {}}),
         ("batch", "cronjobs") => json!({
             "spec": {"jobTemplate": {"metadata": {}, "spec": {"template": template()}}},

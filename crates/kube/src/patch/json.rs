@@ -28,6 +28,14 @@ pub(super) fn apply(object: &mut Value, operations: &[PatchOperation]) -> Result
         if operation.path().count() + levels > LEVELS_MAX {
             return Err(Refused);
         }
+        // Upstream's library replaces what an object does not have, too.
+        if let PatchOperation::Replace(replace) = operation
+            && let Some((parent, key)) = replace.path.split_back()
+            && let Some(Value::Object(parent)) = object.pointer_mut(parent.as_str())
+        {
+            parent.insert(key.decoded().into_owned(), replace.value.clone());
+            continue;
+        }
         // The other one undoes what it did, which panics after some moves, and we have a copy.
         patch_unsafe(object, std::slice::from_ref(operation)).map_err(|_| Refused)?;
     }
@@ -114,6 +122,17 @@ mod tests {
             applied(json!({"a": 1}), deepening(LEVELS_MAX)),
             Err(Refused)
         );
+    }
+
+    #[test]
+    fn replacing_a_missing_key_adds_it_and_a_missing_element_is_a_refusal() {
+        let replace = |path: &str| json!([{"op": "replace", "path": path, "value": 2}]);
+        assert_eq!(
+            applied(json!({"a": {}}), replace("/a/b~1c")),
+            Ok(json!({"a": {"b/c": 2}}))
+        );
+        assert_eq!(applied(json!({"a": []}), replace("/a/0")), Err(Refused));
+        assert_eq!(applied(json!({"a": 1}), replace("/b/c")), Err(Refused));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub static MUTATING_ADMISSION_POLICIES: Resource = Resource {
     categories: &["api-extensions"],
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+    needs_revision: true,
     ..CORE
 };
 
@@ -23,6 +24,7 @@ pub static MUTATING_ADMISSION_POLICY_BINDINGS: Resource = Resource {
     categories: &["api-extensions"],
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+    needs_revision: true,
     ..CORE
 };
 
@@ -35,6 +37,7 @@ pub static MUTATING_WEBHOOK_CONFIGURATIONS: Resource = Resource {
     categories: &["api-extensions"],
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
+    needs_revision: true,
     ..CORE
 };
 
@@ -49,6 +52,7 @@ pub static VALIDATING_ADMISSION_POLICIES: Resource = Resource {
     status: StatusPart::Subresource,
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
+    needs_revision: true,
     ..CORE
 };
 
@@ -61,6 +65,7 @@ pub static VALIDATING_ADMISSION_POLICY_BINDINGS: Resource = Resource {
     categories: &["api-extensions"],
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
+    needs_revision: true,
     ..CORE
 };
 
@@ -73,5 +78,6 @@ pub static VALIDATING_WEBHOOK_CONFIGURATIONS: Resource = Resource {
     categories: &["api-extensions"],
     has_generation: true,
     schema: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
+    needs_revision: true,
     ..CORE
 };

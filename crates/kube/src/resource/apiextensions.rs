@@ -14,5 +14,6 @@ pub static CUSTOM_RESOURCE_DEFINITIONS: Resource = Resource {
     status: StatusPart::Subresource,
     has_generation: true,
     schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    needs_revision: true,
     ..CORE
 };

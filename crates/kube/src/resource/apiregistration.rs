@@ -13,5 +13,6 @@ pub static API_SERVICES: Resource = Resource {
     names: NameRule::PathSegment,
     status: StatusPart::Subresource,
     schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+    needs_revision: true,
     ..CORE
 };

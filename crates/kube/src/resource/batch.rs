@@ -26,5 +26,6 @@ pub static JOBS: Resource = Resource {
     status: StatusPart::Subresource,
     has_generation: true,
     schema: "io.k8s.api.batch.v1.Job",
+    orphans_by_default: true,
     ..CORE
 };

@@ -8,5 +8,7 @@ pub static LEASES: Resource = Resource {
     singular: "lease",
     kind: "Lease",
     schema: "io.k8s.api.coordination.v1.Lease",
+    created_by_update: true,
+    needs_revision: true,
     ..CORE
 };

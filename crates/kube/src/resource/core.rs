@@ -103,12 +103,37 @@ pub static PODS: Resource = Resource {
     ..CORE
 };
 
+/// Assigns a pod to a node. It is not stored.
+pub static BINDINGS: Resource = Resource {
+    plural: "bindings",
+    singular: "binding",
+    kind: "Binding",
+    verbs: &["create"],
+    schema: "io.k8s.api.core.v1.Binding",
+    ..CORE
+};
+
+/// How the parts of the control plane do. They are not stored.
+pub static COMPONENT_STATUSES: Resource = Resource {
+    plural: "componentstatuses",
+    singular: "componentstatus",
+    kind: "ComponentStatus",
+    scope: Scope::Cluster,
+    short_names: &["cs"],
+    verbs: &["get", "list"],
+    schema: "io.k8s.api.core.v1.ComponentStatus",
+    ..CORE
+};
+
 pub static EVENTS: Resource = Resource {
     plural: "events",
     singular: "event",
     kind: "Event",
     short_names: &["ev"],
+    // Upstream looks at the names of events of `events.k8s.io` only.
+    names: NameRule::PathSegment,
     schema: "io.k8s.api.core.v1.Event",
+    created_by_update: true,
     ..CORE
 };
 
@@ -152,10 +177,11 @@ pub static SERVICES: Resource = Resource {
     short_names: &["svc"],
     categories: &["all"],
     subresources: &[proxy_of("ServiceProxyOptions"), status_of("Service")],
-    names: NameRule::Label1035,
+    names: NameRule::Label,
     status: StatusPart::Subresource,
     returns_deleted: true,
     schema: "io.k8s.api.core.v1.Service",
+    created_by_update: true,
     ..CORE
 };
 
@@ -177,6 +203,7 @@ pub static ENDPOINTS: Resource = Resource {
     kind: "Endpoints",
     short_names: &["ep"],
     schema: "io.k8s.api.core.v1.Endpoints",
+    created_by_update: true,
     ..CORE
 };
 
@@ -186,6 +213,7 @@ pub static LIMIT_RANGES: Resource = Resource {
     kind: "LimitRange",
     short_names: &["limits"],
     schema: "io.k8s.api.core.v1.LimitRange",
+    created_by_update: true,
     ..CORE
 };
 
@@ -234,6 +262,7 @@ pub static REPLICATION_CONTROLLERS: Resource = Resource {
     status: StatusPart::Subresource,
     has_generation: true,
     schema: "io.k8s.api.core.v1.ReplicationController",
+    orphans_by_default: true,
     ..CORE
 };
 

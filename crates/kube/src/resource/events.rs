@@ -11,5 +11,6 @@ pub static EVENTS_V1: Resource = Resource {
     short_names: &["ev"],
     schema: "io.k8s.api.events.v1.Event",
     stored_as: Some(&EVENTS),
+    created_by_update: true,
     ..CORE
 };

@@ -56,9 +56,9 @@ pub use self::catalog::{Catalog, Snapshot};
 pub use self::certificates::CERTIFICATE_SIGNING_REQUESTS;
 pub use self::coordination::LEASES;
 pub use self::core::{
-    CONFIG_MAPS, ENDPOINTS, EVENTS, LIMIT_RANGES, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
-    PERSISTENT_VOLUMES, POD_TEMPLATES, PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SECRETS,
-    SERVICE_ACCOUNTS, SERVICES,
+    BINDINGS, COMPONENT_STATUSES, CONFIG_MAPS, ENDPOINTS, EVENTS, LIMIT_RANGES, NAMESPACES, NODES,
+    PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, POD_TEMPLATES, PODS, REPLICATION_CONTROLLERS,
+    RESOURCE_QUOTAS, SECRETS, SERVICE_ACCOUNTS, SERVICES,
 };
 pub use self::devices::{
     DEVICE_CLASSES, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS, RESOURCE_SLICES,
@@ -94,8 +94,6 @@ pub enum NameRule {
     Label,
     /// RFC 1123 subdomain, at most 253 characters.
     Subdomain,
-    /// RFC 1035 label, at most 63 characters: one that does not begin with a digit.
-    Label1035,
     /// Anything that can be one segment of a path.
     PathSegment,
     /// An IP address in its canonical form.
@@ -142,6 +140,12 @@ pub struct Resource {
     pub has_generation: bool,
     /// A deletion answers with the object, not with a Status.
     pub returns_deleted: bool,
+    /// Whether an update of what is not there creates it.
+    pub created_by_update: bool,
+    /// Whether an update must say which revision it replaces.
+    pub needs_revision: bool,
+    /// Whether a deletion that does not say leaves the dependents alive.
+    pub orphans_by_default: bool,
     /// Name of its type in the schema table; empty for a custom resource.
     pub schema: &'static str,
     /// The row whose form and place its objects have in the store, if they are not its own: see
@@ -183,7 +187,10 @@ impl From<Arc<Resource>> for Row {
 
 impl Resource {
     /// What the rows of custom resources have in common.
-    pub(crate) const CUSTOM: Resource = CORE;
+    pub(crate) const CUSTOM: Resource = Resource {
+        needs_revision: true,
+        ..CORE
+    };
 
     /// `v1`, or `group/version`.
     pub fn api_version(&self) -> String {
@@ -275,6 +282,9 @@ const CORE: Resource = Resource {
     status: StatusPart::None,
     has_generation: false,
     returns_deleted: false,
+    created_by_update: false,
+    needs_revision: false,
+    orphans_by_default: false,
     schema: "",
     stored_as: None,
     custom: None,
@@ -290,6 +300,8 @@ pub(crate) const SCALE: Subresource = Subresource {
 
 /// The rows that are always there, groups together, in the order of discovery.
 pub static BUILT_IN: &[&Resource] = &[
+    &BINDINGS,
+    &COMPONENT_STATUSES,
     &CONFIG_MAPS,
     &ENDPOINTS,
     &EVENTS,

@@ -9,5 +9,7 @@ pub static RUNTIME_CLASSES: Resource = Resource {
     kind: "RuntimeClass",
     scope: Scope::Cluster,
     schema: "io.k8s.api.node.v1.RuntimeClass",
+    created_by_update: true,
+    needs_revision: true,
     ..CORE
 };

@@ -10,6 +10,7 @@ pub static CLUSTER_ROLE_BINDINGS: Resource = Resource {
     scope: Scope::Cluster,
     names: NameRule::PathSegment,
     schema: "io.k8s.api.rbac.v1.ClusterRoleBinding",
+    created_by_update: true,
     ..CORE
 };
 
@@ -21,6 +22,7 @@ pub static CLUSTER_ROLES: Resource = Resource {
     scope: Scope::Cluster,
     names: NameRule::PathSegment,
     schema: "io.k8s.api.rbac.v1.ClusterRole",
+    created_by_update: true,
     ..CORE
 };
 
@@ -31,6 +33,7 @@ pub static ROLE_BINDINGS: Resource = Resource {
     kind: "RoleBinding",
     names: NameRule::PathSegment,
     schema: "io.k8s.api.rbac.v1.RoleBinding",
+    created_by_update: true,
     ..CORE
 };
 
@@ -41,5 +44,6 @@ pub static ROLES: Resource = Resource {
     kind: "Role",
     names: NameRule::PathSegment,
     schema: "io.k8s.api.rbac.v1.Role",
+    created_by_update: true,
     ..CORE
 };

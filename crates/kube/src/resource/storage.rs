@@ -10,6 +10,7 @@ pub static CSI_DRIVERS: Resource = Resource {
     scope: Scope::Cluster,
     returns_deleted: true,
     schema: "io.k8s.api.storage.v1.CSIDriver",
+    needs_revision: true,
     ..CORE
 };
 
@@ -21,6 +22,7 @@ pub static CSI_NODES: Resource = Resource {
     scope: Scope::Cluster,
     returns_deleted: true,
     schema: "io.k8s.api.storage.v1.CSINode",
+    needs_revision: true,
     ..CORE
 };
 
@@ -30,6 +32,7 @@ pub static CSI_STORAGE_CAPACITIES: Resource = Resource {
     singular: "csistoragecapacity",
     kind: "CSIStorageCapacity",
     schema: "io.k8s.api.storage.v1.CSIStorageCapacity",
+    needs_revision: true,
     ..CORE
 };
 
@@ -55,6 +58,7 @@ pub static VOLUME_ATTACHMENTS: Resource = Resource {
     status: StatusPart::Subresource,
     returns_deleted: true,
     schema: "io.k8s.api.storage.v1.VolumeAttachment",
+    needs_revision: true,
     ..CORE
 };
 

@@ -58,6 +58,51 @@ pub fn decode(schema: &'static Type, value: &mut Value) -> Result<Vec<String>, T
     Ok(decoder.unknown)
 }
 
+/// Lists that Go writes even where they are empty.
+const KEPT_EMPTY: [(&str, &str); 5] = [
+    ("io.k8s.api.rbac.v1.ClusterRole", "rules"),
+    ("io.k8s.api.rbac.v1.Role", "rules"),
+    ("io.k8s.api.discovery.v1.EndpointSlice", "endpoints"),
+    ("io.k8s.api.discovery.v1.EndpointSlice", "ports"),
+    ("io.k8s.api.storage.v1.CSINodeDriver", "topologyKeys"),
+];
+
+/// Takes out optional lists and maps that have nothing in them: to Go they are not there.
+pub(crate) fn without_empty(schema: &'static Type, value: &mut Value) {
+    let Some(map) = value.as_object_mut() else {
+        return;
+    };
+    map.retain(|name, value| {
+        let Some(field) = schema.field(name) else {
+            return true;
+        };
+        inner_without_empty(&field.kind, value);
+        let is_empty = match (&field.kind, &*value) {
+            (Kind::List(_), Value::Array(items)) => items.is_empty(),
+            (Kind::Map(_), Value::Object(map)) => map.is_empty(),
+            _ => false,
+        };
+        !is_empty || field.required || KEPT_EMPTY.contains(&(schema.name, field.name))
+    });
+}
+
+fn inner_without_empty(kind: &Kind, value: &mut Value) {
+    match (kind, value) {
+        (Kind::Message(schema), value @ Value::Object(_)) => without_empty(schema.get(), value),
+        (Kind::List(item), Value::Array(items)) => {
+            for value in items {
+                inner_without_empty(item, value);
+            }
+        }
+        (Kind::Map(item), Value::Object(map)) => {
+            for value in map.values_mut() {
+                inner_without_empty(item, value);
+            }
+        }
+        _ => {}
+    }
+}
+
 struct Decoder {
     owner: &'static Type,
     /// Names of the fields from the body to here: Go tells neither indexes nor keys of maps.

@@ -8,6 +8,7 @@ mod decode;
 pub mod protobuf;
 mod table;
 
+pub(crate) use decode::without_empty;
 pub use decode::{TypeError, decode};
 pub(crate) use table::fingerprint;
 pub use table::{Field, Kind, Scalar, Type, TypeRef, descriptions, type_named};

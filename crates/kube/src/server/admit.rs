@@ -19,7 +19,7 @@ use super::audit::{self, Record};
 use super::auth::{self, Call};
 use super::body::Body;
 use super::metrics::Meter;
-use super::{Server, respond, router};
+use super::{Server, codec, respond, router};
 use crate::api::Notes;
 use crate::identity::{BadCertificate, Peer, User, impersonation};
 use crate::status::Status;
@@ -43,9 +43,15 @@ pub(super) async fn answer(
     let (method, path) = (request.method().clone(), call.path.clone());
     let id = audit::id(request.headers());
     let meter = Meter::begin(&server, &request, &call);
+    let wants_yaml = codec::wants_yaml(&request);
     // The futures of all the verbs are in one; on the heap it does not travel with the caller.
     let answered = Box::pin(known(server, &from, call, &id, request)).await;
     let response = answered.unwrap_or_else(|status| respond::status(&status));
+    let response = if wants_yaml {
+        codec::in_yaml(response).await
+    } else {
+        response
+    };
     debug!(%method, path, code = response.status().as_u16(), "request");
     meter.end(audit::mark(response, &id))
 }

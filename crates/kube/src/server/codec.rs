@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response};
 use serde_json::{Map, Value};
 
 use super::audit::Recorder;
@@ -17,7 +17,9 @@ use crate::yaml;
 /// Upstream's bound.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-pub(super) const AVAILABLE: &str = "application/json, application/json;stream=watch";
+pub(super) const AVAILABLE: &str =
+    "application/json, application/yaml, application/json;stream=watch";
+const YAML: &str = "application/yaml";
 
 /// A body and what it says it is.
 #[derive(Default)]
@@ -155,38 +157,98 @@ pub(super) enum Representation {
 
 /// The first representation of `Accept` that is served.
 pub(super) fn negotiate(request: &Request<Incoming>) -> Result<Representation, Status> {
-    negotiate_text(header(request, ACCEPT))
+    negotiate_text(header(request, ACCEPT)).map(|(representation, _)| representation)
 }
 
-pub(super) fn negotiate_text(accept: &str) -> Result<Representation, Status> {
-    if accept.trim().is_empty() {
-        return Ok(Representation::Object);
+/// [`negotiate`] for a stream, which is in JSON.
+pub(super) fn negotiate_watch(request: &Request<Incoming>) -> Result<Representation, Status> {
+    match negotiate_text(header(request, ACCEPT))? {
+        (representation, Encoding::Json) => Ok(representation),
+        (_, Encoding::Yaml) => Err(Status {
+            message: "only the following media types are accepted: application/json;stream=watch"
+                .to_owned(),
+            ..Status::not_acceptable(AVAILABLE)
+        }),
     }
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let media_type = parts.next().unwrap_or_default();
-        if !matches!(media_type, "application/json" | "application/*" | "*/*") {
-            continue;
-        }
-        let parameter = |name: &str| {
-            range
-                .split(';')
-                .filter_map(|part| part.trim().split_once('='))
-                .find_map(|(key, value)| {
-                    (key.trim() == name).then(|| value.trim().trim_matches('"'))
-                })
+}
+
+/// Whether the answer is wanted in YAML.
+pub(super) fn wants_yaml(request: &Request<Incoming>) -> bool {
+    let accept = header(request, ACCEPT);
+    accept.contains(YAML) && matches!(negotiate_text(accept), Ok((_, Encoding::Yaml)))
+}
+
+/// How objects are written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Json,
+    Yaml,
+}
+
+pub(super) fn negotiate_text(accept: &str) -> Result<(Representation, Encoding), Status> {
+    if accept.trim().is_empty() {
+        return Ok((Representation::Object, Encoding::Json));
+    }
+    let mut ranges: Vec<_> = accept.split(',').collect();
+    // What is wanted most is looked at first, and of equals the first.
+    if accept.contains("q=") {
+        ranges.sort_by(|one, other| quality(other).total_cmp(&quality(one)));
+    }
+    for range in ranges {
+        let encoding = match range.split(';').next().unwrap_or_default().trim() {
+            "application/json" | "application/*" | "*/*" => Encoding::Json,
+            YAML => Encoding::Yaml,
+            _ => continue,
         };
-        match (parameter("as"), parameter("v")) {
-            (None, _) => return Ok(Representation::Object),
-            (Some("Table"), Some("v1")) => return Ok(Representation::Table),
+        let served = match (parameter(range, "as"), parameter(range, "v")) {
+            (None, _) => Representation::Object,
+            (Some("Table"), Some("v1")) => Representation::Table,
             (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => {
-                return Ok(Representation::Partial);
+                Representation::Partial
             }
             // A form that we do not have; the client names others.
-            (Some(_), _) => {}
-        }
+            (Some(_), _) => continue,
+        };
+        return Ok((served, encoding));
     }
     Err(Status::not_acceptable(AVAILABLE))
+}
+
+fn parameter<'a>(range: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = range
+        .split(';')
+        .filter_map(|part| part.trim().split_once('='));
+    pairs.find_map(|(key, value)| (key.trim() == name).then(|| value.trim().trim_matches('"')))
+}
+
+fn quality(range: &str) -> f32 {
+    let quality = parameter(range, "q").and_then(|quality| quality.parse().ok());
+    quality.unwrap_or(1.0)
+}
+
+/// An answer in YAML, if it is an object in JSON.
+pub(super) async fn in_yaml(response: Response<super::body::Body>) -> Response<super::body::Body> {
+    let (mut parts, body) = response.into_parts();
+    let is_json = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    if !is_json {
+        return Response::from_parts(parts, body);
+    }
+    let read = body.collect().await.ok().and_then(|read| {
+        let value: Value = serde_json::from_slice(&read.to_bytes()).ok()?;
+        serde_saphyr::to_string(&value).ok()
+    });
+    let Some(text) = read else {
+        let status = Status::internal("the answer cannot be written in YAML");
+        return super::respond::status(&status);
+    };
+    parts
+        .headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static(YAML));
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, super::body::full(text))
 }
 
 #[cfg(test)]
@@ -196,22 +258,36 @@ mod tests {
     #[test]
     fn the_first_form_that_is_served_wins() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        for (accept, expected) in [
-            ("", Representation::Object),
-            ("application/json, */*", Representation::Object),
+        use Encoding::{Json, Yaml};
+        for (accept, expected, encoding) in [
+            ("", Representation::Object, Json),
+            ("application/json, */*", Representation::Object, Json),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
                 Representation::Object,
+                Json,
             ),
-            (table, Representation::Table),
+            (table, Representation::Table, Json),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
                 Representation::Partial,
+                Json,
+            ),
+            ("application/yaml", Representation::Object, Yaml),
+            (
+                "application/json;q=0.1,application/yaml;q=0.9",
+                Representation::Object,
+                Yaml,
+            ),
+            (
+                "application/yaml;as=Table;v=v1;g=meta.k8s.io",
+                Representation::Table,
+                Yaml,
             ),
         ] {
             assert_eq!(
                 negotiate_text(accept).expect("served"),
-                expected,
+                (expected, encoding),
                 "{accept}"
             );
         }

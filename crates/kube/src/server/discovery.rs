@@ -1,8 +1,8 @@
 //! What there is: versions, groups, resources, health. It changes
 //! with the definitions of custom resources only, so answers carry a strong `ETag`.
 
-use std::collections::BTreeMap;
-
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use hyper::{Method, Request, Response, StatusCode};
@@ -46,10 +46,11 @@ pub(super) fn handle(
             Ok(cached(request, "application/json", &list))
         }
         ["apis", name] => {
-            let versions = groups(served)
-                .remove(name)
-                .ok_or_else(Status::no_such_resource)?;
-            let mut group = group(name, &versions);
+            let all = groups(served);
+            let Some((_, versions)) = all.iter().find(|(group, _)| *group == name) else {
+                return Ok(no_page());
+            };
+            let mut group = group(name, versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             Ok(cached(request, "application/json", &group))
@@ -84,14 +85,20 @@ pub(super) fn handle(
             StatusCode::OK,
             &json!({"paths": paths(served)}),
         )),
-        _ => Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        _ => Ok(no_page()),
     }
+}
+
+fn no_page() -> Response<Body> {
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// The API is that of the version that the schema table is made from.
 fn version() -> Value {
     json!({
         "major": "1", "minor": openapi::MINOR,
+        "emulationMajor": "1", "emulationMinor": openapi::MINOR,
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": openapi::MINOR,
         "gitVersion": format!("{}+aerostat.{}", openapi::VERSION, env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
@@ -162,12 +169,14 @@ fn core_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-/// The groups but the core one, with their versions.
-fn groups(served: &Snapshot) -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+/// The groups but the core one, with their versions, in the order in which clients prefer them.
+fn groups(served: &Snapshot) -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(_, Vec<_>)> = Vec::new();
     for (group, version) in served.group_versions() {
-        if !group.is_empty() {
-            groups.entry(group).or_default().push(version);
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            _ if group.is_empty() => {}
+            Some((_, versions)) => versions.push(version),
+            None => groups.push((group, vec![version])),
         }
     }
     groups
@@ -189,6 +198,16 @@ fn of_version<'a>(
     all.filter(move |row| row.group == group && row.version == version)
 }
 
+/// Tells whoever rewrites stored objects in what version they are kept, as upstream does.
+fn storage_hash(row: &Resource) -> String {
+    let stored = row.stored_as.unwrap_or(row);
+    let kept = match stored.group {
+        "" => format!("/{}, Kind={}", stored.version, stored.kind),
+        group => format!("{group}/{}, Kind={}", stored.version, stored.kind),
+    };
+    BASE64_STANDARD.encode(&Sha256::digest(kept)[..8])
+}
+
 fn resources(
     served: &Snapshot,
     request: &Request<Incoming>,
@@ -201,6 +220,9 @@ fn resources(
             "name": row.plural, "singularName": row.singular, "namespaced": row.is_namespaced(),
             "kind": row.kind, "verbs": row.verbs,
         });
+        if row.verbs.contains(&"list") {
+            entry["storageVersionHash"] = storage_hash(row).into();
+        }
         if !row.short_names.is_empty() {
             entry["shortNames"] = json!(row.short_names);
         }
@@ -221,7 +243,7 @@ fn resources(
         }
     }
     if list.is_empty() {
-        return Err(Status::no_such_resource());
+        return Ok(no_page());
     }
     let group_version = if group.is_empty() {
         version.to_owned()
@@ -255,14 +277,14 @@ pub(super) fn aggregated_list(served: &Snapshot, is_wanted: impl Fn(&str) -> boo
         let entry = json!({"version": version, "resources": resources, "freshness": "Current"});
         match items
             .last_mut()
-            .filter(|item| item["metadata"]["name"] == group)
+            .filter(|item| item["metadata"] == named(group))
         {
             Some(item) => {
                 let versions = item["versions"].as_array_mut();
                 versions.into_iter().for_each(|all| all.push(entry.clone()));
             }
             None => items.push(json!({
-                "metadata": {"name": group, "creationTimestamp": null}, "versions": [entry],
+                "metadata": named(group), "versions": [entry],
             })),
         }
     }
@@ -270,6 +292,14 @@ pub(super) fn aggregated_list(served: &Snapshot, is_wanted: impl Fn(&str) -> boo
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {}, "items": items,
     })
+}
+
+/// The core group has no name, and its metadata nothing in it.
+fn named(group: &str) -> Value {
+    match group {
+        "" => json!({}),
+        group => json!({"name": group}),
+    }
 }
 
 fn aggregated_resource(row: &Resource) -> Value {

@@ -42,7 +42,7 @@ pub fn request(data: &[u8]) {
     }
     let row = row.unwrap_or(Row::BuiltIn(&PODS));
     let resource = &*row;
-    let _ = options::write(&query);
+    let _ = options::write(&query, "CreateOptions");
     let _ = options::delete(&query, &codec::Body::default());
     if let Ok(list) = options::list(resource, &query, 1000) {
         list.selector.matches(&pod);

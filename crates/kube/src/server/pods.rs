@@ -14,7 +14,7 @@ use crate::admission::{self, Attributes, Operation};
 use crate::api::{Api, DeleteOptions, DryRun, Preconditions, User};
 use crate::object;
 use crate::resource::PODS;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 pub(super) async fn handle(
     server: &Arc<Server>,
@@ -44,13 +44,7 @@ async fn answer(
                 .subresource(subresource)
                 .ok_or_else(Status::no_such_resource)?;
             let body = codec::read(request).await?.object(verbs::body_type(row))?;
-            let node = object::text(&body, &["target", "name"]);
-            if node.is_empty() {
-                let cause = crate::status::Cause::required("target.name", "");
-                return Err(Status::invalid_kind("", "Binding", name, vec![cause]));
-            }
-            api.bind(namespace, name, node).await?;
-            Ok(success())
+            bind(api, namespace, name, &body).await
         }
         "eviction" => {
             let row = PODS
@@ -69,7 +63,7 @@ async fn answer(
             let in_body = object::items(given, &["dryRun"])
                 .iter()
                 .any(|one| one == "All");
-            let dry_run = in_body || options::write(query)?.dry_run == DryRun::All;
+            let dry_run = in_body || options::write(query, "CreateOptions")?.dry_run == DryRun::All;
             let options = DeleteOptions {
                 grace_period_s: given["gracePeriodSeconds"].as_i64(),
                 preconditions,
@@ -90,6 +84,27 @@ async fn answer(
         }
         _ => Err(Status::no_such_resource()),
     }
+}
+
+/// Assigns a pod to the node that a Binding names.
+pub(super) async fn bind(
+    api: &Api,
+    namespace: &str,
+    name: &str,
+    binding: &Value,
+) -> Result<Response<Body>, Status> {
+    let target = |field: &str| object::text(binding, &["target", field]);
+    let invalid = |cause| Err(Status::invalid_kind("", "Binding", name, vec![cause]));
+    if !matches!(target("kind"), "" | "Node") {
+        let kind = Value::from(target("kind"));
+        let supported = ["Node", "<empty>"];
+        return invalid(Cause::not_supported("target.kind", &kind, &supported));
+    }
+    if target("name").is_empty() {
+        return invalid(Cause::required("target.name", ""));
+    }
+    api.bind(namespace, name, target("name")).await?;
+    Ok(success())
 }
 
 /// Admission of a stream into a pod. What it sees is the options of the request.

@@ -34,13 +34,21 @@ impl Query {
     }
 
     /// A number, if the parameter is there and not empty.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
         match self.get(name) {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("{name}: Invalid value: {text:?}: must be a number"))
+                Status::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                ))
             }),
         }
+    }
+
+    /// [`Query::integer`], of what cannot be negative.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
+        let number = self.integer(name)?;
+        Ok(number.and_then(|number| u64::try_from(number).ok()))
     }
 }
 

@@ -126,7 +126,12 @@ pub(super) async fn handle(
 /// Health, for load balancers and people. The process is alive when it answers; it is ready when
 /// it can write.
 pub(super) fn health(server: &Server, path: &str, query: &Query) -> Response<Body> {
-    let name = path.trim_matches('/').split('/').next().unwrap_or_default();
+    let mut parts = path.trim_matches('/').split('/');
+    let name = parts.next().unwrap_or_default();
+    // One check of them by its name; there is none below a check.
+    if !matches!(parts.next(), None | Some("ping" | "store" | "etcd")) || parts.next().is_some() {
+        return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
     let store = if name == "livez" {
         Ok(())
     } else {
@@ -146,16 +151,19 @@ pub(super) fn health(server: &Server, path: &str, query: &Query) -> Response<Bod
 }
 
 /// Whether the verb is one for a collection, or for an object, as the path is.
-fn fits(target: &Target) -> bool {
+fn fits(target: &Target, is_namespaced: bool) -> bool {
     match target.verb {
-        Verb::Create => target.name.is_none(),
+        // A list can be of all namespaces; what changes something names one.
+        Verb::Create | Verb::DeleteCollection => {
+            target.name.is_none() && (target.namespace.is_some() || !is_namespaced)
+        }
         Verb::Update | Verb::Patch => target.name.is_some(),
-        Verb::Get | Verb::List | Verb::Watch | Verb::Delete | Verb::DeleteCollection => true,
+        Verb::Get | Verb::List | Verb::Watch | Verb::Delete => true,
     }
 }
 
 /// Subresources that are told by discovery, as every server has them, and are not built yet.
-const UNBUILT: [&str; 3] = ["portforward", "proxy", "resize"];
+const UNBUILT: [&str; 2] = ["portforward", "proxy"];
 
 async fn objects(
     server: &Arc<Server>,
@@ -187,7 +195,10 @@ async fn objects(
         if !row.verbs.contains(&target.verb.as_str()) {
             return Err(Status::method_not_allowed());
         }
-        let is_part = matches!(subresource.as_str(), "status" | "ephemeralcontainers");
+        let is_part = matches!(
+            subresource.as_str(),
+            "status" | "ephemeralcontainers" | "resize"
+        );
         if resource.is(&resource::PODS) && !is_part {
             return pods::handle(server, user, &target, query, request).await;
         }
@@ -197,7 +208,9 @@ async fn objects(
         if subresource == "scale" {
             return scale::handle(server, user, resource, &target, query, request).await;
         }
-    } else if !resource.verbs.contains(&target.verb.as_str()) || !fits(&target) {
+    } else if !resource.verbs.contains(&target.verb.as_str())
+        || !fits(&target, resource.is_namespaced())
+    {
         return Err(Status::method_not_allowed());
     }
     if let Some(kind) = resource.custom.as_ref()

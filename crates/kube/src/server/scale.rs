@@ -47,7 +47,7 @@ async fn answer(
             Ok(respond::json(StatusCode::OK, &shown(scale)))
         }
         Verb::Update | Verb::Patch => {
-            let options = options::write(query)?;
+            let options = options::write(query, "PatchOptions")?;
             let body = codec::read(request).await?;
             let written = if target.verb == Verb::Update {
                 let scale = body.object(SCALES.schema)?;

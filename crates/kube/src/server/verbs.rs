@@ -11,9 +11,9 @@ use super::body::{self, Body};
 use super::codec::{self, Representation, negotiate};
 use super::query::Query;
 use super::router::{Target, Verb};
-use super::{Server, options, respond, reviews};
+use super::{Server, options, pods, respond, reviews};
 use crate::api::{
-    Api, Deleted, Given, GivenPatch, List, Notes, Part, Patch, StoredList, User, Verbatim,
+    Api, Deleted, Given, GivenPatch, List, Notes, Part, Patch, StoredList, User, Verbatim, Written,
 };
 use crate::object;
 use crate::resource::{self, Resource, Row};
@@ -38,6 +38,16 @@ pub(super) async fn handle(
     let kind = resource.custom.as_ref();
     if let Some(warning) = kind.and_then(|kind| kind.deprecation.clone()) {
         notes.warn(warning);
+    }
+    let deprecated = match (resource.group, resource.plural) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    };
+    if let Some(warning) = deprecated {
+        notes.warn(warning.to_owned());
     }
     let answer = answer(server, api, user, &shape, target, query, request);
     Ok(respond::noted(answer.await, notes))
@@ -69,6 +79,25 @@ async fn answer(
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
     match target.verb {
+        Verb::Get | Verb::List if resource.is(&resource::COMPONENT_STATUSES) => {
+            let mut items = components(api);
+            if target.verb == Verb::List {
+                let selector = options::selector(resource, query)?;
+                items.retain(|item| selector.matches(item));
+                return Ok(shape.list(List {
+                    items,
+                    ..List::default()
+                }));
+            }
+            let found = items.into_iter().find(|item| object::name(item) == name);
+            let found = found.ok_or_else(|| Status::not_found(resource, name))?;
+            shape.object(StatusCode::OK, found, &[])
+        }
+        Verb::Create if resource.is(&resource::BINDINGS) => {
+            let body = codec::read(request).await?.object(resource.schema)?;
+            let namespace = namespace.unwrap_or_default();
+            pods::bind(api, namespace, object::name(&body), &body).await
+        }
         Verb::Get => {
             options::check_revision(query, api.current_rev())?;
             let object = api.get(resource, namespace, name).await?;
@@ -84,7 +113,7 @@ async fn answer(
             Ok(shape.list(api.list_with(resource, namespace, &options).await?))
         }
         Verb::Create => {
-            let options = options::write(query)?;
+            let options = options::write(query, "CreateOptions")?;
             let body = codec::read(request).await?.given(resource.schema)?;
             let review = reviews::answer(server, user, resource, namespace, &body.object);
             if let Some(answer) = review.await {
@@ -94,27 +123,22 @@ async fn answer(
             shape.object(StatusCode::CREATED, written.object, &written.warnings)
         }
         Verb::Update => {
-            let options = options::write(query)?;
+            let options = options::write(query, "UpdateOptions")?;
             let body = codec::read(request).await?.given(resource.schema)?;
             let part = part(target);
             let written = api
                 .update_with(resource, part, namespace, name, body, options)
                 .await?;
-            shape.object(StatusCode::OK, written.object, &written.warnings)
+            shape.object(code_of(&written), written.object, &written.warnings)
         }
         Verb::Patch => {
-            let options = options::write(query)?;
+            let options = options::write(query, "PatchOptions")?;
             let patch = patch(resource, &codec::read(request).await?, query)?;
             let part = part(target);
             let written = api
                 .patch_with(resource, part, namespace, name, &patch, options)
                 .await?;
-            let code = if written.is_new {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            };
-            shape.object(code, written.object, &written.warnings)
+            shape.object(code_of(&written), written.object, &written.warnings)
         }
         Verb::Delete => {
             let options = options::delete(query, &codec::read(request).await?)?;
@@ -133,6 +157,32 @@ async fn answer(
                 ..List::default()
             }))
         }
+    }
+}
+
+/// The controllers and the scheduler are in this process, so that they are there whenever it
+/// answers.
+fn components(api: &Api) -> Vec<Value> {
+    let told = |name: &str, state: Result<(), &str>| {
+        let condition = match state {
+            Ok(()) => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+            Err(why) => json!({"type": "Healthy", "status": "False", "message": why}),
+        };
+        json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
+            "conditions": [condition]})
+    };
+    vec![
+        told("controller-manager", Ok(())),
+        told("etcd-0", api.check()),
+        told("scheduler", Ok(())),
+    ]
+}
+
+fn code_of(written: &Written) -> StatusCode {
+    if written.is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
     }
 }
 
@@ -156,6 +206,7 @@ fn part(target: &Target) -> Part {
         Some("approval") => Part::Approval,
         Some("finalize") => Part::Finalize,
         Some("ephemeralcontainers") => Part::EphemeralContainers,
+        Some("resize") => Part::Resize,
         Some(_) | None => Part::Object,
     }
 }

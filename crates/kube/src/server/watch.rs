@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Interval};
 
 use super::body::{self, Body};
-use super::codec::{Representation, negotiate};
+use super::codec::{Representation, negotiate_watch};
 use super::query::Query;
 use super::router::Target;
 use super::{Server, options, respond};
 use crate::api::{self, Event, EventKind, Shown, Verbatim};
 use crate::resource::{Row, Snapshot};
-use crate::status::{Cause, Status};
+use crate::status::Status;
 use crate::table::{self, Header, IncludeObject};
 use initial::{Initial, Listed};
 
@@ -43,9 +43,10 @@ pub(super) async fn handle(
 ) -> Result<Response<Body>, Status> {
     let namespace = target.namespace.as_deref();
     let selector = options::selector(resource, query)?;
-    let representation = negotiate(request)?;
+    let representation = negotiate_watch(request)?;
     let include = IncludeObject::parse(query.get("includeObject"))?;
-    let wants_initial = initial_events(query)?;
+    options::check_match(query, true)?;
+    let wants_initial = query.flag("sendInitialEvents");
     let from = options::revision(query)?;
     let api = &server.api;
     let mut encoder = Encoder {
@@ -114,24 +115,6 @@ fn lifetime(query: &Query) -> Result<Duration, Status> {
     let any = TIMEOUT_S_MIN..TIMEOUT_S_MIN * 2;
     let seconds = asked_s.unwrap_or_else(|| rand::rng().random_range(any));
     Ok(Duration::from_secs(seconds))
-}
-
-/// Whether the client asks for the state before the changes.
-fn initial_events(query: &Query) -> Result<bool, Status> {
-    if query.get("sendInitialEvents").is_empty() {
-        return Ok(false);
-    }
-    if query.get("resourceVersionMatch") != "NotOlderThan" {
-        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        let cause = Cause::forbidden("resourceVersionMatch", why);
-        return Err(Status::invalid_kind(
-            "meta.k8s.io",
-            "ListOptions",
-            "",
-            vec![cause],
-        ));
-    }
-    Ok(query.flag("sendInitialEvents"))
 }
 
 struct Stream {

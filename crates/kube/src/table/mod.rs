@@ -70,6 +70,19 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
         }
         ("", "nodes") => cells::node(object, now),
         ("", "namespaces") => vec![name(), object["status"]["phase"].clone(), age()],
+        ("", "componentstatuses") => {
+            let condition = &object["conditions"][0];
+            let status = match &condition["status"] {
+                Value::String(status) if status == "True" => "Healthy",
+                _ => "Unhealthy",
+            };
+            vec![
+                name(),
+                json!(status),
+                condition["message"].clone(),
+                json!(""),
+            ]
+        }
         ("", "configmaps") => {
             let count = count(&object["data"]) + count(&object["binaryData"]);
             vec![name(), json!(count), age()]
@@ -250,7 +263,7 @@ pub(crate) fn render(
         };
         let mut rendered = json!({"cells": cells});
         match include {
-            IncludeObject::None => {}
+            IncludeObject::None => rendered["object"] = Value::Null,
             IncludeObject::Metadata => rendered["object"] = partial(object),
             IncludeObject::Object => rendered["object"] = object.clone(),
         }

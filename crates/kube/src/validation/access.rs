@@ -61,7 +61,7 @@ pub(super) fn binding(of: Of, object: &Value) -> Vec<Cause> {
         ));
     }
     let kinds: &[&str] = match of {
-        Of::Namespace => &["ClusterRole", "Role"],
+        Of::Namespace => &["Role", "ClusterRole"],
         Of::Cluster => &["ClusterRole"],
     };
     if !kinds.contains(&reference("kind")) {

@@ -52,6 +52,26 @@ fn amount(at: &str, value: &Value) -> Option<Cause> {
 pub(super) fn autoscaler(object: &Value) -> Vec<Cause> {
     let spec = &object["spec"];
     let mut causes = Vec::new();
+    let number = |field: &str| spec[field].as_i64();
+    let (min, max) = (
+        number("minReplicas").unwrap_or(1),
+        number("maxReplicas").unwrap_or(0),
+    );
+    if min < 1 {
+        let why = "must be greater than or equal to 1";
+        causes.push(Cause::invalid("spec.minReplicas", &json!(min), why));
+    }
+    if max == 0 {
+        let why = "must be set and greater than 0";
+        causes.push(Cause::required("spec.maxReplicas", why));
+    } else if max < 1 {
+        let why = "must be greater than 0";
+        causes.push(Cause::invalid("spec.maxReplicas", &json!(max), why));
+    }
+    if max < min {
+        let why = "must be greater than or equal to `minReplicas`";
+        causes.push(Cause::invalid("spec.maxReplicas", &json!(max), why));
+    }
     for field in ["kind", "name"] {
         let at = format!("spec.scaleTargetRef.{field}");
         match object::text(spec, &["scaleTargetRef", field]) {
@@ -63,24 +83,15 @@ pub(super) fn autoscaler(object: &Value) -> Vec<Cause> {
             }
         }
     }
-    let number = |field: &str| spec[field].as_i64();
-    let (min, max) = (
-        number("minReplicas").unwrap_or(1),
-        number("maxReplicas").unwrap_or(0),
-    );
-    if min < 1 {
-        let why = "must be greater than or equal to 1";
-        causes.push(Cause::invalid("spec.minReplicas", &json!(min), why));
-    }
-    if max < 1 {
-        let why = "must be greater than 0";
-        causes.push(Cause::invalid("spec.maxReplicas", &json!(max), why));
-    }
-    if max < min {
-        let why = "must be greater than or equal to `minReplicas`";
-        causes.push(Cause::invalid("spec.maxReplicas", &json!(max), why));
-    }
     causes
+}
+
+/// What is scaled has a group; upstream asks this of new autoscalers only.
+pub(super) fn scaled_group(object: &Value) -> Option<Cause> {
+    let field = "spec.scaleTargetRef.apiVersion";
+    let version = object::text(object, &["spec", "scaleTargetRef", "apiVersion"]);
+    let why = "apiVersion must specify API group";
+    (!version.contains('/')).then(|| Cause::invalid(field, &json!(version), why))
 }
 
 pub(super) fn priority_class(object: &Value) -> Vec<Cause> {

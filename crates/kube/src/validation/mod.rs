@@ -5,12 +5,14 @@ mod batch;
 mod certificate;
 mod cluster;
 mod device;
+mod event;
 pub(crate) mod names;
 mod pod;
 mod policy;
 #[cfg(test)]
 mod rules;
 mod service;
+mod short;
 mod slice;
 mod storage;
 mod workload;
@@ -33,6 +35,12 @@ const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let name = object::name(object);
+    // What is made from the beginning of a name is told about, too.
+    if let Some(begin) = object::meta(object, "generateName")
+        && let Some(why) = name_fault(resource.names, &beginning(begin))
+    {
+        causes.push(Cause::invalid("metadata.generateName", &json!(begin), why));
+    }
     if name.is_empty() {
         causes.push(Cause::required(
             "metadata.name",
@@ -44,6 +52,9 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     causes.extend(metadata(object));
     causes.extend(kind_rules(resource, object));
     causes.extend(custom_rules(resource, object, None));
+    if resource.group == "autoscaling" {
+        causes.extend(cluster::scaled_group(object));
+    }
     if resource.is(&SERVICES) {
         causes.extend(service::chosen_address(object));
     }
@@ -55,6 +66,9 @@ pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Valu
     causes.extend(custom_rules(resource, new, Some(old)));
     if part == Part::EphemeralContainers {
         causes.extend(pod::ephemeral_containers(old, new));
+    }
+    if part == Part::Resize {
+        causes.extend(pod::resize(old, new));
     }
     if resource.is(&CERTIFICATE_SIGNING_REQUESTS) {
         causes.extend(certificate::status_change(part, old, new));
@@ -78,11 +92,18 @@ fn custom_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec
     }
 }
 
+/// A beginning as if the name ended where it does.
+fn beginning(text: &str) -> String {
+    match text.strip_suffix('-') {
+        Some(short) if short.len() > 1 => format!("{short}a"),
+        _ => text.to_owned(),
+    }
+}
+
 fn name_fault(rule: NameRule, name: &str) -> Option<&'static str> {
     match rule {
         NameRule::Label => names::label_fault(name),
         NameRule::Subdomain => names::subdomain_fault(name),
-        NameRule::Label1035 => names::label_1035_fault(name),
         NameRule::PathSegment => names::path_segment_fault(name),
         NameRule::IpAddress => names::ip_address_fault(name),
     }
@@ -113,11 +134,70 @@ fn metadata(object: &Value) -> Vec<Cause> {
             ANNOTATION_BYTES_MAX,
         ));
     }
-    for finalizer in object::items(object, &["metadata", "finalizers"]) {
+    causes.extend(owners(object));
+    causes.extend(finalizers(object));
+    causes
+}
+
+fn owners(object: &Value) -> Vec<Cause> {
+    let at = "metadata.ownerReferences";
+    let mut causes = Vec::new();
+    let mut controller: Option<&Value> = None;
+    let all = object::items(object, &["metadata", "ownerReferences"]);
+    for owner in all {
+        let text = |field: &str| object::text(owner, &[field]);
+        if text("apiVersion").is_empty() {
+            let why = "version must not be empty";
+            causes.push(Cause::invalid(format!("{at}.apiVersion"), &json!(""), why));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(field).is_empty() {
+                let at = format!("{at}.{field}");
+                causes.push(Cause::invalid(at, &json!(""), "must not be empty"));
+            }
+        }
+        if owner["controller"] == true {
+            if let Some(first) = controller {
+                let name = |one| {
+                    let (kind, name) = (object::text(one, &["kind"]), object::text(one, &["name"]));
+                    format!("{kind}/{name}")
+                };
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in \
+                     references for {} and {}",
+                    name(first),
+                    name(owner)
+                );
+                causes.push(Cause::invalid(at, &json!(all), &why));
+            }
+            controller = Some(owner);
+        }
+    }
+    causes
+}
+
+/// The names of finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+
+fn finalizers(object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let all = object::items(object, &["metadata", "finalizers"]);
+    for (index, finalizer) in all.iter().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
         if let Some(why) = names::qualified_fault(text) {
             causes.push(Cause::invalid("metadata.finalizers", finalizer, &why));
+        } else if !text.contains('/') && !STANDARD_FINALIZERS.contains(&text) {
+            let at = format!("metadata.finalizers[{index}]");
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(at, finalizer, why));
         }
+    }
+    if ["orphan", "foregroundDeletion"]
+        .iter()
+        .all(|both| all.iter().any(|one| one == both))
+    {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        causes.push(Cause::invalid("metadata.finalizers", &json!(all), why));
     }
     causes
 }
@@ -140,9 +220,22 @@ fn kind_rules(resource: &Resource, object: &Value) -> Vec<Cause> {
         ("discovery.k8s.io", "endpointslices") => slice::endpoint_slice(object),
         ("apps", "deployments") => workload::deployment(object),
         ("apps", "replicasets") => workload::replica_set(object),
-        ("node.k8s.io", "runtimeclasses") => handler(object),
+        ("node.k8s.io", "runtimeclasses") => short::runtime_class(object),
+        ("networking.k8s.io", "ingressclasses") => short::ingress_class(object),
+        ("networking.k8s.io", "ipaddresses") => short::ip_address(object),
+        ("networking.k8s.io", "servicecidrs") => short::service_cidr(object),
+        ("storage.k8s.io", "csistoragecapacities") => short::capacity(object),
+        ("storage.k8s.io", "volumeattachments") => short::attachment(object),
+        ("storage.k8s.io", "volumeattributesclasses") => short::attributes_class(object),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => short::flow_schema(object),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
+            short::priority_level(object)
+        }
+        ("apps", "controllerrevisions") => short::revision(object),
+        ("", "podtemplates") => workload::pod_template(object),
+        ("events.k8s.io", "events") => event::of_events(object),
         ("coordination.k8s.io", "leases") => lease(object),
-        ("", "events") => event(object),
+        ("", "events") => event::of_core(object),
         ("", "persistentvolumeclaims") => storage::claim(object),
         ("", "persistentvolumes") => storage::volume(object),
         ("", "replicationcontrollers") => workload::replication_controller(object),
@@ -214,14 +307,6 @@ fn data(object: &Value, fields: &[&str], required: &[&str]) -> Vec<Cause> {
     causes
 }
 
-fn handler(object: &Value) -> Vec<Cause> {
-    let handler = object::text(object, &["handler"]);
-    match names::label_fault(handler) {
-        Some(why) => vec![Cause::invalid("handler", &json!(handler), why)],
-        None => Vec::new(),
-    }
-}
-
 fn lease(object: &Value) -> Vec<Cause> {
     match object::at(object, &["spec", "leaseDurationSeconds"]) {
         Some(seconds) if seconds.as_i64().unwrap_or(0) <= 0 => {
@@ -233,21 +318,6 @@ fn lease(object: &Value) -> Vec<Cause> {
         }
         _ => Vec::new(),
     }
-}
-
-fn event(object: &Value) -> Vec<Cause> {
-    let about = object::text(object, &["involvedObject", "namespace"]);
-    let own = object::namespace(object).unwrap_or_default();
-    // Events about cluster objects live in `default`.
-    if about != own && !(about.is_empty() && own == "default") {
-        let why = "does not match event.namespace";
-        return vec![Cause::invalid(
-            "involvedObject.namespace",
-            &json!(about),
-            why,
-        )];
-    }
-    Vec::new()
 }
 
 fn immutability(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {

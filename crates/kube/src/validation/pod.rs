@@ -308,6 +308,33 @@ pub(super) fn immutability(old: &Value, new: &Value) -> Vec<Cause> {
     }
 }
 
+/// New amounts for the containers that are there, of the same class of service.
+pub(super) fn resize(old: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let names = |pod: &Value| -> Vec<String> {
+            let containers = object::items(pod, &["spec", list]).iter();
+            containers
+                .map(|one| object::text(one, &["name"]).to_owned())
+                .collect()
+        };
+        if names(old) != names(new) {
+            let why = format!("{list} may not be added or removed on resize");
+            causes.push(Cause::forbidden(format!("spec.{list}"), &why));
+        }
+    }
+    if !causes.is_empty() {
+        return causes;
+    }
+    causes.extend(spec(new));
+    let class = crate::defaults::qos_class(new);
+    if class != crate::defaults::qos_class(old) {
+        let why = "Pod QOS Class may not change as a result of resizing";
+        causes.push(Cause::invalid("spec", &json!(class), why));
+    }
+    causes
+}
+
 /// Containers for a look into a running pod can be added, and stay as they are from then on.
 pub(super) fn ephemeral_containers(old: &Value, new: &Value) -> Vec<Cause> {
     const PATH: &str = "spec.ephemeralContainers";

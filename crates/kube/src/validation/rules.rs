@@ -478,7 +478,7 @@ fn autoscalers() {
             (
                 "/spec/maxReplicas",
                 json!(0),
-                "spec.maxReplicas: Invalid value: 0: must be greater",
+                "spec.maxReplicas: Required value: must be set and greater than 0",
             ),
             (
                 "/spec/minReplicas",

@@ -26,11 +26,11 @@ const NOT_A_SOURCE: [&str; 9] = [
     "volumeMode",
 ];
 
-fn access_modes(spec: &Value, at: &str) -> Vec<Cause> {
+fn access_modes(spec: &Value, at: &str, why: &str) -> Vec<Cause> {
     let modes = object::items(spec, &["accessModes"]);
     let field = format!("{at}.accessModes");
     if modes.is_empty() {
-        return vec![Cause::required(field, "at least 1 access mode is required")];
+        return vec![Cause::required(field, why)];
     }
     let is_wrong = |mode: &&Value| !mode.as_str().is_some_and(|mode| MODES.contains(&mode));
     let wrong = modes.iter().filter(is_wrong);
@@ -57,7 +57,7 @@ pub(super) fn claim(object: &Value) -> Vec<Cause> {
 }
 
 pub(super) fn claim_spec(spec: &Value, at: &str) -> Vec<Cause> {
-    let mut causes = access_modes(spec, at);
+    let mut causes = access_modes(spec, at, "at least 1 access mode is required");
     let storage = &spec["resources"]["requests"]["storage"];
     causes.extend(amount(storage, &format!("{at}.resources[storage]")));
     let class = object::text(spec, &["storageClassName"]);
@@ -102,9 +102,11 @@ pub(super) fn claim_change(old: &Value, new: &Value) -> Option<Cause> {
 
 pub(super) fn volume(object: &Value) -> Vec<Cause> {
     let spec = &object["spec"];
-    let mut causes = access_modes(spec, "spec");
+    let mut causes = access_modes(spec, "spec", "");
     if spec["capacity"].is_null() {
         causes.push(Cause::required("spec.capacity", ""));
+        let only = Cause::not_supported("spec.capacity", &Value::Null, &["storage"]);
+        causes.push(only);
     } else {
         causes.extend(amount(
             &spec["capacity"]["storage"],

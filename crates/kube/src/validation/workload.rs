@@ -90,9 +90,16 @@ pub(super) fn replication_controller(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if selector.as_object().is_none_or(serde_json::Map::is_empty) {
         causes.push(Cause::required("spec.selector", ""));
+        if object["spec"]["template"].is_null() {
+            causes.push(Cause::required("spec.template", ""));
+        }
         return causes;
     }
     object["spec"]["selector"] = json!({ "matchLabels": selector });
+    if object["spec"]["template"].is_null() {
+        causes.push(Cause::required("spec.template", ""));
+        return causes;
+    }
     causes.extend(common(&object, "replicationcontroller"));
     causes
 }
@@ -112,19 +119,20 @@ fn common(object: &Value, kind: &str) -> Vec<Cause> {
     }
     let selector = &spec["selector"];
     if selector.is_null() {
-        causes.push(Cause::required("spec.selector", ""));
+        // Upstream tells of a DaemonSet only that nothing is selected.
+        if kind != "daemonset" {
+            causes.push(Cause::required("spec.selector", ""));
+        }
     } else if label_selector::is_empty(selector) {
         let why = format!("empty selector is invalid for {kind}");
         causes.push(Cause::invalid("spec.selector", selector, &why));
     }
-    causes.extend(label_selector::faults(selector, "spec.selector"));
+    let faults = label_selector::faults(selector, "spec.selector");
+    let is_sound = faults.is_empty();
+    causes.extend(faults);
     let template = &spec["template"];
-    if template.is_null() {
-        causes.push(Cause::required("spec.template", ""));
-        return causes;
-    }
     let labels = &template["metadata"]["labels"];
-    if !selector.is_null() && causes.is_empty() && !label_selector::matches(selector, labels) {
+    if is_sound && (selector.is_null() || !label_selector::matches(selector, labels)) {
         let why = "`selector` does not match template `labels`";
         causes.push(Cause::invalid("spec.template.metadata.labels", labels, why));
     }
@@ -141,6 +149,19 @@ fn common(object: &Value, kind: &str) -> Vec<Cause> {
         causes.push(Cause::not_supported(field, &json!(policy), &["Always"]));
     }
     causes
+}
+
+/// A template that is nobody's yet.
+pub(super) fn pod_template(object: &Value) -> Vec<Cause> {
+    let template = &object["template"];
+    let inner = super::metadata(template)
+        .into_iter()
+        .chain(pod::spec(template));
+    let told = inner.map(|mut cause| {
+        cause.field = format!("template.{}", cause.field);
+        cause
+    });
+    told.collect()
 }
 
 fn strategy(strategy: &Value) -> Vec<Cause> {
@@ -233,5 +254,12 @@ mod tests {
         let mut wrong = sample();
         wrong["spec"]["selector"] = json!({});
         assert_eq!(fields(&wrong), ["spec.selector"]);
+        let expected = [
+            "spec.selector",
+            "spec.template.metadata.labels",
+            "spec.template.spec.containers",
+        ];
+        let empty = json!({"spec": {"strategy": sample()["spec"]["strategy"]}});
+        assert_eq!(fields(&empty), expected);
     }
 }

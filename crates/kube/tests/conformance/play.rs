@@ -140,6 +140,12 @@ fn filled(text: &str, kept: &Kept) -> String {
     })
 }
 
+/// What a genuine server was seen to answer, and conformance has no name for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_are_those_of_a_genuine_server() {
+    play("answers").await;
+}
+
 /// Every file of scenarios, and its test.
 macro_rules! files {
     ($($test:ident $file:literal)*) => {

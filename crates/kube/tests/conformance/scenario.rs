@@ -17,7 +17,7 @@
 //!
 //! `OPEN why` says that the server does not do it yet; such a behaviour is told and left out.
 //! A method may carry the media type of its body, `PATCH:json`, `PATCH:strategic`, `PATCH:apply`
-//! (merge otherwise), `POST:yaml`, or `GET:table`, `GET:metadata` for what it accepts. `LIFECYCLE path` with an
+//! (merge otherwise), `POST:yaml`, or `GET:table`, `GET:metadata`, `GET:yaml` for what it accepts. `LIFECYCLE path` with an
 //! object, `PATCH` and `STATUS` merge patches is all of [`super::lifecycle`].
 
 use serde_json::Value;
@@ -150,6 +150,7 @@ fn request(method: &str, path: &str) -> Sent {
     match kind {
         "json" => sent.media = "application/json-patch+json".into(),
         "strategic" => sent.media = "application/strategic-merge-patch+json".into(),
+        "yaml" if sent.method == "GET" => sent.accept = "application/yaml".into(),
         "yaml" => sent.media = "application/yaml".into(),
         "apply" => sent.media = "application/apply-patch+yaml".into(),
         "table" => sent.accept = "application/json;as=Table;v=v1;g=meta.k8s.io".into(),

@@ -16,10 +16,14 @@ use crate::api::{Api, Part, Patch};
 use crate::object;
 use crate::resource::{
     NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource, STORAGE_CLASSES,
+    VOLUME_ATTRIBUTES_CLASSES,
 };
 use crate::status::Status;
 
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+const CLASS_PROTECTION: &str = "kubernetes.io/vac-protection";
+/// What keys of attributes classes begin with; no namespace does.
+const CLASS_KEY: &str = "class:";
 const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 
 pub(super) struct Volumes {
@@ -53,12 +57,32 @@ fn is_volume(at: &str) -> bool {
     at.starts_with('/')
 }
 
+fn class_key(key: &str) -> String {
+    format!("{CLASS_KEY}{key}")
+}
+
+/// Whether a claim or a volume has its attributes from this class, or is about to.
+fn has_attributes_of(object: &Value, class: &str) -> bool {
+    [
+        &["spec", "volumeAttributesClassName"][..],
+        &["status", "currentVolumeAttributesClassName"],
+        &[
+            "status",
+            "modifyVolumeStatus",
+            "targetVolumeAttributesClassName",
+        ],
+    ]
+    .iter()
+    .any(|path| object::text(object, path) == class)
+}
+
 impl Controller for Volumes {
     const NAME: &'static str = "persistentvolume";
     const WATCHED: &'static [&'static Resource] = &[
         &PERSISTENT_VOLUMES,
         &PERSISTENT_VOLUME_CLAIMS,
         &STORAGE_CLASSES,
+        &VOLUME_ATTRIBUTES_CLASSES,
         &PODS,
     ];
 
@@ -71,8 +95,15 @@ impl Controller for Volumes {
         if changed.is(&STORAGE_CLASSES) {
             return known.keys(&PERSISTENT_VOLUME_CLAIMS, None, waits);
         }
+        if changed.is(&VOLUME_ATTRIBUTES_CLASSES) {
+            return vec![class_key(&changed.key())];
+        }
+        // Whatever used a class that is to go may have been the last to do so.
+        let leaving = known.keys(&VOLUME_ATTRIBUTES_CLASSES, None, object::is_terminating);
+        let leaving = leaving.iter().map(|key| class_key(key));
         if changed.is(&PERSISTENT_VOLUME_CLAIMS) {
             let mut concerned = vec![changed.key()];
+            concerned.extend(leaving);
             let volume = object::text(&changed.object, &["spec", "volumeName"]);
             if !volume.is_empty() {
                 concerned.push(format!("/{volume}"));
@@ -83,11 +114,14 @@ impl Controller for Volumes {
             waits(claim) || claim["spec"]["volumeName"] == object::name(&changed.object)
         });
         concerned.push(changed.key());
+        concerned.extend(leaving);
         concerned
     }
 
     async fn sync(&self, at: &str) -> Result<Outcome, Status> {
-        if is_volume(at) {
+        if let Some(class) = at.strip_prefix(CLASS_KEY) {
+            self.sync_class(class).await
+        } else if is_volume(at) {
             self.sync_volume(at).await
         } else {
             self.sync_claim(at).await
@@ -211,6 +245,30 @@ impl Volumes {
                 }
             }
             VolumeStep::Phase(_) => {}
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// An attributes class that is to go goes when nothing has its attributes from it.
+    async fn sync_class(&self, at: &str) -> Result<Outcome, Status> {
+        let known = &self.hands.known;
+        let resource = &VOLUME_ATTRIBUTES_CLASSES;
+        let Some(class) = known.get(resource, at) else {
+            return Ok(Outcome::Done);
+        };
+        if !object::is_terminating(&class) {
+            self.protect(resource, &class, CLASS_PROTECTION).await?;
+            return Ok(Outcome::Done);
+        }
+        let name = object::name(&class);
+        let is_used = [&PERSISTENT_VOLUME_CLAIMS, &PERSISTENT_VOLUMES]
+            .iter()
+            .any(|users| {
+                let users = known.all(users, None);
+                users.iter().any(|user| has_attributes_of(user, name))
+            });
+        if !is_used {
+            self.let_go(resource, &class, CLASS_PROTECTION).await?;
         }
         Ok(Outcome::Done)
     }
