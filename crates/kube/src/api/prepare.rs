@@ -352,7 +352,6 @@ fn is_specified_anew(resource: &Resource, old: &Value, new: &Value) -> bool {
             // Some have their specification elsewhere, or a part of it.
             let also: &[&str] = match (resource.group, resource.plural) {
                 ("", "podtemplates") => &["/template"],
-                ("apps", "deployments") => &["/metadata/annotations"],
                 ("discovery.k8s.io", "endpointslices") => {
                     &["/endpoints", "/ports", "/metadata/labels"]
                 }

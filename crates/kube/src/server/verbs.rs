@@ -78,26 +78,15 @@ async fn answer(
     let resource = &*shape.resource;
     let namespace = target.namespace.as_deref();
     let name = target.name.as_deref().unwrap_or_default();
+    if resource.is(&resource::COMPONENT_STATUSES) {
+        return shape.components(api, target, query);
+    }
+    if resource.is(&resource::BINDINGS) {
+        let body = codec::read(request).await?.object(resource.schema)?;
+        let namespace = namespace.unwrap_or_default();
+        return pods::bind(api, namespace, object::name(&body), &body).await;
+    }
     match target.verb {
-        Verb::Get | Verb::List if resource.is(&resource::COMPONENT_STATUSES) => {
-            let mut items = components(api);
-            if target.verb == Verb::List {
-                let selector = options::selector(resource, query)?;
-                items.retain(|item| selector.matches(item));
-                return Ok(shape.list(List {
-                    items,
-                    ..List::default()
-                }));
-            }
-            let found = items.into_iter().find(|item| object::name(item) == name);
-            let found = found.ok_or_else(|| Status::not_found(resource, name))?;
-            shape.object(StatusCode::OK, found, &[])
-        }
-        Verb::Create if resource.is(&resource::BINDINGS) => {
-            let body = codec::read(request).await?.object(resource.schema)?;
-            let namespace = namespace.unwrap_or_default();
-            pods::bind(api, namespace, object::name(&body), &body).await
-        }
         Verb::Get => {
             options::check_revision(query, api.current_rev())?;
             let object = api.get(resource, namespace, name).await?;
@@ -361,6 +350,27 @@ impl Shape {
         let mut response = respond::bytes(StatusCode::OK, "application/json", "");
         *response.body_mut() = body::stream(futures::stream::iter(chunks));
         response
+    }
+
+    fn components(
+        &self,
+        api: &Api,
+        target: &Target,
+        query: &Query,
+    ) -> Result<Response<Body>, Status> {
+        let mut items = components(api);
+        if target.verb == Verb::List {
+            let selector = options::selector(&self.resource, query)?;
+            items.retain(|item| selector.matches(item));
+            return Ok(self.list(List {
+                items,
+                ..List::default()
+            }));
+        }
+        let name = target.name.as_deref().unwrap_or_default();
+        let found = items.into_iter().find(|item| object::name(item) == name);
+        let found = found.ok_or_else(|| Status::not_found(&self.resource, name))?;
+        self.object(StatusCode::OK, found, &[])
     }
 
     fn list(&self, list: List) -> Response<Body> {

@@ -15,6 +15,21 @@ fn or(text: &str, empty: &str) -> String {
     }
 }
 
+pub(super) fn component(object: &Value) -> Vec<Value> {
+    let condition = &object["conditions"][0];
+    let status = if condition["status"] == "True" {
+        "Healthy"
+    } else {
+        "Unhealthy"
+    };
+    vec![
+        json!(object::name(object)),
+        json!(status),
+        condition["message"].clone(),
+        json!(""),
+    ]
+}
+
 pub(super) fn event(event: &Value, now: Timestamp) -> Vec<Value> {
     let at = |field: &str| time::parse(object::text(event, &[field]));
     let series = time::parse(object::text(event, &["series", "lastObservedTime"]));

@@ -70,19 +70,7 @@ fn row(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
         }
         ("", "nodes") => cells::node(object, now),
         ("", "namespaces") => vec![name(), object["status"]["phase"].clone(), age()],
-        ("", "componentstatuses") => {
-            let condition = &object["conditions"][0];
-            let status = match &condition["status"] {
-                Value::String(status) if status == "True" => "Healthy",
-                _ => "Unhealthy",
-            };
-            vec![
-                name(),
-                json!(status),
-                condition["message"].clone(),
-                json!(""),
-            ]
-        }
+        ("", "componentstatuses") => cells::component(object),
         ("", "configmaps") => {
             let count = count(&object["data"]) + count(&object["binaryData"]);
             vec![name(), json!(count), age()]

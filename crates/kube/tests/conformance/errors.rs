@@ -179,7 +179,10 @@ fn with_our_forms(body: &str) -> String {
     let theirs = "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
                   application/json;stream=watch, \
                   application/vnd.kubernetes.protobuf;stream=watch";
-    body.replace(theirs, "application/json, application/json;stream=watch")
+    body.replace(
+        theirs,
+        "application/json, application/yaml, application/json;stream=watch",
+    )
 }
 
 fn judge(recorded: &Recorded, answer: &Answer) -> Option<String> {

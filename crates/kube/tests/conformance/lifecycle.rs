@@ -185,10 +185,6 @@ impl<'a> Life<'a> {
             .await?;
         within(status, &patched)?;
         let mut read = self.json(200, Sent::get(&path)).await?;
-        read["metadata"]
-            .as_object_mut()
-            .expect("metadata")
-            .remove("resourceVersion");
         read["metadata"]["annotations"]["status"] = "updated".into();
         self.json(200, Sent::new("PUT", &path, &read.to_string()))
             .await?;
