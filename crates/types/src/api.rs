@@ -113,6 +113,9 @@ pub struct UpdateMachine {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StopMachine {
+    /// Fly's clients name the machine here as well as in the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// Fly's clients write `0s` where nobody says: it counts as absent.

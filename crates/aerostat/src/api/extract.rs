@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use types::{AppName, MachineId};
@@ -21,10 +22,28 @@ use crate::directory;
 /// little more.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// A JSON body. An absent one is read as `{}`: Fly's clients leave out what has only defaults.
+/// A JSON body, every member of which is read or refused by name. An absent one is read as `{}`:
+/// Fly's clients leave out what has only defaults.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Api> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &Api) -> Result<Self, ApiError> {
+        let bytes = bytes_of(request).await?;
+        // First: what is there and wrong is told before what nobody knows.
+        let body = read(&bytes)?;
+        if !bytes.is_empty() {
+            members::check_body::<T>(&read(&bytes)?)?;
+        }
+        Ok(Self(body))
+    }
+}
+
+/// A JSON body of a protocol in which whoever answers takes what it knows: GraphQL's.
+pub(super) struct Loose<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Loose<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &Api) -> Result<Self, ApiError> {
@@ -62,8 +81,25 @@ async fn bytes_of(request: Request) -> Result<Bytes, ApiError> {
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    let body = serde_json::from_slice(text);
-    body.map_err(|error| ApiError::bad(format!("cannot read the body: {error}")))
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        // Which member, so that nobody has to count columns.
+        let path = error.path().to_string();
+        // A question mark is a member whose name could not be read.
+        let path: String = path
+            .trim_end_matches(['.', '?'])
+            .chars()
+            .take(200)
+            .collect();
+        let path = match path.as_str() {
+            "" => path,
+            path => format!("{path}: "),
+        };
+        ApiError::bad(format!("cannot read the body: {path}{}", error.inner()))
+    })?;
+    let end = reader.end();
+    end.map_err(|error| ApiError::bad(format!("cannot read the body: {error}")))?;
+    Ok(body)
 }
 
 /// The pairs of a query, in their order.
@@ -240,6 +276,30 @@ mod tests {
         assert_eq!(query.parse::<u32>("n", "a number").unwrap(), Some(7));
         assert!(query.parse::<u32>("force", "a number").is_err());
         assert_eq!(query.bare().collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_what_it_may_be() {
+        use types::api::CreateMachine;
+        let told = |text: &str| match read::<CreateMachine>(text.as_bytes()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        for (text, starts) in [
+            (
+                r#"{"config": {"restart": {"policy": "sometimes"}}}"#,
+                "cannot read the body: config.restart.policy: unknown variant `sometimes`, \
+                 expected one of `no`, `on-failure`, `always`",
+            ),
+            (
+                r#"{"config": {"containers": [{}, {"env": 1}]}}"#,
+                "cannot read the body: config.containers[1].env: invalid type: integer",
+            ),
+            ("{bad", "cannot read the body: key must be a string"),
+            ("{} {}", "cannot read the body: trailing characters"),
+        ] {
+            assert!(told(text).starts_with(starts), "{}", told(text));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use types::AppName;
 
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::Loose;
 use super::guard::Grant;
 use super::{Api, State as Shared, apps};
 use crate::directory;
@@ -30,7 +30,7 @@ pub(super) struct Question {
 pub(super) async fn answer(
     State(api): State<Api>,
     grant: Grant,
-    Body(question): Body<Question>,
+    Loose(question): Loose<Question>,
 ) -> Result<Json<Value>, ApiError> {
     let fields = query::parse(&question.query).map_err(|problem| match problem {
         query::Problem::Syntax => ApiError::bad("the query cannot be read".into()),

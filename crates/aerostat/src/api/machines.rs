@@ -218,6 +218,11 @@ pub(super) async fn stop(
     Asked(worker): Asked,
     Body(body): Body<StopMachine>,
 ) -> Result<Json<Done>, ApiError> {
+    if body.id.is_some_and(|id| id != target.id.as_str()) {
+        return Err(ApiError::bad(
+            "id: is another machine than the path's; leave it out".into(),
+        ));
+    }
     let request = StopRequest {
         signal: body.signal.filter(|signal| !signal.is_empty()),
         timeout: body

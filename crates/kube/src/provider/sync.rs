@@ -353,6 +353,7 @@ async fn stop(
     }
     if memory.stop_grace != Some(grace) {
         let body = StopMachine {
+            id: None,
             signal: None,
             timeout: Some(types::machine::Duration(left.min(grace))),
         };

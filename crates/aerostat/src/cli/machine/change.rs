@@ -182,6 +182,7 @@ impl Stop {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let timeout = self.timeout.map(Duration::from_secs);
         let body = StopMachine {
+            id: None,
             signal: self.signal,
             timeout: timeout.map(types::machine::Duration),
         };
