@@ -126,8 +126,12 @@ pub(crate) fn blank(resource: &Resource) -> Value {
         _ if resource.custom.is_some() => return json!({"metadata": {}}),
         ("", "events") => json!({
             "involvedObject": {}, "source": {}, "reportingComponent": "", "reportingInstance": "",
+            "firstTimestamp": null, "lastTimestamp": null, "eventTime": null,
         }),
-        ("events.k8s.io", "events") => json!({"regarding": {}, "deprecatedSource": {}}),
+        ("events.k8s.io", "events") => json!({
+            "regarding": {}, "deprecatedSource": {}, "deprecatedFirstTimestamp": null,
+            "deprecatedLastTimestamp": null, "eventTime": null,
+        }),
         ("", "pods") => json!({"spec": {"containers": null}, "status": {}}),
         ("", "nodes") => json!({"spec": {}, "status": {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {},
