@@ -5,7 +5,7 @@
 //!  aerostat-<host>/<machine>.<boot>/       memory, CPU and process limits of the whole machine
 //!      shim/                               shim and helpers; under version 1 in no memory group
 //!      vm/                                 QEMU
-//!      c-<container>/                      made by libcontainer
+//!      c-<container>/                      processes of a container
 //! ```
 //!
 //! Whatever a boot starts is in its group, so that killing the group is killing the boot, also
@@ -26,6 +26,22 @@ use types::{BootId, HostId, MachineId};
 const CPU_PERIOD_US: u64 = 100_000;
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 const KILL_POLL: Duration = Duration::from_millis(5);
+/// Any node may be made; those of the runtime specification's default devices, of terminals and of
+/// tunnels may be used. The same list as libcontainer's.
+const DEVICES: [&str; 12] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c 10:200 rwm",
+];
 /// Another boot may remove the host's group, when it is empty, while we make ours.
 const CREATE_TRIES: u32 = 10;
 
@@ -211,6 +227,37 @@ impl Group {
         self.set("pids", "pids.max", limits.pids)
     }
 
+    /// Files of the group of a container by which a thread moves itself there; none under version 2,
+    /// where libcontainer makes the group and moves the process.
+    pub(crate) fn tasks(&self, child: &str) -> Vec<PathBuf> {
+        let Hierarchies::V1(trees) = &self.hierarchies else {
+            return Vec::new();
+        };
+        let path = self.relative().join(child).join("tasks");
+        trees.iter().map(|(root, _)| root.join(&path)).collect()
+    }
+
+    /// Makes the group of a container, which may use no devices but the default ones, and returns
+    /// what [`Self::tasks`] does.
+    pub(crate) fn create_child(&self, child: &str) -> io::Result<Vec<PathBuf>> {
+        let Hierarchies::V1(trees) = &self.hierarchies else {
+            return Ok(Vec::new());
+        };
+        for (root, controllers) in trees {
+            let parent = root.join(self.relative());
+            let path = parent.join(child);
+            fs::create_dir_all(&path)?;
+            copy_cpuset(&parent, &path)?;
+            if controllers.iter().any(|name| name == "devices") {
+                fs::write(path.join("devices.deny"), "a")?;
+                for device in DEVICES {
+                    fs::write(path.join("devices.allow"), device)?;
+                }
+            }
+        }
+        Ok(self.tasks(child))
+    }
+
     fn create_in(&self, root: &Path) -> io::Result<()> {
         let path = root.join(self.relative());
         let mut tries = 0;
@@ -225,12 +272,9 @@ impl Group {
             for parent in parents {
                 fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
             }
-        } else if root.join("cpuset.cpus").exists() {
-            // A new group of this controller is empty and takes no process.
+        } else {
             for pair in parents.windows(2) {
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    fs::write(pair[1].join(file), fs::read(pair[0].join(file))?)?;
-                }
+                copy_cpuset(pair[0], pair[1])?;
             }
         }
         Ok(())
@@ -332,6 +376,16 @@ impl Group {
             sleep(KILL_POLL);
         }
     }
+}
+
+/// A new group of this controller, if it is that, is empty and takes no process.
+fn copy_cpuset(parent: &Path, path: &Path) -> io::Result<()> {
+    if parent.join("cpuset.cpus").exists() {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            fs::write(path.join(file), fs::read(parent.join(file))?)?;
+        }
+    }
+    Ok(())
 }
 
 fn oom_kills(text: &str) -> u64 {

@@ -79,6 +79,8 @@ pub(super) struct Container<'a> {
     pub(super) group: &'a Path,
     /// What is bound to /dev/shm instead of memory of its own.
     pub(super) shared_memory: Option<&'a Path>,
+    /// Whether the group has been made, with the devices that may be used.
+    pub(super) is_limited: bool,
 }
 
 impl Process<'_> {
@@ -127,6 +129,11 @@ impl Process<'_> {
 impl Container<'_> {
     /// `config.json`.
     pub(super) fn to_json(&self, process: &Process) -> Value {
+        // Limits are those of the machine, set on the parent group.
+        let resources = match self.is_limited {
+            true => Value::Null,
+            false => json!({ "devices": [{ "allow": false, "access": "rwm" }] }),
+        };
         json!({
             "ociVersion": "1.0.2",
             "process": process.to_json(),
@@ -142,10 +149,7 @@ impl Container<'_> {
                     { "type": "network", "path": self.netns },
                 ],
                 "cgroupsPath": Path::new("/").join(self.group),
-                // Limits are those of the machine, set on the parent group.
-                "resources": {
-                    "devices": [{ "allow": false, "access": "rwm" }],
-                },
+                "resources": resources,
                 "maskedPaths": MASKED_PATHS,
                 "readonlyPaths": READ_ONLY_PATHS,
             },
@@ -221,6 +225,7 @@ mod tests {
             netns: Path::new("/run/netns/m"),
             group: Path::new("aerostat-0002/m.1/c-web"),
             shared_memory: None,
+            is_limited: false,
         };
         container.to_json(&process)
     }

@@ -208,6 +208,7 @@ impl Libcontainer {
         let tty = container.tty.then_some(TERMINAL_SIZE);
         let process = self.process(container, &container.command, &BTreeMap::new(), tty)?;
         let child = child_group(name);
+        let tasks = self.group.create_child(&child)?;
         let shared_memory = {
             let all = self
                 .shared_memory
@@ -221,6 +222,7 @@ impl Libcontainer {
             netns: &self.netns,
             group: &self.group.relative().join(child),
             shared_memory: shared_memory.as_deref(),
+            is_limited: !tasks.is_empty(),
         };
         let bundle = self.dir.join("bundle").join(name);
         fs::create_dir_all(&bundle)?;
@@ -230,6 +232,7 @@ impl Libcontainer {
             id: name.clone(),
             state: self.state(),
             bundle,
+            tasks: tasks.clone(),
             console,
         };
         self.run(reaper, container.stdin, tty.is_some(), request)
@@ -243,6 +246,7 @@ impl Libcontainer {
     ) -> Result<Process, Failure> {
         let tty = request.tty.then(|| request.size.unwrap_or(TERMINAL_SIZE));
         let process = self.process(container, &request.command, &request.env, tty)?;
+        let tasks = self.group.tasks(&child_group(&container.name));
         let path = self.unique("process.json");
         fs::write(&path, serde_json::to_vec(&process.to_json())?)?;
         let run = self.run(reaper, request.stdin, request.tty, |console| {
@@ -250,6 +254,7 @@ impl Libcontainer {
                 id: container.name.clone(),
                 state: self.state(),
                 process: path.clone(),
+                tasks,
                 console,
             }
         });
