@@ -81,6 +81,7 @@ impl Api {
         options: WriteOptions,
         owners: Owners,
     ) -> Result<Value, Status> {
+        refuse_terminating(resource, &object)?;
         let now = Timestamp::now();
         let uid = uuid::Uuid::new_v4().to_string();
         let filter = Filter::of_create(resource, &object);
@@ -132,6 +133,9 @@ impl Api {
             Ok(rev) => {
                 admitted.keep();
                 object::set_resource_version(&mut object, rev);
+                if let Some(kind) = &resource.custom {
+                    kind.as_read(&mut object);
+                }
                 Ok(object)
             }
             Err(
@@ -145,6 +149,16 @@ impl Api {
             ) => Err(refused(resource, &name, error)),
         }
     }
+}
+
+/// Of a kind whose definition goes, no more objects are made.
+fn refuse_terminating(resource: &Resource, object: &Value) -> Result<(), Status> {
+    let custom = resource.custom.as_ref();
+    if custom.is_some_and(|kind| kind.is_terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(resource, object::name(object), why));
+    }
+    Ok(())
 }
 
 /// When the store may forget an object by itself.

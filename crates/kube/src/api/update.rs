@@ -204,6 +204,9 @@ impl Api {
                 Ok(rev) => {
                     admitted.keep();
                     object::set_resource_version(&mut new, rev);
+                    if let Some(kind) = &resource.custom {
+                        kind.as_read(&mut new);
+                    }
                     return Ok(new);
                 }
                 Err(store::WriteError::Conflict { .. }) if attempts < CONFLICT_RETRIES => {}

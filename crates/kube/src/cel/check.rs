@@ -3,10 +3,14 @@
 //!
 //! Objects may be anything here, so types are followed only where the words alone tell them.
 
+use std::rc::Rc;
+
 use kube_cel::cel::IdedExpr;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, LiteralValue, operators};
 
 use super::Expression;
+use super::infer::{Names, infer};
+use super::types::{Shape, Type};
 
 /// What an expression must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +28,116 @@ pub(crate) enum Wanted {
 pub(crate) struct Scope {
     names: Vec<&'static str>,
     /// Fields of `variables`, if the policy can have some.
-    variables: Option<Vec<String>>,
+    variables: Option<Vec<(String, Type)>>,
+}
+
+/// An object that the server itself makes.
+#[derive(Debug)]
+struct Fields {
+    name: &'static str,
+    fields: Vec<(String, Type)>,
+}
+
+impl Fields {
+    fn make(name: &'static str, fields: Vec<(&str, Type)>) -> Type {
+        let fields = fields.into_iter();
+        let fields = fields.map(|(name, known)| (name.to_owned(), known));
+        Type::Object(Rc::new(Self {
+            name,
+            fields: fields.collect(),
+        }))
+    }
+}
+
+impl Shape for Fields {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn field(&self, name: &str) -> Option<Type> {
+        let found = self.fields.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, known)| known.clone())
+    }
+}
+
+fn text() -> Type {
+    Type::plain("string")
+}
+
+fn texts() -> Type {
+    Type::List(Box::new(text()))
+}
+
+fn map_of(value: Type) -> Type {
+    Type::Map(Box::new(text()), Box::new(value))
+}
+
+/// `request`: what is asked, and by whom.
+fn request() -> Type {
+    let kind = |word| {
+        let fields = vec![("group", text()), ("version", text()), (word, text())];
+        Fields::make("kubernetes.GroupVersion", fields)
+    };
+    let user = vec![
+        ("username", text()),
+        ("uid", text()),
+        ("groups", texts()),
+        ("extra", map_of(texts())),
+    ];
+    Fields::make(
+        "kubernetes.AdmissionRequest",
+        vec![
+            ("kind", kind("kind")),
+            ("resource", kind("resource")),
+            ("subResource", text()),
+            ("requestKind", kind("kind")),
+            ("requestResource", kind("resource")),
+            ("requestSubResource", text()),
+            ("name", text()),
+            ("namespace", text()),
+            ("operation", text()),
+            ("userInfo", Fields::make("kubernetes.UserInfo", user)),
+            ("dryRun", Type::plain("bool")),
+            ("options", Type::Dyn),
+            ("uid", text()),
+        ],
+    )
+}
+
+/// `namespaceObject`: the namespace that the request is in.
+fn namespace() -> Type {
+    let time = || Type::plain("timestamp");
+    let meta = vec![
+        ("name", text()),
+        ("generateName", text()),
+        ("namespace", text()),
+        ("labels", map_of(text())),
+        ("annotations", map_of(text())),
+        ("UID", text()),
+        ("uid", text()),
+        ("creationTimestamp", time()),
+        ("deletionGracePeriodSeconds", Type::plain("int")),
+        ("deletionTimestamp", time()),
+        ("generation", Type::plain("int")),
+        ("resourceVersion", text()),
+        ("finalizers", texts()),
+    ];
+    let spec = vec![("finalizers", texts())];
+    let status = vec![
+        ("phase", text()),
+        ("conditions", Type::List(Box::new(Type::Dyn))),
+    ];
+    Fields::make(
+        "kubernetes.Namespace",
+        vec![
+            (
+                "metadata",
+                Fields::make("kubernetes.NamespaceMetadata", meta),
+            ),
+            ("spec", Fields::make("kubernetes.NamespaceSpec", spec)),
+            ("status", Fields::make("kubernetes.NamespaceStatus", status)),
+        ],
+    )
 }
 
 impl Scope {
@@ -47,12 +160,37 @@ impl Scope {
         self
     }
 
-    pub(crate) fn declare(&mut self, variable: &str) {
-        self.variables
-            .get_or_insert_default()
-            .push(variable.to_owned());
+    /// A variable has the type of its expression.
+    pub(crate) fn declare(&mut self, variable: &str, expression: &str) {
+        let known = infer(expression, &self.typed()).ok().flatten();
+        let known = known.unwrap_or(Type::Dyn);
+        let declared = self.variables.get_or_insert_default();
+        declared.push((variable.to_owned(), known));
+    }
+
+    fn typed(&self) -> Names {
+        let known = |name: &str| match name {
+            "request" => request(),
+            "namespaceObject" => namespace(),
+            "authorizer" => Type::plain(AUTHORIZER_TYPE),
+            _ => Type::Dyn,
+        };
+        let names = self.names.iter();
+        let mut names: Vec<_> = names
+            .map(|name| ((*name).to_owned(), known(name)))
+            .collect();
+        if let Some(fields) = &self.variables {
+            let fields = Fields {
+                name: "kubernetes.variables",
+                fields: fields.clone(),
+            };
+            names.push(("variables".to_owned(), Type::Object(Rc::new(fields))));
+        }
+        Names(names)
     }
 }
+
+const AUTHORIZER_TYPE: &str = "kubernetes.authorization.Authorizer";
 
 /// What the words tell of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +209,23 @@ enum Kind {
 /// What is wrong with it, in upstream's words.
 pub(crate) fn check(source: &str, scope: &Scope, wanted: Wanted) -> Result<(), String> {
     let expression = Expression::compile(source).map_err(|error| error.to_string())?;
+    let found = infer(source, &scope.typed());
+    let found = found.map_err(|told| format!("compilation failed: {told}"))?;
+    let (all, what): (&[&str], _) = match wanted {
+        Wanted::Bool => (&["bool"], "bool"),
+        Wanted::Text => (&["string"], "string"),
+        Wanted::TextOrNull => (&["string", "null"], "one of [string null_type]"),
+        Wanted::Object | Wanted::List | Wanted::Anything => (&[], ""),
+    };
+    match found {
+        Some(found) if !all.is_empty() => {
+            return match all.contains(&found.to_string().as_str()) {
+                true => Ok(()),
+                false => Err(format!("must evaluate to {what} but got {found}")),
+            };
+        }
+        Some(_) | None => {}
+    }
     let mut checker = Checker {
         scope,
         loops: Vec::new(),
@@ -276,7 +431,7 @@ impl<'a> Checker<'a> {
             Expr::Ident(known) if known == "request" => fields(name).is_some(),
             Expr::Ident(known) if known == "variables" => {
                 let declared = self.scope.variables.as_deref().unwrap_or_default();
-                declared.iter().any(|variable| variable == name)
+                declared.iter().any(|(variable, _)| variable == name)
             }
             Expr::Select(outer) => match (&outer.operand.expr, fields(&outer.field)) {
                 (Expr::Ident(known), Some((_, below)))
@@ -350,7 +505,7 @@ mod tests {
 
     fn told(source: &str, wanted: Wanted) -> Result<(), String> {
         let mut scope = Scope::of_request().with_variables();
-        scope.declare("known");
+        scope.declare("known", "object.x == 1");
         check(source, &scope, wanted)
     }
 
@@ -410,20 +565,21 @@ mod tests {
 
     #[test]
     fn an_expression_is_of_the_type_that_is_wanted() {
-        let bool = || Err("must evaluate to bool".to_owned());
-        for source in [
-            "'a'",
-            "1 + 1",
-            "[true]",
-            "object.spec.map(x, x)",
-            "{'a': 1}",
-            "size('a')",
+        for (source, is) in [
+            ("'a'", "string"),
+            ("1 + 1", "int"),
+            ("[true]", "list(bool)"),
+            ("object.spec.map(x, x)", "list(dyn)"),
+            ("{'a': 1}", "map(string, int)"),
+            ("size('a')", "int"),
+            ("object.spec.paused", "dyn"),
         ] {
-            assert_eq!(told(source, Wanted::Bool), bool(), "{source}");
+            let expected = Err(format!("must evaluate to bool but got {is}"));
+            assert_eq!(told(source, Wanted::Bool), expected, "{source}");
         }
-        let text = Err("must evaluate to string".to_owned());
+        let text = Err("must evaluate to string but got bool".to_owned());
         assert_eq!(told("object.x == 1", Wanted::Text), text);
-        let either = Err("must evaluate to one of [string null_type]".to_owned());
+        let either = Err("must evaluate to one of [string null_type] but got bool".to_owned());
         assert_eq!(told("true", Wanted::TextOrNull), either);
     }
 }

@@ -11,10 +11,13 @@
 mod authorizer;
 pub(crate) mod check;
 mod guard;
+pub(crate) mod infer;
 mod inspect;
 mod json_patch;
 mod optional;
 mod rewrite;
+mod syntax;
+pub(crate) mod types;
 mod values;
 
 use std::cell::Cell;
@@ -218,7 +221,7 @@ fn parse(source: &str) -> Result<IdedExpr, CompileError> {
         let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse(&source)));
         match parsed {
             Ok(Ok(code)) => Ok(code),
-            Ok(Err(errors)) => Err(CompileError(errors.to_string())),
+            Ok(Err(errors)) => Err(CompileError(errors.to_string().replace("\n| ", "\n | "))),
             Err(_) => Err(CompileError("the expression cannot be parsed".to_owned())),
         }
     };

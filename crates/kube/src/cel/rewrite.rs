@@ -118,7 +118,7 @@ pub(super) fn rewrite(code: &mut IdedExpr, level: usize) -> Result<(), String> {
 }
 
 /// Names that are no identifiers of CEL, as Kubernetes lets expressions write them.
-fn unescape(field: &str) -> String {
+pub(super) fn unescape(field: &str) -> String {
     const WORDS: [&str; 21] = [
         "true",
         "false",

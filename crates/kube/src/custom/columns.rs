@@ -15,6 +15,8 @@ pub(crate) struct Column {
     format: String,
     description: String,
     priority: i64,
+    /// The path as the definition writes it.
+    source: String,
     path: Path,
 }
 
@@ -47,6 +49,7 @@ impl Column {
             format: text("format"),
             description: text("description"),
             priority: column["priority"].as_i64().unwrap_or(0),
+            source: text("jsonPath"),
             path: Path::parse(&text("jsonPath")).ok()?,
         })
     }
@@ -54,7 +57,10 @@ impl Column {
     /// As a Table defines it.
     pub(crate) fn definition(&self) -> Value {
         let description = match self.description.as_str() {
-            "" => "Custom resource definition column (in JSONPath format)".to_owned(),
+            "" => format!(
+                "Custom resource definition column (in JSONPath format): {}",
+                self.source
+            ),
             text => text.to_owned(),
         };
         json!({"name": self.name, "type": self.kind, "format": self.format,

@@ -193,6 +193,14 @@ async fn remove(api: &Api, definition: &Value) -> Result<Outcome, Status> {
             .await?;
         let (left, _) = api.list(&row, None, &everything).await?;
         if !left.is_empty() {
+            let mut status = free["status"].clone();
+            let message = "CustomResource deletion is in progress";
+            let condition = ["Terminating", "True", "InstanceDeletionInProgress"];
+            naming::set(&mut status, condition, message, Timestamp::now());
+            if status != free["status"] {
+                free["status"] = status;
+                api.update_status(&DEFINITIONS, None, free).await?;
+            }
             return Ok(Outcome::After(LOOK_AGAIN));
         }
     }

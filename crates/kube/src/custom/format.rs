@@ -28,7 +28,7 @@ pub(crate) fn fits(format: &str, text: &str) -> bool {
         "email" => text.split_once('@').is_some_and(|(user, host)| {
             !user.is_empty() && !host.is_empty() && !text.contains(char::is_whitespace)
         }),
-        "hostname" => text.len() <= 253 && text.split('.').all(is_host_label),
+        "hostname" => is_hostname(text),
         "uuid" | "uuid3" | "uuid4" | "uuid5" => is_uuid(format, text),
         _ => true,
     }
@@ -57,10 +57,19 @@ fn is_mac(text: &str) -> bool {
     matches!(parts.len(), 6 | 8 | 20) && parts.iter().all(is_byte)
 }
 
+/// One label, or several of which the last has at least two letters and nothing else.
+fn is_hostname(text: &str) -> bool {
+    let labels: Vec<_> = text.split('.').collect();
+    let is_top = |label: &str| label.len() >= 2 && label.chars().all(char::is_alphabetic);
+    let last = labels.last().copied().unwrap_or_default();
+    text.len() <= 253
+        && labels.iter().copied().all(is_host_label)
+        && (labels.len() == 1 || is_top(last))
+}
+
 fn is_host_label(label: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=63).contains(&label.len())
-        && label.bytes().all(is_inner)
+        && label.chars().all(|c| c.is_alphanumeric() || c == '-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }

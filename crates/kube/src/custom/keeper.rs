@@ -22,7 +22,7 @@ use crate::resource::{
 };
 use crate::status::Status;
 
-/// In upstream's order for custom kinds.
+/// What can be done with every custom resource, in the order that upstream lists it.
 const VERBS: &[&str] = &[
     "delete",
     "deletecollection",
@@ -228,7 +228,7 @@ fn subresources(kind: &'static str, has_status: bool, has_scale: bool) -> &'stat
 }
 
 /// Orders versions as clients prefer them: v2, v1, v2beta1, v1beta1, v1alpha1, then all others.
-fn preference(version: &str) -> (u8, u32, u32, std::cmp::Reverse<&str>) {
+pub(super) fn preference(version: &str) -> (u8, u32, u32, std::cmp::Reverse<&str>) {
     let parse = || {
         let rest = version.strip_prefix('v')?;
         let end = rest

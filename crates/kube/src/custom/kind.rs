@@ -8,7 +8,7 @@ use super::columns::{self, Column};
 use super::convert::Conversion;
 use super::jsonpath::simple;
 use super::schema::Schema;
-use super::{definition, prune, rules, validate};
+use super::{definition, keeper, prune, rules, validate};
 use crate::egress::Client;
 use crate::object;
 use crate::schema::TypeError;
@@ -24,6 +24,8 @@ pub struct Kind {
     /// The name of its definition.
     pub definition: String,
     pub(crate) schema: Schema,
+    /// The schema of the version that objects are stored in, if that is another one.
+    stored_schema: Option<Box<Schema>>,
     /// Differs whenever what is published of the kind differs.
     pub(crate) fingerprint: [u8; 32],
     columns: Vec<Column>,
@@ -70,16 +72,24 @@ impl Kind {
         let deprecation = (version["deprecated"] == true).then(|| {
             let own = object::text(version, &["deprecationWarning"]);
             match own {
-                "" => format!("{group}/{name} {kind} is deprecated"),
+                "" => format!(
+                    "{group}/{name} {kind} is deprecated{}",
+                    replacement(spec, name)
+                ),
                 own => own.to_owned(),
             }
         });
         let schema = object::at(version, &["schema", "openAPIV3Schema"]);
+        let stored = object::items(spec, &["versions"]).iter();
+        let mut stored = stored.filter(|one| one["storage"] == true);
+        let stored = stored.next().filter(|one| one["name"] != version["name"]);
+        let stored = stored.and_then(|one| object::at(one, &["schema", "openAPIV3Schema"]));
         Self {
             api_version: format!("{group}/{name}"),
             storage_version: format!("{group}/{storage}"),
             definition: object::name(found).to_owned(),
             schema: schema.map(Schema::parse).unwrap_or_default(),
+            stored_schema: stored.map(|schema| Box::new(Schema::parse(schema))),
             fingerprint: Sha256::digest(spec.to_string()).into(),
             columns: columns::of_version(version),
             selectable: fields
@@ -140,7 +150,11 @@ impl Kind {
             if let Some(replicas) = found.filter(|found| found.as_i64().is_some_and(|one| one < 0))
             {
                 let why = "should be a non-negative integer";
-                causes.push(Cause::invalid(path.join("."), replicas, why));
+                causes.push(Cause::invalid(
+                    format!(".{}", path.join(".")),
+                    replicas,
+                    why,
+                ));
             }
         }
         causes
@@ -160,16 +174,39 @@ impl Kind {
     }
 
     /// Brings a stored object to this version, as far as that can be done without asking anybody.
+    ///
+    /// What is missing comes from the schema of the version that is stored, as it does upstream;
+    /// another version only leaves out what it does not know.
     pub(crate) fn present(&self, object: &mut Value) {
+        let is = object::text(object, &["apiVersion"]);
         match &self.conversion {
-            Conversion::None => object["apiVersion"] = self.api_version.as_str().into(),
-            Conversion::Webhook(_) if object::text(object, &["apiVersion"]) != self.api_version => {
-                return;
+            Conversion::None => {
+                self.decode_stored(object);
+                object["apiVersion"] = self.api_version.as_str().into();
             }
+            Conversion::Webhook(_) if is == self.storage_version => self.decode_stored(object),
             Conversion::Webhook(_) => {}
         }
-        // What was stored fitted once; what no longer does is shown as it is.
-        let _ = self.decode(object);
+        if self.stored_schema.is_some() && object::text(object, &["apiVersion"]) == self.api_version
+        {
+            // What was stored fitted once; what no longer does is shown as it is.
+            let _ = prune::prune_root(&self.schema, object);
+        }
+    }
+
+    /// What a client is answered that wrote an object in this version: what it would read.
+    pub(crate) fn as_read(&self, object: &mut Value) {
+        if self.stored_schema.is_some() && matches!(self.conversion, Conversion::None) {
+            self.present(object);
+        }
+    }
+
+    /// What reading from the store does: the schema may have changed since it was written.
+    fn decode_stored(&self, object: &mut Value) {
+        let schema = self.stored_schema.as_deref().unwrap_or(&self.schema);
+        if prune::prune_root(schema, object).is_ok() {
+            prune::default(schema, object);
+        }
     }
 
     /// Brings objects to this version that [`Kind::present`] could not.
@@ -190,7 +227,11 @@ impl Kind {
             .convert(vec![object], &self.storage_version)
             .await?;
         let lost = || Status::internal("the conversion lost the object");
-        stored.into_iter().next().ok_or_else(lost)
+        let mut stored = stored.into_iter().next().ok_or_else(lost)?;
+        if self.stored_schema.is_some() {
+            self.decode_stored(&mut stored);
+        }
+        Ok(stored)
     }
 
     /// The columns of a Table.
@@ -211,5 +252,52 @@ impl Kind {
         let name = json!(object::name(object));
         let own = self.columns.iter().map(|column| column.cell(object, now));
         std::iter::once(name).chain(own).collect()
+    }
+}
+
+/// What the warning of a deprecated version adds: the newest stable one that serves instead.
+fn replacement(spec: &Value, deprecated: &str) -> String {
+    let versions = object::items(spec, &["versions"]).iter();
+    let served =
+        versions.filter(|version| version["served"] == true && version["deprecated"] != true);
+    let names = served.map(|version| object::text(version, &["name"]));
+    let rank = keeper::preference;
+    let newest = names
+        .filter(|name| rank(name) > rank(deprecated))
+        .max_by_key(|name| rank(name));
+    let (group, kind) = (
+        object::text(spec, &["group"]),
+        object::text(spec, &["names", "kind"]),
+    );
+    newest.map_or_else(String::new, |name| format!("; use {group}/{name} {kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_in_another_version_has_the_defaults_of_the_stored_one() {
+        let found = json!({"metadata": {"name": "foos.ex.com"}, "spec": {"group": "ex.com",
+            "names": {"kind": "Foo"}, "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "properties": {"a": {"type": "string", "default": "one"},
+                    "b": {"type": "string"}}}}},
+            {"name": "v1beta1", "served": true, "deprecated": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "properties": {"a": {"type": "string"},
+                    "c": {"type": "string", "default": "two"}}}}},
+        ]}});
+        let client = Client::default();
+        let beta = Kind::new(&found, &found["spec"]["versions"][1], &client);
+        let mut object = json!({"apiVersion": "ex.com/v1", "kind": "Foo", "b": "kept", "z": 1});
+        beta.present(&mut object);
+        assert_eq!(
+            object,
+            json!({"apiVersion": "ex.com/v1beta1", "kind": "Foo", "a": "one"})
+        );
+        assert_eq!(
+            beta.deprecation.as_deref(),
+            Some("ex.com/v1beta1 Foo is deprecated; use ex.com/v1 Foo")
+        );
     }
 }

@@ -109,19 +109,26 @@ fn accept(
     let had = &definition["status"]["acceptedNames"];
     let mut accepted = wanted.clone();
     let mut conflict = None;
-    for (field, reason, pool) in [
-        ("plural", "PluralConflict", &taken.resources),
-        ("singular", "SingularConflict", &taken.resources),
-        ("kind", "KindConflict", &taken.kinds),
-        ("listKind", "ListKindConflict", &taken.kinds),
+    let keep = |accepted: &mut Map<String, Value>, field: &str| match had.get(field) {
+        Some(had) => drop(accepted.insert(field.into(), had.clone())),
+        // As Go writes the two that every definition has.
+        None if matches!(field, "plural" | "kind") => {
+            drop(accepted.insert(field.into(), json!("")));
+        }
+        None => drop(accepted.remove(field)),
+    };
+    let single = |field: &str, pool: &HashSet<&str>| {
+        let name = wanted.get(field).and_then(Value::as_str);
+        let taken = name.filter(|name| pool.contains(name));
+        taken.map(|name| format!("{name:?} is already in use"))
+    };
+    for (field, reason) in [
+        ("plural", "PluralConflict"),
+        ("singular", "SingularConflict"),
     ] {
-        let name = wanted
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if pool.contains(name) {
-            conflict = Some((reason, format!("{name:?} is already in use")));
-            accepted.insert(field.into(), json!(text(had, &[field])));
+        if let Some(why) = single(field, &taken.resources) {
+            conflict = Some((reason, why));
+            keep(&mut accepted, field);
         }
     }
     let short = items(&definition["spec"], &["names", "shortNames"]);
@@ -135,8 +142,13 @@ fn accept(
             .iter()
             .map(|name| format!("{name} is already in use"));
         conflict = Some(("ShortNamesConflict", names.collect::<Vec<_>>().join(", ")));
-        let kept = items(had, &["shortNames"]);
-        accepted.insert("shortNames".into(), json!(kept));
+        keep(&mut accepted, "shortNames");
+    }
+    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
+        if let Some(why) = single(field, &taken.kinds) {
+            conflict = Some((reason, why));
+            keep(&mut accepted, field);
+        }
     }
     (accepted, conflict)
 }
@@ -211,8 +223,9 @@ mod tests {
         let second = definition("bars", "Foo", &["f"]);
         let second = status(&second, &taken, false, now);
         let names = condition(&second, "NamesAccepted");
-        assert_eq!(names["reason"], "ShortNamesConflict");
-        assert_eq!(names["message"], "\"f\" is already in use");
+        assert_eq!(names["reason"], "ListKindConflict");
+        assert_eq!(names["message"], "\"FooList\" is already in use");
+        assert_eq!(second["acceptedNames"].get("shortNames"), None);
         assert_eq!(second["acceptedNames"]["kind"], "");
         assert_eq!(condition(&second, "Established")["reason"], "NotAccepted");
     }

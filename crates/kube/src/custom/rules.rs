@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::schema::{Additional, Schema, entries};
 use super::typing;
 use super::validate::old_item;
+use crate::cel::infer::{Names, infer};
+use crate::cel::types::Type;
 use crate::cel::{Budget, EvaluateError, Expression, Variables};
 use crate::object::{items, text};
 use crate::status::Cause;
@@ -73,16 +75,11 @@ impl Rule {
 
     fn broken(
         &self,
-        value: &Value,
         path: &str,
+        value: &Value,
         variables: &Variables,
         budget: &mut Budget,
     ) -> Cause {
-        // The whole of an object or list would be no help.
-        let shown = match value {
-            Value::Null | Value::Object(_) | Value::Array(_) => String::new(),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) => format!("{value}: "),
-        };
         let computed = Some(&self.message_expression).filter(|text| !text.is_empty());
         let computed = computed.and_then(|_| self.own_message(variables, budget));
         let message = computed.unwrap_or_else(|| self.spoken("failed rule: "));
@@ -91,11 +88,17 @@ impl Rule {
             "FieldValueRequired" => ("FieldValueRequired", format!("Required value: {message}")),
             "FieldValueDuplicate" => (
                 "FieldValueDuplicate",
-                format!("Duplicate value: {shown}{message}"),
+                format!("Duplicate value: {}", shown(value)),
             ),
             _ => (
                 "FieldValueInvalid",
-                format!("Invalid value: {shown}{message}"),
+                match value {
+                    // Upstream shows of these no more than that.
+                    Value::Object(_) | Value::Array(_) => format!("Invalid value: {message}"),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                        format!("Invalid value: {value}: {message}")
+                    }
+                },
             ),
         };
         let field = join_path(path, &self.field_path);
@@ -112,6 +115,15 @@ impl Rule {
             "" => format!("{lead}{}", self.rule.trim()),
             message => message.to_owned(),
         }
+    }
+}
+
+/// How an error shows a value: lists and objects by their types.
+fn shown(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => json!("object"),
+        Value::Array(_) => json!("array"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
 
@@ -145,7 +157,7 @@ pub(crate) fn check(schema: &Value, path: &str) -> Vec<Cause> {
     // Parsed whole once, because a rule is typed by the schema that it stands at.
     let parsed = Schema::parse(schema);
     if parsed.has_rules {
-        let mut total = 0.0;
+        let mut total = Total::default();
         check_node(
             schema,
             &parsed,
@@ -153,11 +165,19 @@ pub(crate) fn check(schema: &Value, path: &str) -> Vec<Cause> {
             Place {
                 is_root: true,
                 times: Some(1.0),
+                uncorrelated: None,
             },
             &mut total,
             &mut causes,
         );
-        if let Some(factor) = typing::over(total, typing::TOTAL_MAX) {
+        if total.sum > typing::TOTAL_MAX {
+            for (at, _) in &total.most {
+                let why = "contributed to estimated rule cost total exceeding cost limit for \
+                           entire OpenAPIv3 schema";
+                causes.push(Cause::forbidden(at, why));
+            }
+        }
+        if let Some(factor) = typing::over(total.sum, typing::TOTAL_MAX) {
             let why = format!(
                 "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema \
                  exceeds budget by factor of {factor} (try simplifying the rule, or adding \
@@ -172,11 +192,32 @@ pub(crate) fn check(schema: &Value, path: &str) -> Vec<Cause> {
 }
 
 /// Where a node stands: how often at the most, and whether it is the object.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Place {
     is_root: bool,
     /// None below a list or map without a bound.
     times: Option<f64>,
+    /// Where the list is whose items cannot be told apart from before to after.
+    uncorrelated: Option<String>,
+}
+
+/// What all rules may cost, and those that cost the most.
+#[derive(Default)]
+struct Total {
+    sum: f64,
+    most: Vec<(String, f64)>,
+}
+
+impl Total {
+    /// As many as upstream tells.
+    const MOST: usize = 4;
+
+    fn add(&mut self, at: &str, cost: f64) {
+        self.sum += cost;
+        self.most.push((at.to_owned(), cost));
+        self.most.sort_by(|one, other| other.1.total_cmp(&one.1));
+        self.most.truncate(Self::MOST);
+    }
 }
 
 fn check_node(
@@ -184,7 +225,7 @@ fn check_node(
     schema: &Schema,
     path: &str,
     place: Place,
-    total: &mut f64,
+    total: &mut Total,
     causes: &mut Vec<Cause>,
 ) {
     if !schema.has_rules || causes.len() >= CAUSES_MAX {
@@ -195,19 +236,26 @@ fn check_node(
         .enumerate()
     {
         let at = format!("{path}.x-kubernetes-validations[{index}]");
-        check_rule(rule, schema, &at, place, total, causes);
+        check_rule(rule, schema, &at, &place, total, causes);
     }
     let place = Place {
         is_root: false,
         ..place
     };
+    let elements = |known: &Schema| {
+        let is_map = matches!(known.list, super::schema::ListType::Map(_));
+        let here = known.items.is_some() && !is_map;
+        place.uncorrelated.clone().or(here.then(|| path.to_owned()))
+    };
+    let uncorrelated = elements(schema);
     for (name, below) in entries(source, "properties") {
         if let Some(known) = schema.properties.get(name.as_str()) {
             let at = format!("{path}.properties[{name}]");
-            check_node(below, known, &at, place, total, causes);
+            check_node(below, known, &at, place.clone(), total, causes);
         }
     }
     let place = Place {
+        uncorrelated,
         times: place
             .times
             .zip(typing::bound(schema))
@@ -215,7 +263,8 @@ fn check_node(
         ..place
     };
     if let (Some(below), Some(known)) = (source.get("items"), &schema.items) {
-        check_node(below, known, &format!("{path}.items"), place, total, causes);
+        let at = format!("{path}.items");
+        check_node(below, known, &at, place.clone(), total, causes);
     }
     if let (Some(below), Additional::Schema(known)) =
         (source.get("additionalProperties"), &schema.additional)
@@ -229,68 +278,191 @@ fn check_rule(
     rule: &Value,
     schema: &Schema,
     at: &str,
-    place: Place,
-    total: &mut f64,
+    place: &Place,
+    total: &mut Total,
     causes: &mut Vec<Cause>,
 ) {
     let source = text(rule, &["rule"]);
     if source.trim().is_empty() {
-        causes.push(Cause::required(
-            format!("{at}.rule"),
-            "rule is not specified",
-        ));
+        let why = "rule is not specified";
+        causes.push(Cause::required(format!("{at}.rule"), why));
         return;
     }
+    wording(rule, at, causes);
     let is_optional = rule["optionalOldSelf"] == true;
+    let Some(itself) = typing::type_of(schema, place.is_root, "selfType") else {
+        let why = "Internal error: internal error: failed to construct type information for \
+                   x-kubernetes-validations rules: unable to convert structural schema to CEL \
+                   declarations";
+        let at = at.rsplit_once('[').map_or(at, |(at, _)| at);
+        causes.push(Cause::new("InternalError", at, why.to_owned()));
+        return;
+    };
+    let old = match is_optional {
+        true => Type::Optional(Box::new(itself.clone())),
+        false => itself.clone(),
+    };
+    let names = Names(vec![
+        ("self".to_owned(), itself),
+        ("oldSelf".to_owned(), old),
+    ]);
     for field in ["rule", "messageExpression"] {
         let source = text(rule, &[field]);
-        if source.is_empty() {
+        if source.trim().is_empty() {
             continue;
         }
         let at = format!("{at}.{field}");
-        let wrong = |why: String| {
-            let value = json!({"rule": text(rule, &["rule"])});
-            Cause::invalid(&at, &value, &why)
-        };
-        match Expression::compile(source) {
-            Err(error) => causes.push(wrong(error.to_string())),
-            Ok(expression) => {
-                let typed = typing::check(expression.code(), schema, place.is_root, is_optional);
-                match typed {
-                    Err(why) => {
-                        let why = format!("compilation failed: ERROR: <input>:1:1: {why}");
-                        causes.push(wrong(why));
-                    }
-                    Ok(cost) => {
-                        let times = place.times.unwrap_or_else(|| typing::times_max(schema));
-                        let cost = cost * times;
-                        *total += cost;
-                        if let Some(factor) = typing::over(cost, typing::RULE_MAX) {
-                            let why = format!(
-                                "estimated rule cost exceeds budget by factor of {factor} (try \
-                                 simplifying the rule, or adding maxItems, maxProperties, and \
-                                 maxLength where arrays, maps, and strings are declared)"
-                            );
-                            causes.push(Cause::forbidden(&at, &why));
-                        }
-                    }
-                }
+        let cost = match compiled(source, field, &names, schema, place.is_root, is_optional) {
+            Ok(cost) => cost * place.times.unwrap_or_else(|| typing::times_max(schema)),
+            Err(why) => {
+                let why = format!("Invalid value: {}: {why}", as_go_writes(rule));
+                causes.push(Cause::new("FieldValueInvalid", at, why));
+                continue;
             }
+        };
+        total.add(&at, cost);
+        if let Some(factor) = typing::over(cost, typing::RULE_MAX) {
+            let why = format!(
+                "estimated {field} cost exceeds budget by factor of {factor} (try simplifying the \
+                 rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and \
+                 strings are declared)"
+            );
+            causes.push(Cause::forbidden(&at, &why));
         }
     }
-    wording(rule, at, causes);
+    old_and_path(rule, schema, at, place, causes);
+}
+
+/// What a rule says of what was before, and of where it is about.
+fn old_and_path(rule: &Value, schema: &Schema, at: &str, place: &Place, causes: &mut Vec<Cause>) {
+    let source = text(rule, &["rule"]);
+    let uses_old = names_old(source);
+    if let (true, Some(list)) = (uses_old, &place.uncorrelated) {
+        let why = format!(
+            "oldSelf cannot be used on the uncorrelatable portion of the schema within {list}"
+        );
+        causes.push(Cause::invalid(format!("{at}.rule"), &json!(source), &why));
+    }
+    if rule["optionalOldSelf"].is_boolean() && !uses_old {
+        let why = "may not be set if oldSelf is not used in rule";
+        let value = &rule["optionalOldSelf"];
+        causes.push(Cause::invalid(format!("{at}.optionalOldSelf"), value, why));
+    }
+    let below = text(rule, &["fieldPath"]);
+    if !below.is_empty() && !is_path(schema, below) {
+        let why = "must be a valid path";
+        causes.push(Cause::invalid(
+            format!("{at}.fieldPath"),
+            &json!(below),
+            why,
+        ));
+    }
+}
+
+/// Compiles one expression of a rule and tells what it may cost.
+fn compiled(
+    source: &str,
+    field: &str,
+    names: &Names,
+    schema: &Schema,
+    is_root: bool,
+    is_optional: bool,
+) -> Result<f64, String> {
+    let (lead, wanted, what) = match field {
+        "rule" => ("", "bool", "cel expression must evaluate to a bool"),
+        _ => (
+            "messageExpression ",
+            "string",
+            "messageExpression must evaluate to a string",
+        ),
+    };
+    let expression = Expression::compile(source).map_err(|error| format!("{lead}{error}"))?;
+    let found = infer(source, names);
+    let found = found.map_err(|told| format!("{lead}compilation failed: {told}"))?;
+    let cost = typing::check(expression.code(), schema, is_root, is_optional);
+    match found {
+        Some(found) if found.to_string() != wanted => Err(what.to_owned()),
+        // What the types allow is allowed; the cost of what only they know is small.
+        Some(_) => Ok(cost.unwrap_or(1.0)),
+        None => cost.map_err(|why| format!("compilation failed: ERROR: <input>:1:1: {why}")),
+    }
+}
+
+/// The rule as upstream's errors show it: a structure of Go.
+fn as_go_writes(rule: &Value) -> String {
+    let escaped = |field: &str| {
+        let text = json!(text(rule, &[field])).to_string();
+        let text = text.replace('<', "\\u003c").replace('>', "\\u003e");
+        text.replace('&', "\\u0026")
+    };
+    let reason = rule.get("reason").filter(|reason| !reason.is_null());
+    format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\
+         \"OptionalOldSelf\":{}}}",
+        escaped("rule"),
+        escaped("message"),
+        escaped("messageExpression"),
+        reason.unwrap_or(&Value::Null),
+        escaped("fieldPath"),
+        rule.get("optionalOldSelf").unwrap_or(&Value::Null),
+    )
+}
+
+/// Whether `path` leads to a field: `.a.b`, `['a']`; items of lists cannot be named.
+fn is_path(schema: &Schema, path: &str) -> bool {
+    let mut here = schema;
+    let mut rest = path;
+    while !rest.is_empty() {
+        let name = if let Some(quoted) = rest.strip_prefix("['") {
+            let Some((name, after)) = quoted.split_once("']") else {
+                return false;
+            };
+            rest = after;
+            name
+        } else if let Some(plain) = rest.strip_prefix('.') {
+            let end = plain.find(['.', '[']).unwrap_or(plain.len());
+            let (name, after) = plain.split_at(end);
+            rest = after;
+            name
+        } else {
+            return false;
+        };
+        here = match (here.properties.get(name), &here.additional) {
+            (Some(below), _) => below,
+            (None, Additional::Schema(below)) if !name.is_empty() => below,
+            (None, _) => return false,
+        };
+    }
+    true
 }
 
 /// The message and the reason of a rule.
 fn wording(rule: &Value, at: &str, causes: &mut Vec<Cause>) {
     let message = text(rule, &["message"]);
     if message.trim().contains('\n') {
-        let why = "message must not contain line breaks";
+        let why = "must not contain line breaks";
         causes.push(Cause::invalid(
             format!("{at}.message"),
             &json!(message),
             why,
         ));
+    }
+    if !message.is_empty() && message.trim().is_empty() {
+        let why = "must be non-empty if specified";
+        causes.push(Cause::invalid(
+            format!("{at}.message"),
+            &json!(message),
+            why,
+        ));
+    }
+    if message.is_empty() && text(rule, &["rule"]).trim().contains('\n') {
+        let why = "message must be specified if rule contains line breaks";
+        causes.push(Cause::required(format!("{at}.message"), why));
+    }
+    let told = rule.get("messageExpression").and_then(Value::as_str);
+    if told.is_some_and(|told| !told.is_empty() && told.trim().is_empty()) {
+        let why = "messageExpression must be non-empty if specified";
+        causes.push(Cause::required(format!("{at}.messageExpression"), why));
     }
     let reason = text(rule, &["reason"]);
     let reasons = [
@@ -393,7 +565,7 @@ impl Walk {
             Ok(outcome) => match outcome.as_bool() {
                 Some(true) => return,
                 Some(false) => {
-                    let cause = rule.broken(value, path, variables, &mut self.budget);
+                    let cause = rule.broken(path, value, variables, &mut self.budget);
                     return self.push(cause);
                 }
                 None => "the rule is not true or false".to_owned(),
@@ -419,7 +591,7 @@ impl Walk {
         let field = join_path(path, "");
         self.push(Cause {
             reason: "FieldValueInvalid",
-            message: format!("Invalid value: {why}"),
+            message: format!("Invalid value: {}: {why}", shown(value)),
             field,
         });
     }
@@ -476,7 +648,7 @@ mod tests {
         let missing = with_rule(json!({"rule": "self.max > 0"}));
         assert_eq!(
             broken(missing, json!({"spec": {}}), None),
-            ["spec: Invalid value: no such key: max evaluating rule: self.max > 0"]
+            ["spec: Invalid value: \"object\": no such key: max evaluating rule: self.max > 0"]
         );
     }
 
@@ -536,7 +708,14 @@ mod tests {
             [""; 0]
         );
         let undefined = faults("self.z == 1");
-        assert!(undefined[0].starts_with(at) && undefined[0].ends_with("undefined field 'z'"));
+        let told = format!(
+            "{at}: Invalid value: {{\"Rule\":\"self.z == 1\",\"Message\":\"\",\"MessageExpression\":\"\",\
+             \"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}: compilation failed: ERROR: \
+             <input>:1:5: undefined field 'z'\n | self.z == 1\n | ....^"
+        );
+        assert_eq!(undefined, [told]);
+        assert!(faults("self.min")[0].ends_with(": cel expression must evaluate to a bool"));
+        assert!(faults("self.min > 'a'")[0].contains("applied to '(int, string)'"));
         assert!(faults("self.min <")[0].contains("compilation failed"));
         let cost = "self.list.all(a, self.list.all(b, a + b > 0))";
         assert!(faults(cost)[0].contains("estimated rule cost exceeds budget by factor of more"));

@@ -13,6 +13,17 @@ use crate::status::Cause;
 /// Faults that are told of one schema.
 const CAUSES_MAX: usize = 50;
 
+/// What OpenAPI knows and no structural schema may have.
+const UNSUPPORTED: [&str; 7] = [
+    "$ref",
+    "definitions",
+    "dependencies",
+    "patternProperties",
+    "additionalItems",
+    "id",
+    "$schema",
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
     Root,
@@ -63,21 +74,49 @@ fn node(schema: &Value, path: &str, level: Level, causes: &mut Vec<Cause>) {
     if let Some(below @ Value::Object(_)) = schema.get("items") {
         node(below, &format!("{path}.items"), Level::Item, causes);
     }
+    // As upstream, which asks for the fields that restrictions name to be defined at the root only.
+    let is_complete = level == Level::Root;
+    restrictions(schema, schema, path, is_complete, causes);
+}
+
+/// What stands below `allOf` and the like.
+fn restrictions(
+    schema: &Value,
+    structural: &Value,
+    path: &str,
+    is_complete: bool,
+    causes: &mut Vec<Cause>,
+) {
     for name in ["allOf", "anyOf", "oneOf"] {
         for (index, below) in object::items(schema, &[name]).iter().enumerate() {
-            nested(below, schema, &format!("{path}.{name}[{index}]"), causes);
+            let at = format!("{path}.{name}[{index}]");
+            nested(below, structural, &at, is_complete, causes);
         }
     }
     if let Some(below) = schema.get("not") {
-        nested(below, schema, &format!("{path}.not"), causes);
+        nested(
+            below,
+            structural,
+            &format!("{path}.not"),
+            is_complete,
+            causes,
+        );
     }
+}
+
+/// Whether the schema has what no schema may have: then its type is not asked for as well.
+fn is_refused(schema: &Value) -> bool {
+    let has = |name: &&str| schema.get(*name).is_some_and(|one| !one.is_null());
+    UNSUPPORTED.iter().any(has) || flag(schema, "uniqueItems")
 }
 
 fn typed(schema: &Value, path: &str, level: Level, causes: &mut Vec<Cause>) {
     let kind = object::text(schema, &["type"]);
     let at = format!("{path}.type");
     let is_free = flag(schema, "x-kubernetes-int-or-string")
-        || flag(schema, "x-kubernetes-preserve-unknown-fields");
+        || flag(schema, "x-kubernetes-preserve-unknown-fields")
+        || flag(schema, "x-kubernetes-embedded-resource")
+        || is_refused(schema);
     if !kind.is_empty() && Type::parse(kind).is_none_or(|kind| kind == Type::Null) {
         let known: Vec<_> = Type::NAMES
             .iter()
@@ -85,6 +124,10 @@ fn typed(schema: &Value, path: &str, level: Level, causes: &mut Vec<Cause>) {
             .filter(|name| *name != "null")
             .collect();
         causes.push(Cause::not_supported(&at, &Value::from(kind), &known));
+        if kind == "null" {
+            let why = "type cannot be set to null, use nullable as an alternative";
+            causes.push(Cause::forbidden(&at, why));
+        }
     }
     match (level, kind) {
         (Level::Root, "") => causes.push(Cause::required(&at, "must not be empty at the root")),
@@ -115,26 +158,13 @@ fn typed(schema: &Value, path: &str, level: Level, causes: &mut Vec<Cause>) {
             "must be specified",
         ));
     }
-    if flag(schema, "x-kubernetes-int-or-string") && !kind.is_empty() {
-        let why = "must be empty if x-kubernetes-int-or-string is true";
-        causes.push(Cause::forbidden(&at, why));
-    }
-    if flag(schema, "x-kubernetes-preserve-unknown-fields") && !matches!(kind, "" | "object") {
-        let why = "must be object if x-kubernetes-preserve-unknown-fields is true";
-        causes.push(Cause::invalid(&at, &Value::from(kind), why));
-    }
 }
 
 fn unsupported(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for name in [
-        "$ref",
-        "definitions",
-        "dependencies",
-        "patternProperties",
-        "additionalItems",
-        "id",
-        "$schema",
-    ] {
+    for name in UNSUPPORTED {
+        if name == "$schema" && !object::text(schema, &["id"]).is_empty() {
+            continue;
+        }
         let found = schema
             .get(name)
             .filter(|one| !one.is_null() && one.as_str() != Some(""));
@@ -149,14 +179,7 @@ fn unsupported(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
         causes.push(Cause::forbidden(format!("{path}.uniqueItems"), why));
     }
     match schema.get("additionalProperties") {
-        Some(Value::Bool(false)) => {
-            let why = "additionalProperties cannot be set to false";
-            causes.push(Cause::forbidden(
-                format!("{path}.additionalProperties"),
-                why,
-            ));
-        }
-        Some(Value::Object(_) | Value::Bool(true))
+        Some(Value::Object(_) | Value::Bool(false))
             if entries(schema, "properties").next().is_some() =>
         {
             let why = "additionalProperties and properties are mutual exclusive";
@@ -214,33 +237,39 @@ fn lists_and_maps(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
         "" | "atomic" | "set" if !keys.is_empty() => {
             let at = format!("{path}.x-kubernetes-list-type");
             let why = "must be map if x-kubernetes-list-map-keys is non-empty";
-            causes.push(Cause::invalid(at, &Value::from(list_type), why));
+            causes.push(match list_type {
+                "" => Cause::required(at, why),
+                _ => Cause::invalid(at, &Value::from(list_type), why),
+            });
         }
         "" | "atomic" => {}
-        "set" => {
-            let items = &schema["items"];
-            let is_atomic = match object::text(items, &["type"]) {
-                "object" => object::text(items, &["x-kubernetes-map-type"]) == "atomic",
-                "array" => {
-                    matches!(
-                        object::text(items, &["x-kubernetes-list-type"]),
-                        "" | "atomic"
-                    )
-                }
-                _ => true,
-            };
-            if !is_atomic {
-                let why = "items of a set must be scalars, or lists and maps that are atomic";
-                let at = format!("{path}.items");
-                causes.push(Cause::invalid(at, &Value::from("object"), why));
-            }
-        }
+        "set" => set(schema, path, causes),
         "map" => list_map(schema, path, &keys_at, keys, causes),
         other => {
             let at = format!("{path}.x-kubernetes-list-type");
             let value = Value::from(other);
-            causes.push(Cause::not_supported(at, &value, &["atomic", "map", "set"]));
+            causes.push(Cause::not_supported(at, &value, &["atomic", "set", "map"]));
         }
+    }
+}
+
+/// What is in a set must be told apart as a whole.
+fn set(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let items = &schema["items"];
+    if flag(items, "nullable") {
+        let why = "cannot be nullable when x-kubernetes-list-type is set";
+        causes.push(Cause::forbidden(format!("{path}.items.nullable"), why));
+    }
+    let name = match object::text(items, &["type"]) {
+        "object" => "x-kubernetes-map-type",
+        "array" => "x-kubernetes-list-type",
+        _ => return,
+    };
+    let is = items.get(name).unwrap_or(&Value::Null);
+    let is_atomic = is == "atomic" || (is.is_null() && name == "x-kubernetes-list-type");
+    if !is_atomic {
+        let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
+        causes.push(Cause::invalid(format!("{path}.items.{name}"), is, why));
     }
 }
 
@@ -254,16 +283,35 @@ fn list_map(schema: &Value, path: &str, at: &str, keys: &[Value], causes: &mut V
         let why = "must be object if parent array's x-kubernetes-list-type is map";
         let kind = Value::from(object::text(items, &["type"]));
         causes.push(Cause::invalid(format!("{path}.items.type"), &kind, why));
+        return;
+    }
+    let is_name = |key: &Value| {
+        let name = key.as_str().unwrap_or_default();
+        object::at(items, &["properties", name]).is_some()
+    };
+    let value = Value::from(keys.to_vec());
+    if !keys.iter().all(is_name) {
+        let why = "entries must all be names of item properties";
+        causes.push(Cause::invalid(at, &value, why));
+    }
+    if (1..keys.len()).any(|index| keys[..index].contains(&keys[index])) {
+        let why = "must not contain duplicate entries";
+        causes.push(Cause::invalid(at, &value, why));
     }
     let required = object::items(items, &["required"]);
     for (index, key) in keys.iter().enumerate() {
         let name = key.as_str().unwrap_or_default();
-        let at = format!("{at}[{index}]");
         let Some(property) = object::at(items, &["properties", name]) else {
-            let why = "entries in x-kubernetes-list-map-keys must all be names of item properties";
-            causes.push(Cause::invalid(at, key, why));
             continue;
         };
+        if keys[..index].contains(key) {
+            continue;
+        }
+        if flag(property, "nullable") {
+            let at = format!("{path}.items.properties[{name}].nullable");
+            let why = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            causes.push(Cause::forbidden(at, why));
+        }
         if matches!(object::text(property, &["type"]), "array" | "object") {
             let why = "must be a scalar type if parent array's x-kubernetes-list-type is map";
             let at = format!("{path}.items.properties[{name}].type");
@@ -281,14 +329,30 @@ fn list_map(schema: &Value, path: &str, at: &str, keys: &[Value], causes: &mut V
 fn values(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     let pattern = object::text(schema, &["pattern"]);
     if let Err(error) = regex(pattern) {
-        let first = error.to_string();
-        let first = first.lines().last().unwrap_or_default().trim();
-        let why = format!("must be a valid regular expression, but isn't: {first}");
+        let error = go_regexp(pattern, &error.to_string());
+        let why = format!("must be a valid regular expression, but isn't: {error}");
         causes.push(Cause::invalid(
             format!("{path}.pattern"),
             &Value::from(pattern),
             &why,
         ));
+    }
+}
+
+/// The commonest faults of regular expressions as Go tells them.
+fn go_regexp(pattern: &str, error: &str) -> String {
+    let told = error.lines().last().unwrap_or_default().trim();
+    if told.contains("unclosed group") {
+        return format!("error parsing regexp: missing closing ): `{pattern}`");
+    }
+    if told.contains("unopened group") {
+        return format!("error parsing regexp: unexpected ): `{pattern}`");
+    }
+    let look = ["(?=", "(?!", "(?<=", "(?<!"];
+    let around = look.iter().find(|one| pattern.contains(**one));
+    match around {
+        Some(one) => format!("error parsing regexp: invalid or unsupported Perl syntax: `{one}`"),
+        None => told.to_owned(),
     }
 }
 
@@ -319,15 +383,6 @@ fn default(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
 /// An object with type and metadata: these are known, and may only be restricted.
 fn resource(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     if flag(schema, "x-kubernetes-embedded-resource") {
-        let kind = object::text(schema, &["type"]);
-        if kind != "object" {
-            let why = "must be object if x-kubernetes-embedded-resource is true";
-            causes.push(Cause::invalid(
-                format!("{path}.type"),
-                &Value::from(kind),
-                why,
-            ));
-        }
         if schema
             .get("additionalProperties")
             .is_some_and(Value::is_object)
@@ -345,6 +400,17 @@ fn resource(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
                        x-kubernetes-preserve-unknown-fields";
             causes.push(Cause::required(format!("{path}.properties"), why));
         }
+        let kind = object::text(schema, &["type"]);
+        let why = "must be object if x-kubernetes-embedded-resource is true";
+        match kind {
+            "object" => {}
+            "" => causes.push(Cause::required(format!("{path}.type"), why)),
+            _ => causes.push(Cause::invalid(
+                format!("{path}.type"),
+                &Value::from(kind),
+                why,
+            )),
+        }
     }
     for (name, wanted) in [
         ("apiVersion", "string"),
@@ -361,6 +427,10 @@ fn resource(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(at, &Value::from(kind), &why));
         }
     }
+    if flag(schema, "x-kubernetes-embedded-resource") {
+        return;
+    }
+    reserved_defaults(schema, path, causes);
     if let Some(metadata) = object::at(schema, &["properties", "metadata"]) {
         let may_be = |name: &str| matches!(name, "name" | "generateName");
         let others = entries(metadata, "properties").any(|(name, _)| !may_be(name));
@@ -374,12 +444,41 @@ fn resource(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-/// What stands below `allOf` and the like restricts values and describes no fields of its own.
-fn nested(schema: &Value, structural: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if causes.len() >= CAUSES_MAX {
-        return;
+/// The type and metadata of an object are given by who makes it.
+fn reserved_defaults(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for name in ["apiVersion", "kind", "metadata"] {
+        let Some(property) = object::at(schema, &["properties", name]) else {
+            continue;
+        };
+        let at = format!("{path}.properties[{name}]");
+        let mut places = vec![(at.clone(), property)];
+        let below = entries(property, "properties");
+        places.extend(below.map(|(below, one)| (format!("{at}.properties[{below}]"), one)));
+        for (at, one) in places {
+            if one.get("default").is_some_and(|default| !default.is_null()) {
+                let why = format!("must not be set in top-level {name}");
+                causes.push(Cause::forbidden(format!("{at}.default"), &why));
+            }
+        }
     }
-    let is_int_or_string = flag(structural, "x-kubernetes-int-or-string");
+}
+
+/// Whether the alternatives of int-or-string are spelled as upstream lets them be.
+fn names_int_or_string(schema: &Value) -> bool {
+    let spells = |one: &Value| {
+        let types: Vec<_> = object::items(one, &["anyOf"])
+            .iter()
+            .map(|one| object::text(one, &["type"]))
+            .collect();
+        types == ["integer", "string"]
+    };
+    let first = object::items(schema, &["allOf"]).first();
+    flag(schema, "x-kubernetes-int-or-string") && (spells(schema) || first.is_some_and(spells))
+}
+
+/// What only describes a field has no place among restrictions.
+fn describing(schema: &Value, structural: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let is_int_or_string = names_int_or_string(structural);
     for name in [
         "additionalProperties",
         "default",
@@ -400,10 +499,35 @@ fn nested(schema: &Value, structural: &Value, path: &str, causes: &mut Vec<Cause
         });
         // The two alternatives of int-or-string may name their types.
         if found.is_some() && !(name == "type" && is_int_or_string) {
-            let why = "must be empty to be structural";
-            causes.push(Cause::forbidden(format!("{path}.{name}"), why));
+            let wanted = match name {
+                "additionalProperties"
+                | "default"
+                | "x-kubernetes-list-type"
+                | "x-kubernetes-map-type" => "undefined",
+                "nullable"
+                | "x-kubernetes-embedded-resource"
+                | "x-kubernetes-int-or-string"
+                | "x-kubernetes-preserve-unknown-fields" => "false",
+                _ => "empty",
+            };
+            let why = format!("must be {wanted} to be structural");
+            causes.push(Cause::forbidden(format!("{path}.{name}"), &why));
         }
     }
+}
+
+/// What stands below `allOf` and the like restricts values and describes no fields of its own.
+fn nested(
+    schema: &Value,
+    structural: &Value,
+    path: &str,
+    is_complete: bool,
+    causes: &mut Vec<Cause>,
+) {
+    if causes.len() >= CAUSES_MAX {
+        return;
+    }
+    describing(schema, structural, path, causes);
     values(schema, path, causes);
     for (name, below) in entries(schema, "properties") {
         let at = format!("{path}.properties[{name}]");
@@ -413,36 +537,26 @@ fn nested(schema: &Value, structural: &Value, path: &str, causes: &mut Vec<Cause
             more.filter(|more| more.is_object())
         });
         match known {
-            Some(known) => nested(below, known, &at, causes),
-            None => {
-                let start = path.find("openAPIV3Schema").unwrap_or(0);
-                let why = format!("because it is defined in {}", &at[start..]);
+            Some(known) => nested(below, known, &at, is_complete, causes),
+            None if is_complete => {
+                let why = format!("because it is defined in {at}");
                 causes.push(Cause::required(missing(path, name), &why));
             }
+            None => nested(below, &Value::Null, &at, false, causes),
         }
     }
     if let Some(below) = schema.get("items").filter(|items| items.is_object()) {
+        let at = format!("{path}.items");
         match structural.get("items") {
-            Some(known) => nested(below, known, &format!("{path}.items"), causes),
-            None => {
-                let why = format!("because it is defined in {path}.items");
-                causes.push(Cause::required(format!("{path}.items"), &why));
+            Some(known) => nested(below, known, &at, is_complete, causes),
+            None if is_complete => {
+                let why = format!("because it is defined in {at}");
+                causes.push(Cause::required(&at, &why));
             }
+            None => nested(below, &Value::Null, &at, false, causes),
         }
     }
-    for name in ["allOf", "anyOf", "oneOf"] {
-        for (index, below) in object::items(schema, &[name]).iter().enumerate() {
-            nested(
-                below,
-                structural,
-                &format!("{path}.{name}[{index}]"),
-                causes,
-            );
-        }
-    }
-    if let Some(below) = schema.get("not") {
-        nested(below, structural, &format!("{path}.not"), causes);
-    }
+    restrictions(schema, structural, path, is_complete, causes);
 }
 
 /// Where the property would have to be defined: the path without its alternatives.
@@ -501,6 +615,25 @@ mod tests {
                  schema.anyOf[0].properties[b]",
             ),
             (
+                json!({"type": "object", "properties": {"a": {"type": "string",
+                    "uniqueItems": true, "x-kubernetes-int-or-string": true}}}),
+                "schema.properties[a].uniqueItems: Forbidden: uniqueItems cannot be set to true \
+                 since the runtime complexity becomes quadratic",
+            ),
+            (
+                json!({"type": "object", "properties": {"metadata": {"type": "object",
+                    "properties": {"name": {"type": "string", "default": "a"}}}}}),
+                "schema.properties[metadata].properties[name].default: Forbidden: must not be set \
+                 in top-level metadata",
+            ),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "array",
+                    "x-kubernetes-list-type": "set",
+                    "items": {"type": "string", "nullable": true}}}}),
+                "schema.properties[a].items.nullable: Forbidden: cannot be nullable when \
+                 x-kubernetes-list-type is set",
+            ),
+            (
                 json!({"type": "object", "anyOf": [{"type": "object"}]}),
                 "schema.anyOf[0].type: Forbidden: must be empty to be structural",
             ),
@@ -526,6 +659,9 @@ mod tests {
                 "port": {"x-kubernetes-int-or-string": true,
                     "anyOf": [{"type": "integer"}, {"type": "string"}]},
                 "raw": {"x-kubernetes-preserve-unknown-fields": true},
+                "more": {"type": "object", "anyOf": [{"properties": {"b": {"minimum": 1}}}]},
+                "closed": {"type": "object", "additionalProperties": false},
+                "both": {"type": "string", "x-kubernetes-int-or-string": true},
                 "names": {"type": "array", "items": {"type": "string"},
                     "x-kubernetes-list-type": "set"},
                 "labels": {"type": "object", "additionalProperties": {"type": "string"},

@@ -6,11 +6,14 @@
 //! their lists or by what a request can hold.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use kube_cel::cel::IdedExpr;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, operators};
 
 use super::schema::{Additional, Schema, Type};
+use crate::cel::types as cel;
 
 /// What one rule may cost.
 pub(super) const RULE_MAX: f64 = 10_000_000.0;
@@ -88,6 +91,126 @@ enum Known<'a> {
     Text,
 }
 
+/// The fields of an object, with the types that its schema gives them.
+#[derive(Debug)]
+struct Fields {
+    name: String,
+    fields: HashMap<String, cel::Type>,
+}
+
+impl cel::Shape for Fields {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn field(&self, name: &str) -> Option<cel::Type> {
+        self.fields.get(name).cloned()
+    }
+}
+
+/// How deep the types of a schema are followed.
+const LEVELS_MAX: usize = 30;
+
+/// What a value of the schema is in an expression; `None` if the schema does not say.
+pub(super) fn type_of(schema: &Schema, is_root: bool, name: &str) -> Option<cel::Type> {
+    below(schema, is_root, name, 0)
+}
+
+fn below(schema: &Schema, is_root: bool, name: &str, level: usize) -> Option<cel::Type> {
+    if schema.int_or_string || level > LEVELS_MAX {
+        return Some(cel::Type::Dyn);
+    }
+    let format = schema.checks.as_ref();
+    let format = format.and_then(|checks| checks.format.as_deref());
+    Some(match schema.kind? {
+        Type::Array => {
+            let items = schema.items.as_deref()?;
+            let item = below(items, false, &format!("{name}.@idx"), level + 1)?;
+            cel::Type::List(Box::new(item))
+        }
+        Type::Object => match &schema.additional {
+            Additional::Schema(value) => {
+                let value = below(value, false, &format!("{name}.@elem"), level + 1)?;
+                cel::Type::Map(Box::new(cel::Type::plain("string")), Box::new(value))
+            }
+            Additional::No | Additional::Any => object(schema, is_root, name, level),
+        },
+        Type::String => cel::Type::plain(match format {
+            Some("byte") => "bytes",
+            Some("duration") => "duration",
+            Some("date" | "date-time") => "timestamp",
+            Some(_) | None => "string",
+        }),
+        Type::Integer => cel::Type::plain("int"),
+        Type::Number => cel::Type::plain("double"),
+        Type::Boolean => cel::Type::plain("bool"),
+        Type::Null => cel::Type::plain("null"),
+    })
+}
+
+fn object(schema: &Schema, is_root: bool, name: &str, level: usize) -> cel::Type {
+    let own = schema.properties.iter().filter_map(|(field, one)| {
+        let known = below(one, false, &format!("{name}.{field}"), level + 1)?;
+        Some((field.to_string(), known))
+    });
+    let mut fields: HashMap<_, _> = own.collect();
+    if is_root || schema.embedded {
+        let text = || cel::Type::plain("string");
+        let names = ["name", "generateName"].map(|field| (field.to_owned(), text()));
+        let meta = Fields {
+            name: format!("{name}.metadata"),
+            fields: names.into_iter().collect(),
+        };
+        let meta = cel::Type::Object(Rc::new(meta));
+        fields.insert("metadata".to_owned(), meta);
+        fields.insert("apiVersion".to_owned(), text());
+        fields.insert("kind".to_owned(), text());
+    }
+    let name = name.to_owned();
+    cel::Type::Object(Rc::new(Fields { name, fields }))
+}
+
+/// How long a string can be by its schema, in bytes.
+fn length_max(schema: &Schema) -> f64 {
+    let checks = schema.checks.as_deref();
+    let most = checks.and_then(|checks| checks.length_max);
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    most.map_or(REQUEST_BYTES, |most| most as f64 * 4.0)
+}
+
+/// What a function costs that reads the whole of its parts.
+fn read(name: &str, parts: &[Known<'_>]) -> f64 {
+    const PER_BYTE: f64 = 0.1;
+    let size = |known: &Known<'_>| match known {
+        Known::Of(schema) if schema.kind == Some(Type::String) => Some(length_max(schema)),
+        Known::Of(schema) if schema.kind == Some(Type::Array) => {
+            let item = schema
+                .items
+                .as_deref()
+                .filter(|one| one.kind == Some(Type::String));
+            Some(items_max(schema) * item.map_or(1.0, |item| 1.0 + length_max(item) * PER_BYTE))
+        }
+        _ => None,
+    };
+    let first = parts.first().and_then(size);
+    let second = parts.get(1).and_then(size);
+    match name {
+        "contains" => {
+            let second = second.map_or(1.0, |second| second * PER_BYTE);
+            first.map_or(0.0, |first| first * PER_BYTE * second)
+        }
+        "matches" | "find" | "findAll" | "split" | "replace" | "lowerAscii" | "upperAscii" => {
+            first.map_or(0.0, |first| first * PER_BYTE)
+        }
+        "isSorted" | "min" | "max" | "indexOf" | "lastIndexOf" | "join" => first.unwrap_or(0.0),
+        operators::EQUALS | operators::NOT_EQUALS => match (first, second) {
+            (Some(first), Some(second)) => first.min(second) * PER_BYTE,
+            _ => 0.0,
+        },
+        _ => 0.0,
+    }
+}
+
 struct Checker<'a> {
     /// Variables that are in sight, the nearest last.
     scope: Vec<(Cow<'a, str>, Known<'a>)>,
@@ -131,19 +254,20 @@ impl<'a> Checker<'a> {
             Expr::Call(call) => {
                 let mut cost = 1.0;
                 let mut first = None;
-                let is_of_sets = |target: &&IdedExpr| target.expr == Expr::Ident("sets".into());
                 let target = call.target.as_deref();
-                let compares_sets = target.as_ref().is_some_and(is_of_sets);
+                let compares_sets = target.is_some_and(is_of_sets);
                 let mut pairs = 1.0;
+                let mut parts = Vec::new();
                 for part in target.into_iter().chain(&call.args) {
                     let (known, part_cost) = self.expression(part)?;
                     first.get_or_insert(known);
+                    parts.push(known);
                     cost += part_cost;
                     if let (true, Known::Of(schema)) = (compares_sets, known) {
                         pairs *= items_max(schema);
                     }
                 }
-                cost += pairs - 1.0;
+                cost += pairs - 1.0 + read(&call.func_name, &parts);
                 // A value that is only weighed is what it was.
                 if call.func_name.starts_with("__") && call.args.len() == 1 {
                     return Ok((first.unwrap_or(Known::Anything), cost - 1.0));
@@ -202,7 +326,7 @@ impl<'a> Checker<'a> {
     }
 
     fn variable(&self, name: &str) -> Result<Known<'a>, String> {
-        const TYPES: [&str; 16] = [
+        const TYPES: [&str; 18] = [
             "bool",
             "bytes",
             "double",
@@ -219,6 +343,8 @@ impl<'a> Checker<'a> {
             "sets",
             "base64",
             "format",
+            "strings",
+            "lists",
         ];
         let found = self.scope.iter().rev().find(|(known, _)| known == name);
         match found {
@@ -230,6 +356,10 @@ impl<'a> Checker<'a> {
             )),
         }
     }
+}
+
+fn is_of_sets(target: &IdedExpr) -> bool {
+    target.expr == Expr::Ident("sets".into())
 }
 
 fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::format;
 use super::schema::{Checks, ListType, Schema, Type};
 use crate::status::Cause;
+use crate::validation::names;
 
 /// Faults that are told of one object; a stranger's object may have a million.
 const CAUSES_MAX: usize = 100;
@@ -103,9 +104,10 @@ fn check(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes
                         .and_then(Value::as_str)
                         .is_none_or(str::is_empty)
                     {
-                        causes.push(Cause::required(join(path, name), "must not be empty"));
+                        causes.push(Cause::required(join(path, name), ""));
                     }
                 }
+                embedded(map, path, causes);
             }
         }
         Value::Array(items) => {
@@ -117,6 +119,23 @@ fn check(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// What an object inside of another says of its type has to be sound.
+fn embedded(map: &serde_json::Map<String, Value>, path: &str, causes: &mut Causes) {
+    let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default();
+    let version = text("apiVersion");
+    if version.matches('/').count() > 1 {
+        let why = format!("unexpected GroupVersion string: {version}");
+        let at = join(path, "apiVersion");
+        causes.push(Cause::invalid(at, &Value::from(version), &why));
+    }
+    let kind = text("kind");
+    if let Some(why) = names::label_1035_fault(&kind.to_lowercase()).filter(|_| !kind.is_empty()) {
+        let why = format!("may have mixed case, but should otherwise match: {why}");
+        let at = join(path, "kind");
+        causes.push(Cause::invalid(at, &Value::from(kind), &why));
     }
 }
 
@@ -243,10 +262,11 @@ fn of_string(checks: &Checks, text: &str, path: &str, causes: &mut Causes) {
             field,
             usize::try_from(max).unwrap_or(usize::MAX),
         ));
+        return;
     }
     if let Some(min) = checks.length_min.filter(|min| length < *min) {
         let why = format!("{path} in body should be at least {min} chars long");
-        causes.push(Cause::invalid(field, &value(), &why));
+        return causes.push(Cause::invalid(field, &value(), &why));
     }
     if let Some(pattern) = &checks.pattern
         && !pattern
@@ -270,16 +290,19 @@ fn of_string(checks: &Checks, text: &str, path: &str, causes: &mut Causes) {
 fn of_number(checks: &Checks, value: &Value, path: &str, causes: &mut Causes) {
     let field = whole(path);
     let number = value.as_f64().unwrap_or_default();
-    let mut invalid = |why: String| causes.push(Cause::invalid(field, value, &why));
+    let invalid = |causes: &mut Causes, why: String| {
+        causes.push(Cause::invalid(field, value, &why));
+    };
     if let Some(max) = checks.maximum {
         match checks.exclusive_maximum {
             true if number >= max => {
-                invalid(format!("{path} in body should be less than {max}"));
+                invalid(causes, format!("{path} in body should be less than {max}"));
             }
             false if number > max => {
-                invalid(format!(
-                    "{path} in body should be less than or equal to {max}"
-                ));
+                invalid(
+                    causes,
+                    format!("{path} in body should be less than or equal to {max}"),
+                );
             }
             true | false => {}
         }
@@ -287,12 +310,16 @@ fn of_number(checks: &Checks, value: &Value, path: &str, causes: &mut Causes) {
     if let Some(min) = checks.minimum {
         match checks.exclusive_minimum {
             true if number <= min => {
-                invalid(format!("{path} in body should be greater than {min}"));
+                invalid(
+                    causes,
+                    format!("{path} in body should be greater than {min}"),
+                );
             }
             false if number < min => {
-                invalid(format!(
-                    "{path} in body should be greater than or equal to {min}"
-                ));
+                invalid(
+                    causes,
+                    format!("{path} in body should be greater than or equal to {min}"),
+                );
             }
             true | false => {}
         }
@@ -300,7 +327,10 @@ fn of_number(checks: &Checks, value: &Value, path: &str, causes: &mut Causes) {
     if let Some(factor) = checks.multiple_of.filter(|factor| *factor > 0.0) {
         let times = number / factor;
         if times.fract() != 0.0 {
-            invalid(format!("{path} in body should be a multiple of {factor}"));
+            invalid(
+                causes,
+                format!("{path} in body should be a multiple of {factor}"),
+            );
         }
     }
     let is_whole = value.is_i64() || value.is_u64();
@@ -313,9 +343,8 @@ fn of_number(checks: &Checks, value: &Value, path: &str, causes: &mut Causes) {
     };
     if !fits {
         let format = checks.format.as_deref().unwrap_or_default();
-        invalid(format!(
-            "Checked value must be {path} with format {format}, but {value} is not"
-        ));
+        let why = format!("Checked value must be of type integer with format {format} in {path}");
+        causes.push(Cause::invalid(WHOLE, &Value::from(""), &why));
     }
 }
 
@@ -331,6 +360,7 @@ fn combined(checks: &Checks, value: &Value, old: Option<&Value>, path: &str, cau
         causes.push(Cause::invalid(WHOLE, &Value::from(""), &why));
     };
     let mut more = Vec::new();
+    let mut is_all_broken = false;
     if !checks.any_of.is_empty() {
         let all: Vec<_> = checks.any_of.iter().map(failures).collect();
         if !all.iter().any(Vec::is_empty) {
@@ -359,7 +389,7 @@ fn combined(checks: &Checks, value: &Value, old: Option<&Value>, path: &str, cau
     if !checks.all_of.is_empty() {
         let all: Vec<_> = checks.all_of.iter().map(failures).collect();
         if all.iter().any(|failures| !failures.is_empty()) {
-            fault(format!("{name:?} must validate all the schemas (allOf)"));
+            is_all_broken = true;
             more.extend(all);
         }
     }
@@ -371,6 +401,10 @@ fn combined(checks: &Checks, value: &Value, old: Option<&Value>, path: &str, cau
     more.into_iter()
         .flatten()
         .for_each(|cause| causes.push(cause));
+    if is_all_broken {
+        let why = format!("{name:?} must validate all the schemas (allOf)");
+        causes.push(Cause::invalid(WHOLE, &Value::from(""), &why));
+    }
 }
 
 /// JSON's equality: 1 is 1.0.
@@ -470,7 +504,6 @@ mod tests {
                 "spec.list: Too many: 2: must have at most 1 items",
                 "spec.mode: Unsupported value: \"x\": supported values: \"on\", \"off\"",
                 "spec.name: Too long: may not be more than 3 bytes",
-                "spec.name: Invalid value: \"bbbb\": spec.name in body should match '^a'",
                 "spec.port: Invalid value: \"boolean\": spec.port in body must be of type \
                  integer,string: \"boolean\"",
                 "spec.size: Invalid value: 9: spec.size in body should be less than or equal to 5",

@@ -213,16 +213,6 @@ async fn objects(
     {
         return Err(Status::method_not_allowed());
     }
-    if let Some(kind) = resource.custom.as_ref()
-        && kind.is_terminating
-        && target.verb == Verb::Create
-    {
-        let why = "create not allowed while custom resource definition is terminating";
-        return Err(Status {
-            message: why.to_owned(),
-            ..Status::method_not_allowed()
-        });
-    }
     match target.verb {
         Verb::Watch => watch::handle(server, resource, &target, query, &request).await,
         Verb::Get

@@ -63,6 +63,7 @@ pub(crate) fn on_create(resource: &Resource, object: &Value) -> Vec<Cause> {
 
 pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = metadata(new);
+    causes.extend(later_finalizers(old, new));
     causes.extend(custom_rules(resource, new, Some(old)));
     if part == Part::EphemeralContainers {
         causes.extend(pod::ephemeral_containers(old, new));
@@ -79,6 +80,23 @@ pub(crate) fn on_update(resource: &Resource, part: Part, old: &Value, new: &Valu
     causes.extend(kind_rules(resource, new));
     causes.extend(immutability(resource, old, new));
     causes
+}
+
+/// What is being deleted gets no new reason to stay.
+fn later_finalizers(old: &Value, new: &Value) -> Option<Cause> {
+    let had = object::items(old, &["metadata", "finalizers"]);
+    let has = object::items(new, &["metadata", "finalizers"]).iter();
+    let added = has.filter(|one| !had.contains(one));
+    let added: Vec<_> = added.map(Value::to_string).collect();
+    if !object::is_terminating(old) || added.is_empty() {
+        return None;
+    }
+    let why = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers \
+         []string{{{}}}",
+        added.join(", ")
+    );
+    Some(Cause::forbidden("metadata.finalizers", &why))
 }
 
 /// The rules of definitions, and those that definitions state.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::names;
 use crate::cel::check::{Scope, Wanted, check};
+use crate::custom::definition::{client_address, review_versions};
 use crate::object;
 use crate::status::Cause;
 
@@ -26,6 +27,11 @@ pub(super) fn webhooks(object: &Value) -> Vec<Cause> {
         for (index, one) in object::items(webhook, &["rules"]).iter().enumerate() {
             causes.extend(rule(one, &format!("{at}.rules[{index}]")));
         }
+        let config = &webhook["clientConfig"];
+        client_address(config, &format!("{at}.clientConfig"), &mut causes);
+        let versions = object::items(webhook, &["admissionReviewVersions"]);
+        let versions_at = format!("{at}.admissionReviewVersions");
+        review_versions(versions, &versions_at, &mut causes);
         causes.extend(one_of(webhook, &at, "failurePolicy", &["Fail", "Ignore"]));
         causes.extend(one_of(
             webhook,
@@ -388,7 +394,7 @@ fn variables(spec: &Value, scope: &mut Scope) -> Vec<Cause> {
                 causes.extend(compiled(source, at("expression"), scope, Wanted::Anything));
             }
         }
-        scope.declare(name);
+        scope.declare(name, text("expression"));
     }
     causes
 }
@@ -426,7 +432,10 @@ fn validation(validation: &Value, at: &str, spec: &Value, scope: &Scope) -> Vec<
                 without = without.with("params");
             }
             for variable in object::items(spec, &["variables"]) {
-                without.declare(object::text(variable, &["name"]));
+                without.declare(
+                    object::text(variable, &["name"]),
+                    object::text(variable, &["expression"]),
+                );
             }
             causes.extend(compiled(
                 source,
@@ -450,7 +459,7 @@ fn validation(validation: &Value, at: &str, spec: &Value, scope: &Scope) -> Vec<
     let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
     let reason = text("reason");
     // Some releases took this one too, and its policies are still evaluated.
-    if !reason.is_empty() && reason != "Unauthorized" && !reasons.contains(&reason) {
+    if !reason.is_empty() && !reasons.contains(&reason) {
         causes.push(Cause::not_supported(at("reason"), &json!(reason), &reasons));
     }
     causes

@@ -40,7 +40,7 @@ fn match_conditions_are_compiled() {
         found[0].contains("undeclared reference to 'params'"),
         "{found:?}"
     );
-    let bool = format!("{at}Invalid value: \"'a'\": must evaluate to bool");
+    let bool = format!("{at}Invalid value: \"'a'\": must evaluate to bool but got string");
     assert_eq!(condition("'a'"), [bool]);
     assert_eq!(
         condition("authorizer.path('/x').check('get').allowed()"),
@@ -156,7 +156,8 @@ fn a_policy_is_compiled_whole() {
         "{found:?}"
     );
     let found = validating(|spec| spec["validations"][0]["messageExpression"] = "1 == 1".into());
-    assert!(found[0].ends_with("must evaluate to string"), "{found:?}");
+    let why = "must evaluate to string but got bool";
+    assert!(found[0].ends_with(why), "{found:?}");
     let found = validating(|spec| spec["validations"][0]["message"] = "a\nb".into());
     assert!(
         found[0].ends_with("must not contain line breaks"),
