@@ -44,6 +44,7 @@ fn is_zero(number: &u32) -> bool {
 /// One field that is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cause {
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub reason: &'static str,
     pub message: String,
     #[serde(skip_serializing_if = "String::is_empty")]

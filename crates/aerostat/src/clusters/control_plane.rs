@@ -152,6 +152,7 @@ pub(crate) async fn start(
         identity: identity.clone(),
         secrecy,
         store: store.clone(),
+        api: api.clone(),
         is_shared: matches!(plane.location, store::Location::Etcd(_)),
     };
     drain.spawn("keys and certificates", keyring.clone().keep(drain.token()));

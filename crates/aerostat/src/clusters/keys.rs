@@ -41,6 +41,7 @@ pub(crate) struct Keyring {
     pub(super) identity: Identity,
     pub(super) secrecy: Secrecy,
     pub(super) store: Store,
+    pub(super) api: kube::api::Api,
     /// Whether others, with folders of keys of their own, may use the same state.
     pub(super) is_shared: bool,
 }
@@ -51,7 +52,7 @@ impl Keyring {
         let keys = wanted.keys;
         let (ids, resealed) = match (keys, wanted.drop_old) {
             (ClusterKeys::Secrets, drop_old) => self.secrets(drop_old).await?,
-            (ClusterKeys::Tokens, drop_old) => (self.tokens(drop_old)?, 0),
+            (ClusterKeys::Tokens, drop_old) => self.tokens(drop_old).await?,
             (ClusterKeys::Certificates, false) => (self.certificates()?, 0),
             (ClusterKeys::Certificates, true) => {
                 let why = "old certificates are good until they end";
@@ -91,14 +92,18 @@ impl Keyring {
         Ok((self.secrecy.key_ids(), outcome.resealed))
     }
 
-    fn tokens(&self, drop_old: bool) -> Result<Vec<String>, ClusterError> {
+    async fn tokens(&self, drop_old: bool) -> Result<(Vec<String>, usize), ClusterError> {
+        let mut renewed = 0;
         if drop_old {
+            // Tokens in Secrets have no end, and nobody would ask for new ones.
+            let outcome = kube::identity::renew_token_secrets(&self.api, &self.identity).await;
+            renewed = outcome.map_err(failed)?;
             kube::identity::Keys::drop_old(&self.pki_dir).map_err(failed)?;
         } else {
             kube::identity::Keys::rotate(&self.pki_dir).map_err(failed)?;
         }
         self.identity.reload_keys().map_err(failed)?;
-        Ok(self.identity.key_ids())
+        Ok((self.identity.key_ids(), renewed))
     }
 
     /// Ends of the new certificates: authority, server, administrator.

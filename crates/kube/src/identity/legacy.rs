@@ -44,6 +44,47 @@ async fn work(api: &Api, identity: &Identity, ca_pem: &str) {
     queue::work(tokens).await;
 }
 
+/// Signs the tokens in such Secrets anew that an old key has signed, so that it can go. Returns how
+/// many there were.
+///
+/// # Errors
+/// A Secret cannot be read or written: the old keys have to stay.
+pub async fn renew(api: &Api, identity: &Identity) -> Result<usize, Status> {
+    let api = api.as_controller("tokens-controller");
+    let of_type = Selector::fields(&SECRETS, &format!("type={TYPE}")).unwrap_or_default();
+    let (secrets, _) = api.list(&SECRETS, None, &of_type).await?;
+    let signs = identity.key_ids().into_iter().next();
+    let mut renewed = 0;
+    for secret in secrets {
+        let held = data(&secret, "token").unwrap_or_default();
+        if held.is_empty() || key_of(&held) == signs {
+            continue;
+        }
+        let namespace = object::namespace(&secret);
+        let account = annotation(&secret, ACCOUNT);
+        let account = match api.get(&SERVICE_ACCOUNTS, namespace, account).await {
+            Ok(account) => account,
+            // The Secret is about to go too.
+            Err(status) if status.is_not_found() => continue,
+            Err(status) => return Err(status),
+        };
+        let name = object::name(&secret);
+        let token = identity.legacy_token(namespace.unwrap_or_default(), name, &account);
+        let token = token.map_err(|error| Status::internal(error.to_string()))?;
+        let patch = Patch::merge(json!({"data": {"token": BASE64_STANDARD.encode(token)}}));
+        api.patch(&SECRETS, Part::Object, namespace, name, &patch)
+            .await?;
+        renewed += 1;
+    }
+    Ok(renewed)
+}
+
+/// The id of the key that signed a token.
+fn key_of(token: &[u8]) -> Option<String> {
+    let token = std::str::from_utf8(token).ok()?;
+    jsonwebtoken::decode_header(token).ok()?.kid
+}
+
 struct Tokens<'a> {
     api: &'a Api,
     identity: &'a Identity,
@@ -160,4 +201,46 @@ async fn ensure(api: &Api, identity: &Identity, ca_pem: &str, key: &str) -> Resu
         .patch(&SECRETS, Part::Object, within, name, &patch)
         .await;
     patched.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Config, Keys};
+    use crate::pki::Pki;
+
+    #[tokio::test]
+    async fn a_token_without_end_outlives_the_key_that_signed_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = store::Config::new(dir.path().join("kube.db"));
+        let api = Api::new(store::Store::open(&config).expect("a store"));
+        api.bootstrap().await.expect("begun");
+        let pki = Pki::open(dir.path()).expect("keys");
+        let identity = Identity::open(Config::new(dir.path()), &pki).expect("keys");
+        let within = Some("default");
+        let account = json!({"metadata": {"name": "robot"}});
+        api.create(&SERVICE_ACCOUNTS, within, account)
+            .await
+            .expect("made");
+        let secret = json!({"type": TYPE,
+            "metadata": {"name": "token", "annotations": {ACCOUNT: "robot"}}});
+        api.create(&SECRETS, within, secret).await.expect("made");
+        ensure(&api, &identity, "ca", "default/token")
+            .await
+            .expect("filled");
+        assert_eq!(renew(&api, &identity).await, Ok(0));
+
+        Keys::rotate(&identity.0.keys_dir).expect("a key");
+        assert!(identity.reload_keys().expect("read"));
+        assert_eq!(renew(&api, &identity).await, Ok(1));
+        Keys::drop_old(&identity.0.keys_dir).expect("removed");
+        assert!(identity.reload_keys().expect("read"));
+        let secret = api.get(&SECRETS, within, "token").await.expect("there");
+        let token = data(&secret, "token").expect("filled");
+        let signs = identity.key_ids().into_iter().next();
+        assert_eq!(key_of(&token), signs);
+        let token = String::from_utf8(token).expect("text");
+        let known = identity.token(&api, &token, &[]).await;
+        assert!(known.is_ok(), "{known:?}");
+    }
 }

@@ -35,7 +35,7 @@ use crate::pki::{Pki, PkiError};
 
 pub(crate) use certificate::{BadCertificate, Peer};
 pub use keys::{KeyError, Keys};
-pub use legacy::run as fill_token_secrets;
+pub use legacy::{renew as renew_token_secrets, run as fill_token_secrets};
 pub use oidc::{OidcConfig, OidcError};
 pub use static_tokens::TokenFileError;
 pub use user::User;

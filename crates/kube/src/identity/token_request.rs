@@ -33,6 +33,7 @@ impl Identity {
     ) -> Result<Value, Status> {
         let within = Some(namespace);
         let account = api.read(&SERVICE_ACCOUNTS, within, name)?;
+        check_names(namespace, name, request)?;
         let spec = request.get("spec").cloned().unwrap_or_else(|| json!({}));
         let lifetime_s = lifetime(&spec)?;
         let audiences: Vec<_> = object::items(&spec, &["audiences"])
@@ -111,6 +112,34 @@ impl Identity {
     }
 }
 
+/// What a request says of itself has to fit its address.
+fn check_names(namespace: &str, name: &str, request: &Value) -> Result<(), Status> {
+    let kind = object::text(request, &["kind"]);
+    if !matches!(kind, "" | "TokenRequest") {
+        let version = object::text(request, &["apiVersion"]);
+        let version = version
+            .rsplit_once('/')
+            .map_or(version, |(_, version)| version);
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a TokenRequest: converting \
+             ({version}.{kind}) to (authentication.TokenRequest): unknown conversion"
+        )));
+    }
+    let given = object::text(request, &["metadata", "namespace"]);
+    if !given.is_empty() && given != namespace {
+        let why = "the namespace of the provided object does not match the namespace sent on the \
+                   request";
+        return Err(Status::bad_request(why));
+    }
+    let given = object::text(request, &["metadata", "name"]);
+    if !given.is_empty() && given != name {
+        let why = "must match the service account name if specified";
+        let cause = Cause::invalid("metadata.name", &given.into(), why);
+        return Err(Status::invalid(&TOKEN_REQUESTS, name, vec![cause]));
+    }
+    Ok(())
+}
+
 fn unsigned(error: KeyError) -> Status {
     tracing::error!(%error, "a token was not signed");
     Status::internal("the token was not signed")
@@ -148,6 +177,9 @@ fn bind(
     let field = |name: &str| object::text(to, &[name]);
     let (kind, version, name) = (field("kind"), field("apiVersion"), field("name"));
     let within = Some(namespace);
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let find = |resource: &'static Resource, namespace: Option<&str>| {
         let found = api.read(resource, namespace, name)?;
         let (wanted, uid) = (field("uid"), object::uid(&found));
@@ -183,7 +215,11 @@ fn bind(
         ("v1", "Node") => bound.node = Some(reference(&find(&NODES, None)?)),
         (version, kind) => {
             return Err(Status::bad_request(format!(
-                "cannot bind token to object of type {version}, Kind={kind}"
+                "cannot bind token to object of type {}, Kind={kind}",
+                match version.contains('/') {
+                    true => version.to_owned(),
+                    false => format!("/{version}"),
+                }
             )));
         }
     }

@@ -94,8 +94,8 @@ fn whole(resource: &Resource, spec: Option<Value>, status: Value) -> Value {
 async fn token_review(server: &Server, resource: &Resource, spec: &Value) -> Result<Value, Status> {
     let token = object::text(spec, &["token"]);
     if token.is_empty() {
-        let cause = Cause::required("spec.token", "");
-        return Err(Status::invalid(resource, "", vec![cause]));
+        let why = format!("token is required for {} in authentication", resource.kind);
+        return Err(Status::bad_request(why));
     }
     let audiences = texts(spec, "audiences");
     let identity = &server.identity;

@@ -127,6 +127,8 @@ impl<'a> Run<'a> {
             });
             let why = match broken {
                 Some((name, why)) => {
+                    let bare = why.split_once("' resulted in error: ");
+                    let why = bare.map_or(why.as_str(), |(_, why)| why);
                     format!("composited variable {name:?} fails to evaluate: {why}")
                 }
                 None => why,

@@ -21,7 +21,7 @@ use self::policy::{Action, FailurePolicy};
 pub(crate) use self::policy::{Binding, Policy};
 use super::{Attributes, expressions};
 use crate::resource::VALIDATING_ADMISSION_POLICIES;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 const AUDIT_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
@@ -170,5 +170,8 @@ fn denied(
         Code::Unauthorized => (401, "Unauthorized"),
         Code::TooLarge => (413, "RequestEntityTooLarge"),
     };
+    if let Some(details) = &mut status.details {
+        details.causes = vec![Cause::new("", "", why)];
+    }
     status
 }

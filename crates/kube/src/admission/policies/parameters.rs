@@ -70,7 +70,9 @@ pub(super) async fn find(
     match object::text(reference, &["parameterNotFoundAction"]) {
         "Allow" => Ok(Parameters::Skip),
         _ => {
-            Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned())
+            let why = "failed to configure binding: no params found for policy binding with \
+                       `Deny` parameterNotFoundAction";
+            Err(why.to_owned())
         }
     }
 }
