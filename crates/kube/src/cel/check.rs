@@ -162,7 +162,9 @@ impl Scope {
 
     /// A variable has the type of its expression.
     pub(crate) fn declare(&mut self, variable: &str, expression: &str) {
-        let known = infer(expression, &self.typed()).ok().flatten();
+        // What cannot be compiled may be nested without end.
+        let compiled = Expression::compile(expression).ok();
+        let known = compiled.and_then(|_| infer(expression, &self.typed()).ok().flatten());
         let known = known.unwrap_or(Type::Dyn);
         let declared = self.variables.get_or_insert_default();
         declared.push((variable.to_owned(), known));

@@ -132,8 +132,8 @@ impl<'a> Parser<'a> {
             return Some(call(at, "!_", vec![self.unary()?]));
         }
         self.space();
-        let is_number =
-            self.rest()[1.min(self.rest().len())..].starts_with(|c: char| c.is_ascii_digit());
+        let after = self.rest().strip_prefix('-').unwrap_or_default();
+        let is_number = after.starts_with(|c: char| c.is_ascii_digit());
         if self.rest().starts_with('-') && !is_number {
             let at = self.take("-")?;
             return Some(call(at, "-_", vec![self.unary()?]));
