@@ -181,7 +181,10 @@ impl Kubernetes {
         let drain = Drain::new();
         let listener = clusters::bind(config.kubernetes_listen).await?;
         let address = listener.local_addr()?;
-        let capacity = capacity(&context.paths.data_dir)?;
+        let data_dir = &context.paths.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .with_context(|| format!("cannot make {}", data_dir.display()))?;
+        let capacity = capacity(data_dir)?;
         // What hosts offer is theirs to say; a pod that asks for something else is refused there.
         let host = (capacity, IsolationClass::ALL.into_iter().collect());
         let plane = clusters::ControlPlane::new(&config, &name, dir, context.client()?, host)

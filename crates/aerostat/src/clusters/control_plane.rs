@@ -156,10 +156,8 @@ pub(crate) async fn start(
         is_shared: matches!(plane.location, store::Location::Etcd(_)),
     };
     drain.spawn("keys and certificates", keyring.clone().keep(drain.token()));
-    drain.spawn(
-        "encryption of secrets",
-        kube::secrecy::run(api.clone(), drain.token()),
-    );
+    let sealing = kube::secrecy::run(api.clone(), drain.token());
+    drain.spawn("encryption of secrets", sealing);
     let leadership = leadership(&plane);
     let metrics = kube::usage::ResourceMetrics::new(api.clone(), usage);
     let controllers = kube::controllers::ControllersConfig {
