@@ -9,6 +9,40 @@
 pub(super) struct Node {
     pub(super) at: usize,
     pub(super) what: What,
+    /// Of the parts within parts.
+    levels: usize,
+}
+
+impl Node {
+    /// None where whoever descends into every part would need a stack that nobody has.
+    fn new(at: usize, what: What) -> Option<Self> {
+        let below = match &what {
+            What::Null
+            | What::Bool
+            | What::Int
+            | What::Uint
+            | What::Double
+            | What::Bytes
+            | What::Text(_)
+            | What::Ident(_) => 0,
+            What::Select(of, ..) => of.levels,
+            What::Call(_, of, given) => {
+                let of = of.as_ref().map_or(0, |of| of.levels);
+                of.max(deepest(given))
+            }
+            What::List(all) | What::Message(_, all) => deepest(all),
+            What::Map(all) => {
+                let pairs = all.iter().map(|(key, value)| key.levels.max(value.levels));
+                pairs.max().unwrap_or(0)
+            }
+        };
+        let levels = below + 1;
+        (levels <= LEVELS_MAX).then_some(Self { at, what, levels })
+    }
+}
+
+fn deepest(nodes: &[Node]) -> usize {
+    nodes.iter().map(|node| node.levels).max().unwrap_or(0)
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +88,16 @@ const BINARY: [&[(&str, &str)]; 5] = [
     &[("*", "_*_"), ("/", "_/_"), ("%", "_%_")],
 ];
 
+/// Parts within parts.
+const LEVELS_MAX: usize = 300;
+
 /// None where the text is beyond this parser.
 pub(super) fn parse(source: &str) -> Option<Node> {
-    let mut parser = Parser { source, at: 0 };
+    let mut parser = Parser {
+        source,
+        at: 0,
+        signs: 0,
+    };
     let node = parser.expression()?;
     parser.space();
     (parser.at == source.len()).then_some(node)
@@ -65,6 +106,8 @@ pub(super) fn parse(source: &str) -> Option<Node> {
 struct Parser<'a> {
     source: &'a str,
     at: usize,
+    /// In a row; brackets and conditions were counted by whoever read this before.
+    signs: usize,
 }
 
 fn is_word(c: char) -> bool {
@@ -107,7 +150,7 @@ impl<'a> Parser<'a> {
         let one = self.binary(0)?;
         self.take(":")?;
         let other = self.expression()?;
-        Some(call(at, "_?_:_", vec![condition, one, other]))
+        call(at, "_?_:_", vec![condition, one, other])
     }
 
     fn binary(&mut self, level: usize) -> Option<Node> {
@@ -119,7 +162,7 @@ impl<'a> Parser<'a> {
             for (sign, name) in *operators {
                 if let Some(at) = self.take(sign) {
                     let right = self.binary(level + 1)?;
-                    left = call(at, name, vec![left, right]);
+                    left = call(at, name, vec![left, right])?;
                     continue 'more;
                 }
             }
@@ -129,17 +172,25 @@ impl<'a> Parser<'a> {
 
     fn unary(&mut self) -> Option<Node> {
         if let Some(at) = self.take("!") {
-            return Some(call(at, "!_", vec![self.unary()?]));
+            return call(at, "!_", vec![self.signed()?]);
         }
         self.space();
         let after = self.rest().strip_prefix('-').unwrap_or_default();
         let is_number = after.starts_with(|c: char| c.is_ascii_digit());
         if self.rest().starts_with('-') && !is_number {
             let at = self.take("-")?;
-            return Some(call(at, "-_", vec![self.unary()?]));
+            return call(at, "-_", vec![self.signed()?]);
         }
         let primary = self.primary()?;
         self.members(primary)
+    }
+
+    /// What stands behind a sign.
+    fn signed(&mut self) -> Option<Node> {
+        self.signs += 1;
+        let node = (self.signs <= LEVELS_MAX).then(|| self.unary())?;
+        self.signs -= 1;
+        node
     }
 
     fn members(&mut self, mut node: Node) -> Option<Node> {
@@ -154,11 +205,11 @@ impl<'a> Parser<'a> {
                     Some(at) => {
                         let given = self.list(")")?;
                         let what = What::Call(name, Some(Box::new(node)), given);
-                        Node { at, what }
+                        Node::new(at, what)?
                     }
                     None => {
                         let what = What::Select(Box::new(node), name, optional);
-                        Node { at, what }
+                        Node::new(at, what)?
                     }
                 };
             } else if let Some(at) = self.take("[") {
@@ -168,12 +219,9 @@ impl<'a> Parser<'a> {
                 };
                 let index = self.expression()?;
                 self.take("]")?;
-                node = call(at, name, vec![node, index]);
+                node = call(at, name, vec![node, index])?;
             } else if let (Some(name), Some(at)) = (path_of(&node), self.take_brace(&node)) {
-                node = Node {
-                    at,
-                    what: What::Message(name, self.fields()?),
-                };
+                node = Node::new(at, What::Message(name, self.fields()?))?;
             } else {
                 return Some(node);
             }
@@ -228,7 +276,7 @@ impl<'a> Parser<'a> {
     fn primary(&mut self) -> Option<Node> {
         self.space();
         let at = self.at;
-        let node = |what| Some(Node { at, what });
+        let node = |what| Node::new(at, what);
         if self.take("(").is_some() {
             let inner = self.expression()?;
             self.take(")")?;
@@ -258,7 +306,7 @@ impl<'a> Parser<'a> {
             Some(at) => {
                 let given = self.list(")")?;
                 let what = What::Call(name, None, given);
-                Some(Node { at, what })
+                Node::new(at, what)
             }
             None => node(What::Ident(name)),
         }
@@ -305,7 +353,8 @@ impl<'a> Parser<'a> {
     /// A string or bytes, with the escapes that tests of literals need.
     fn text(&mut self) -> Option<What> {
         let rest = self.rest();
-        let lead = rest.find(['"', '\''])?;
+        let quotes = |byte| matches!(byte, b'"' | b'\'');
+        let lead = rest.bytes().take(3).position(quotes)?;
         let prefix = rest[..lead].to_ascii_lowercase();
         if !matches!(prefix.as_str(), "" | "b" | "r" | "br" | "rb") {
             return None;
@@ -348,11 +397,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn call(at: usize, name: &str, given: Vec<Node>) -> Node {
-    Node {
-        at,
-        what: What::Call(name.to_owned(), None, given),
-    }
+fn call(at: usize, name: &str, given: Vec<Node>) -> Option<Node> {
+    Node::new(at, What::Call(name.to_owned(), None, given))
 }
 
 /// `a.b.c` of a chain of names.
@@ -385,5 +431,17 @@ mod tests {
             assert!(parse(source).is_some(), "{source}");
         }
         assert_eq!(parse("a +"), None);
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_given_up() {
+        let signs = "!".repeat(30_000) + "a";
+        let sum = vec!["a"; 16_000].join("||");
+        let chain = vec!["a"; 16_000].join(".");
+        let choices = "a?b:".repeat(250) + "c";
+        for source in [signs, sum, chain] {
+            assert_eq!(parse(&source), None);
+        }
+        assert!(parse(&choices).is_some());
     }
 }
