@@ -48,7 +48,8 @@ pub(super) enum Request {
         /// Where libcontainer keeps what it knows.
         state: PathBuf,
         bundle: PathBuf,
-        /// See [`Membership`].
+        /// See [`Membership`]. A shim that is older than its helper does not tell.
+        #[serde(default)]
         tasks: Vec<PathBuf>,
         /// Where to send the terminal, if the process has one.
         console: Option<PathBuf>,
@@ -58,6 +59,7 @@ pub(super) enum Request {
         id: String,
         state: PathBuf,
         process: PathBuf,
+        #[serde(default)]
         tasks: Vec<PathBuf>,
         console: Option<PathBuf>,
     },
