@@ -13,6 +13,7 @@ use super::Replication;
 use super::transport::{DIGEST, ROWS};
 use crate::catalog::Position;
 use crate::catalog::codec::{Ask, Digest, Malformed, Page};
+use crate::catalog::rows::Rows;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -135,7 +136,9 @@ async fn pull(replication: &Replication, host: HostId, origin: HostId) -> io::Re
         let ids: Vec<_> = ids.map(|(entry, _)| entry.machine.id.clone()).collect();
         let last = arrived.last.unwrap_or(after.version);
         let complete = arrived.complete;
-        let merged = catalog.change(|rows| rows.merge(arrived));
+        let merged = replication.change_of(origin, |rows| rows.merge(arrived));
+        let left = || io::Error::other("the host of these rows has left the fleet");
+        let merged = merged.ok_or_else(left)?;
         let verifier = &replication.shared.verifier;
         verifier.count_foreign(origin, merged.foreign);
         if let Some((named, goal)) = &mut whole {
@@ -146,7 +149,8 @@ async fn pull(replication: &Replication, host: HostId, origin: HostId) -> io::Re
                     version: last,
                 };
                 let goal = *goal;
-                catalog.change(|rows| rows.finish_whole(origin, last, goal, named));
+                let finish = |rows: &mut Rows| rows.finish_whole(origin, last, goal, named);
+                replication.change_of(origin, finish).ok_or_else(left)?;
             }
         }
         if !more || !complete || last <= after.version {

@@ -42,6 +42,7 @@ use super::codec::{
     DIGEST_MAX, DIGEST_WORDS_MAX, Digest, Malformed, PAGE_BYTES_MAX, Page, sign_entry, sign_word,
 };
 use super::origins::{Item, Merged};
+use super::rows::Rows;
 use super::{Capacity, Catalog, Position, Word};
 pub use transport::Transport;
 use verify::Verifier;
@@ -303,15 +304,17 @@ impl Replication {
         // Verifying takes about 60 µs for each statement.
         let merged = tokio::task::spawn_blocking(move || {
             let arrived = taken.shared.verifier.page(from, page, whole);
-            let catalog = &taken.shared.catalog;
-            catalog.change(|rows| match taken.is_of_fleet(origin) {
-                true => rows.merge(arrived),
-                false => Merged::default(),
-            })
+            taken.change_of(origin, |rows| rows.merge(arrived))
         });
-        let merged = merged.await.unwrap_or_default();
+        let merged = merged.await.ok().flatten().unwrap_or_default();
         self.shared.verifier.count_foreign(origin, merged.foreign);
         merged
+    }
+
+    /// Changes what is known of `origin`, unless it has left the fleet.
+    fn change_of<T>(&self, origin: HostId, change: impl FnOnce(&mut Rows) -> T) -> Option<T> {
+        let catalog = &self.shared.catalog;
+        catalog.change(|rows| self.is_of_fleet(origin).then(|| change(rows)))
     }
 
     /// Listens to a word that was said `age` ago.
@@ -333,14 +336,8 @@ impl Replication {
         if !shared.catalog.heard().hear(word, bytes, age, now) {
             return;
         }
-        let is_of_fleet = shared.catalog.change(|rows| {
-            let is_of_fleet = self.is_of_fleet(origin);
-            if is_of_fleet {
-                rows.hear_head(origin, position);
-            }
-            is_of_fleet
-        });
-        if !is_of_fleet {
+        let heard = self.change_of(origin, |rows| rows.hear_head(origin, position));
+        if heard.is_none() {
             shared.catalog.heard().forget(origin);
         }
     }
